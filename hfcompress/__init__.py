@@ -1,0 +1,50 @@
+"""Make Hugging Face rerankers several times faster and smaller, and prove that they still rank as well."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hfcompress.models import load_model
+    from hfcompress.pipeline import run
+    from hfcompress.plan import PruningPlan
+    from hfcompress.rankers.load import load_ranker
+    from hfcompress.recipe import Recipe
+    from hfcompress.surgery import apply_plan
+    from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
+
+__version__ = "0.1.0"
+
+# Loaded when first asked for: `import hfcompress` alone loads neither torch nor a runtime.
+_HOMES = {
+    "PruningPlan": "plan",
+    "RankingDistillationTrainer": "training.trainer",
+    "RankingTrainer": "training.trainer",
+    "Recipe": "recipe",
+    "apply_plan": "surgery",
+    "load_model": "models",
+    "load_ranker": "rankers.load",
+    "run": "pipeline",
+}
+
+__all__ = [
+    "PruningPlan",
+    "RankingDistillationTrainer",
+    "RankingTrainer",
+    "Recipe",
+    "apply_plan",
+    "load_model",
+    "load_ranker",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"hfcompress.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,107 @@
+"""Where heads, FFN neurons and layers live in each supported model family: one row a family, no code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from transformers import PretrainedConfig
+
+from hfcompress.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Names of the parts of one model family.
+
+    Paths start at the model (`layers`) or at one of its layers (all others).
+
+    Attributes:
+        model_type: `model_type` of the family's config.
+        model_class: Sequence-classification class of transformers.
+        layers: The list of encoder layers.
+        attention: Module that computes the context of all heads; replaced by nothing when no head is left.
+        query: Linear layer of the queries; so `key` and `value`.
+        attention_output: Linear layer W_O, whose input columns belong to heads.
+        ffn_in: Linear layer W_1, whose output rows are FFN neurons.
+        ffn_out: Linear layer W_2, whose input columns are FFN neurons.
+        ffn_size: Name of the FFN width in the config.
+    """
+
+    model_type: str
+    model_class: str
+    layers: str
+    attention: str = "attention.self"
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    attention_output: str = "attention.output.dense"
+    ffn_in: str = "intermediate.dense"
+    ffn_out: str = "output.dense"
+    ffn_size: str = "intermediate_size"
+
+    def to_dict(self) -> dict[str, str]:
+        """The row as plain data, as a pruned checkpoint carries it."""
+        return asdict(self)
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    row.model_type: row
+    for row in (
+        Architecture("bert", "BertForSequenceClassification", "bert.encoder.layer"),
+        Architecture("roberta", "RobertaForSequenceClassification", "roberta.encoder.layer"),
+        Architecture("xlm-roberta", "XLMRobertaForSequenceClassification", "roberta.encoder.layer"),
+        Architecture("electra", "ElectraForSequenceClassification", "electra.encoder.layer"),
+        Architecture(
+            "distilbert",
+            "DistilBertForSequenceClassification",
+            "distilbert.transformer.layer",
+            attention="attention",
+            query="attention.q_lin",
+            key="attention.k_lin",
+            value="attention.v_lin",
+            attention_output="attention.out_lin",
+            ffn_in="ffn.lin1",
+            ffn_out="ffn.lin2",
+            ffn_size="hidden_dim",
+        ),
+    )
+}
+
+
+def architecture_of(config: PretrainedConfig) -> Architecture:
+    """Return the row for the family of `config`.
+
+    Raises:
+        ModelError: The family is not supported, is used as a decoder, or does not give exactly one score.
+    """
+    row = ARCHITECTURES.get(config.model_type)
+    if row is None:
+        raise ModelError(
+            "This model is not an encoder of a family that hfcompress can compress",
+            value=config.model_type,
+            expected=f"a model_type among {', '.join(sorted(ARCHITECTURES))}",
+            remedy="choose a cross-encoder or encoder of one of these families",
+        )
+    if getattr(config, "is_decoder", False):
+        raise ModelError(
+            "This model is set up as a decoder",
+            value="is_decoder=True",
+            expected="a bidirectional encoder",
+            remedy="load an encoder checkpoint, or set is_decoder to false in its config.json if it is one",
+        )
+    return row
+
+
+def require_one_score(config: PretrainedConfig) -> None:
+    """Check that a sequence-classification model gives exactly one score a pair.
+
+    Raises:
+        ModelError: `num_labels` is not 1.
+    """
+    if config.num_labels != 1:
+        raise ModelError(
+            "A reranker gives one score for a pair",
+            value=f"num_labels={config.num_labels}",
+            expected="num_labels=1",
+            remedy="use a cross-encoder with one output; a classifier with several labels cannot rank",
+        )

@@ -1,0 +1,220 @@
+"""The `hfcompress` command. Each verb loads what it needs when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hfcompress.errors import DataError, HfCompressError
+
+if TYPE_CHECKING:
+    from hfcompress.evaluation.report import Artifact, RunReport
+
+app = typer.Typer(
+    name="hfcompress",
+    help="Make Hugging Face rerankers faster and smaller, and prove that they still rank as well.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+INTERRUPTED = 130
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no lines about steps.")]
+
+
+def main() -> None:
+    """Run the command line; ends with 0, with 2 for an error that the user can mend, with 130 when interrupted."""
+    try:
+        app(standalone_mode=False)
+    except HfCompressError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("interrupted: run the same command with --resume to go on from the last finished step")
+        sys.exit(INTERRUPTED)
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not one of click's usage errors
+            raise
+        err.print(f"[bold red]error:[/] {escape(error.format_message())}", soft_wrap=True)
+        sys.exit(2)
+
+
+@app.command("run")
+def run_command(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write; new, empty, or of an earlier run.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Replace a setting, e.g. prune.heads=0.25. Repeatable.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep finished steps of an earlier run.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune, prune, recover, quantize, evaluate, and write the card: everything that a recipe says.
+
+    Example: hfcompress run configs/quickstart.yaml --out out/quickstart
+    """
+    from hfcompress.pipeline import run
+    from hfcompress.recipe import Recipe
+
+    loaded = Recipe.load(recipe, settings)
+    say = (lambda line: None) if quiet else (lambda line: out.print(escape(line), soft_wrap=True))
+    report = run(loaded, out_folder, resume, progress=not quiet, say=say)
+    _print_report(report)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder of a run, or any cross-encoder: a folder or a Hub id.")],
+    data: Annotated[list[str], typer.Option("--data", help="api-search or a folder in BEIR's layout. Repeatable.")],
+    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
+    baseline: Annotated[str | None, typer.Option(help="Model to compare with, query by query.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; the fastest by default.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Longest input in tokens.")] = None,
+    max_queries: Annotated[int | None, typer.Option(help="At most so many queries, by hash of their id.")] = None,
+    candidates: Annotated[int, typer.Option(help="Documents to rank for a query.")] = 20,
+    margin: Annotated[float, typer.Option(help="Largest loss in nDCG@10 that counts as ranking as well.")] = 0.01,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how well and how fast a model ranks, alone or against a baseline on the same candidates.
+
+    Example: hfcompress evaluate out/quickstart --data api-search --baseline out/quickstart/.hfcompress/teacher
+    """
+    from hfcompress.evaluation.standalone import evaluate_models
+    from hfcompress.files import write_text
+
+    if split not in ("train", "dev", "test"):
+        raise DataError("There is no such split", value=split, expected="train, dev or test", remedy="correct --split")
+    if runtime not in (None, "torch", "onnxruntime", "openvino"):
+        raise DataError(
+            "There is no such runtime",
+            value=runtime,
+            expected="torch, onnxruntime or openvino",
+            remedy="correct --runtime, or leave it out",
+        )
+    result = evaluate_models(
+        model, baseline, data, split, runtime, max_length, max_queries, candidates, margin, progress=not quiet
+    )
+    if json_file:
+        write_text(json_file, result.model_dump_json(indent=2) + "\n")
+    table = _table(f"{result.data} {split}, {len(result.artifacts[0].per_query)} queries")
+    table.add_row("first stage", *_quality(result.first_stage.quality), *[""] * 5)
+    for artifact in result.artifacts:
+        _add_row(table, artifact)
+    out.print(table)
+
+
+@app.command()
+def inspect(folder: Annotated[Path, typer.Argument(help="Folder of a run, or any model that hfcompress opens.")]) -> None:
+    """Show what was pruned, and what was measured.
+
+    Example: hfcompress inspect out/quickstart
+    """
+    from hfcompress.evaluation.report import REPORT_FILE, RunReport
+    from hfcompress.models import load_config
+    from hfcompress.surgery import plan_of_config
+
+    config = load_config(str(folder))
+    plan = plan_of_config(config)
+    table = Table(title=f"{config.model_type}, {len(plan.layers)} of {plan.layers_of} layers", title_justify="left")
+    for name in ("layer", "heads", "kept heads", "FFN"):
+        table.add_column(name)
+    for layer in plan.layers:
+        heads = ", ".join(map(str, layer.heads)) or "none"
+        table.add_row(
+            str(layer.layer), f"{len(layer.heads)}/{plan.heads_of}", heads, f"{len(layer.ffn)}/{plan.ffn_of}"
+        )
+    out.print(table)
+    if (folder / REPORT_FILE).is_file():
+        _print_report(RunReport.load(folder))
+
+
+@app.command()
+def rank(
+    folder: Annotated[str, typer.Argument(help="Folder of a run, or any cross-encoder.")],
+    query: Annotated[str, typer.Option(help="The query.")],
+    docs: Annotated[Path, typer.Option(help="Text file with one document a line.")],
+    top_k: Annotated[int | None, typer.Option(help="Show only the best.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; the fastest by default.")] = None,
+) -> None:
+    """Rank the documents of a file for a query; prints score, line number and document.
+
+    Example: hfcompress rank out/quickstart --query "sort a list" --docs documents.txt
+    """
+    from hfcompress.rankers.load import load_ranker
+
+    if not query.strip():
+        raise DataError("The query is empty", value=query, expected="some text", remedy="give --query a text")
+    if not docs.is_file():
+        raise DataError("There is no such file", value=str(docs), expected="a text file", remedy="correct --docs")
+    documents = docs.read_text(encoding="utf-8").splitlines()
+    empty = [number for number, line in enumerate(documents, 1) if not line.strip()]
+    if empty or not documents:
+        raise DataError(
+            f"{docs} has no documents, or empty ones",
+            value=f"empty lines {empty[:5]}",
+            expected="one document on every line",
+            remedy="remove the empty lines",
+        )
+    for hit in load_ranker(folder, runtime).rank(query, documents, top_k):  # type: ignore[arg-type]
+        typer.echo(f"{hit.score:.4f}\t{hit.position + 1}\t{documents[hit.position]}")
+
+
+@app.command()
+def card(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
+    """Write README.md and its figures again from report.json.
+
+    Example: hfcompress card out/quickstart
+    """
+    from hfcompress.card import write_card
+    from hfcompress.evaluation.report import RunReport
+
+    for path in write_card(folder, RunReport.load(folder)):
+        typer.echo(str(path))
+
+
+def _print_report(report: RunReport) -> None:
+    table = _table(f"{report.name}: {len(report.teacher.per_query)} test queries of {report.data.name}")
+    table.add_row(report.first_stage.name, *_quality(report.first_stage.quality), *[""] * 5)
+    for artifact in (report.teacher, *report.artifacts):
+        _add_row(table, artifact)
+    out.print(table)
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in ("", "nDCG@10", "MRR@10", "difference", "verdict", "docs/s", "speed-up", "MB"):
+        table.add_column(name, justify="left" if name in ("", "verdict") else "right")
+    return table
+
+
+def _add_row(table: Table, artifact: Artifact) -> None:
+    delta = artifact.delta
+    table.add_row(
+        artifact.name,
+        *_quality(artifact.quality),
+        f"{delta.mean:+.4f} [{delta.ci_low:+.4f}, {delta.ci_high:+.4f}]" if delta else "",
+        delta.verdict if delta else "",
+        f"{artifact.latency.docs_per_second:.0f}",
+        f"{artifact.speedup:.2f}x",
+        f"{artifact.size_bytes / 1e6:.1f}",
+    )
+
+
+def _quality(quality: dict[str, float]) -> list[str]:
+    return [f"{quality[name]:.4f}" for name in ("ndcg@10", "mrr@10")]
+
+
+if __name__ == "__main__":
+    main()

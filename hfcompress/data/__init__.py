@@ -1,0 +1,1 @@
+"""Ranking data: reading, candidates, lists and batches."""

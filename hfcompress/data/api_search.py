@@ -1,0 +1,165 @@
+"""The built-in data set: API search over the docstrings of installed libraries.
+
+A query is the first sentence of a docstring; its one relevant document is the qualified name with the rest of that
+docstring. The texts are read from source files with `ast`: nothing is imported and nothing is downloaded, and the same
+versions give the same data on every machine.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+import sysconfig
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from hfcompress.data.bm25 import retrieve
+from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, stable_hash
+
+# Required dependencies only, so that an installed extra does not change the data.
+PACKAGES = (
+    "accelerate", "datasets", "evaluate", "huggingface_hub", "matplotlib", "networkx", "numpy",
+    "optimum", "pandas", "scipy", "sympy", "torch", "transformers",
+)  # fmt: skip
+SKIPPED_FOLDERS = frozenset({"tests", "test", "testing", "idlelib", "lib2to3", "site-packages", "models", "_vendor"})
+MIN_QUERY_WORDS, MAX_QUERY_WORDS = 4, 30
+MIN_BODY_WORDS, MAX_BODY_WORDS = 8, 40
+CANDIDATES = 20
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\[(*])|\n\s*\n")
+# Doctests, underlines of section titles and reStructuredText directives: layout, not prose.
+_LAYOUT = re.compile(r"^\s*(?:>>>|\.\.\.|\.\. |[-=~^`#*]{3,}\s*$).*$", re.MULTILINE)
+_MARKUP = re.compile(r":[a-z:]+:`([^`]*)`|`{1,2}([^`]*)`{1,2}|[*]{1,2}([^*\n]+)[*]{1,2}")
+
+
+def load_api_search(limits: Mapping[str, int | None] | None = None, progress: bool = True) -> RankingData:
+    """Build the API-search data set from the libraries installed here.
+
+    Equal queries, equal bodies and bodies that hold their own query are dropped, so that no candidate judged as not
+    relevant has the text of the relevant one. The split is by hash of the qualified name: 70% train, 10% dev, 20% test.
+
+    Args:
+        limits: At most so many queries of a split; candidates are retrieved only for these.
+        progress: Show a progress bar.
+
+    Returns:
+        Data with `CANDIDATES` BM25 candidates a query in every split.
+    """
+    entries = sorted(_entries(progress))
+    queries_seen = Counter(_key(query) for _, query, _ in entries)
+    bodies_seen = Counter(_key(body) for _, _, body in entries)
+    queries: dict[str, str] = {}
+    corpus: dict[str, Document] = {}
+    for name, query, body in entries:
+        if bodies_seen[_key(body)] > 1:
+            continue
+        if queries_seen[_key(query)] == 1:
+            queries[name] = query
+        corpus[name] = Document(title=name, text=body)
+    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for name in sorted(queries, key=stable_hash):
+        splits[_split_of(name)].append(name)
+    splits = {split: names[: (limits or {}).get(split)] for split, names in splits.items()}
+    queries = {name: queries[name] for names in splits.values() for name in names}
+    candidates = retrieve(queries, corpus, CANDIDATES)
+    return RankingData(
+        name="api-search",
+        queries=queries,
+        corpus=corpus,
+        splits={
+            split: Split(
+                qrels={name: {name: 1} for name in names},
+                candidates={name: candidates[name] for name in names},
+            )
+            for split, names in splits.items()
+        },
+        publish_texts=True,
+        license="the licences of the libraries that the docstrings are from",
+        notes=tuple(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES),
+    )
+
+
+def _split_of(name: str) -> str:
+    bucket = int(stable_hash(name)[:8], 16) % 10
+    return "test" if bucket < 2 else "dev" if bucket == 2 else "train"
+
+
+def _key(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def _entries(progress: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield (qualified name, query, body) for every usable docstring, each name once."""
+    files = [item for package, root in _roots() for item in _source_files(package, root)]
+    seen: set[str] = set()
+    for module, path in tqdm(files, desc="reading docstrings", unit="file", disable=not progress, leave=False):
+        try:
+            source = path.read_bytes()
+            if b'"""' not in source and b"'''" not in source:
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)
+                tree = ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError):  # templates and old syntax kept as data files
+            continue
+        for name, docstring in _docstrings(tree, module):
+            parts = _query_and_body(docstring)
+            if parts and name not in seen:
+                seen.add(name)
+                yield name, *parts
+
+
+def _roots() -> Iterator[tuple[str, Path]]:
+    yield "", Path(sysconfig.get_paths()["stdlib"])
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for location in (spec.submodule_search_locations if spec else None) or ():
+            yield package, Path(location)
+
+
+def _source_files(package: str, root: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if SKIPPED_FOLDERS.intersection(parts) or any(part.startswith(("_", "test_")) for part in parts[:-1]):
+            continue
+        if parts[-1] == "__init__":
+            parts = parts[:-1]
+        yield ".".join((package, *parts) if package else parts), path
+
+
+def _docstrings(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if child.name.startswith("_"):
+                continue
+            name = f"{prefix}.{child.name}"
+            docstring = ast.get_docstring(child, clean=False)
+            if docstring:
+                yield name, inspect.cleandoc(docstring)
+            if isinstance(child, ast.ClassDef):
+                yield from _docstrings(child, name)
+
+
+def _query_and_body(docstring: str) -> tuple[str, str] | None:
+    """Split a docstring into its first sentence and the rest; None where either is too short to be of use."""
+    text = _LAYOUT.sub("", docstring)
+    text = _MARKUP.sub(lambda match: next(group for group in match.groups() if group is not None), text)
+    head, _, rest = _first_sentence(text)
+    query = " ".join(head.split()).rstrip(".")
+    words = " ".join(rest.split()).split(" ")
+    body = " ".join(words[:MAX_BODY_WORDS])
+    if not MIN_QUERY_WORDS <= len(query.split()) <= MAX_QUERY_WORDS or len(words) < MIN_BODY_WORDS:
+        return None
+    return None if _key(query) in _key(body) else (query, body)
+
+
+def _first_sentence(text: str) -> tuple[str, str, str]:
+    match = _SENTENCE_END.search(text)
+    return (text[: match.start()], match.group(), text[match.end() :]) if match else (text, "", "")

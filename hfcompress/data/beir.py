@@ -1,0 +1,199 @@
+"""Reading a data folder in BEIR's layout, plain or gzipped."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from hfcompress.data.bm25 import retrieve
+from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check
+from hfcompress.errors import DataError
+
+
+def load_beir(folder: Path, candidates: int = 20) -> RankingData:
+    """Read `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv` and, where present, `bm25/SPLIT.tsv`; each may be `.gz`.
+
+    The candidates of a split are those of `bm25/SPLIT.tsv` (columns query-id, corpus-id, rank); where there is no such
+    file, they are retrieved with BM25. In a *pool set* (`meta.json` has `"candidates": "pool"`) they are the judged
+    documents of a query, also the ones judged as not relevant. `meta.json` may also name `relevant_from`, `language`,
+    `permissive` (the licence) and `publish_texts`.
+
+    Args:
+        folder: The data folder.
+        candidates: Documents a query to retrieve where no candidates are given.
+
+    Raises:
+        DataError: A file is missing, empty or malformed, or ids do not resolve.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            "There is no such data folder",
+            value=str(folder),
+            expected="a folder with corpus.jsonl, queries.jsonl and qrels/",
+            remedy="check the path",
+        )
+    meta = _read_meta(folder)
+    pool = meta.get("candidates") == "pool"
+    queries = {row["_id"]: row["text"] for row in _read_jsonl(folder, "queries")}
+    corpus = {
+        row["_id"]: Document(title=row.get("title") or "", text=row["text"]) for row in _read_jsonl(folder, "corpus")
+    }
+    splits = {}
+    for split in SPLITS:
+        qrels = _read_qrels(folder, split)
+        if qrels is None:
+            continue
+        wanted = {query: queries[query] for query in qrels if query in queries}
+        if pool:
+            listed = _read_candidates(folder, split) or {}
+            chosen = {query: _pool(listed.get(query, []), judged) for query, judged in qrels.items()}
+        else:
+            chosen = _read_candidates(folder, split)
+            if chosen is None:
+                chosen = retrieve(wanted, corpus, candidates)
+        splits[split] = Split(qrels=qrels, candidates={query: chosen.get(query, []) for query in qrels})
+    if not splits:
+        raise DataError(
+            f"The data folder {folder} has no judgements",
+            expected="at least qrels/test.tsv",
+            remedy="add the qrels files",
+        )
+    return check(
+        RankingData(
+            name=folder.resolve().name,
+            queries=queries,
+            corpus=corpus,
+            splits=splits,
+            relevant_from=int(meta.get("relevant_from", 1)),
+            pool=pool,
+            publish_texts=bool(meta.get("publish_texts", False)),
+            license=str(meta.get("permissive", meta.get("license", ""))),
+            language=str(meta.get("language", "en")),
+        )
+    )
+
+
+def _pool(listed: list[str], judged: Mapping[str, int]) -> list[str]:
+    """Judged documents in the order of the first stage; those it did not list come last."""
+    first = [document for document in listed if document in judged]
+    return first + [document for document in judged if document not in set(first)]
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[IO[str]]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8", newline="") as stream:
+            yield stream
+    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read",
+            value=f"{type(error).__name__}: {error}",
+            expected="UTF-8 text, gzipped only if the name ends with .gz",
+            remedy="write the file again",
+        ) from error
+
+
+def _read_meta(folder: Path) -> dict:
+    path = folder / "meta.json"
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path} is not valid JSON",
+            value=str(error),
+            expected="a JSON object",
+            remedy="correct the file, or remove it",
+        ) from error
+
+
+def _read_jsonl(folder: Path, name: str) -> list[dict]:
+    path = _find(folder, f"{name}.jsonl")
+    if path is None:
+        raise DataError(
+            f"The data folder {folder} has no {name}.jsonl or {name}.jsonl.gz",
+            expected="one JSON object a line with _id and text",
+            remedy="check that this is a folder in BEIR's layout",
+        )
+    rows: dict[str, dict] = {}
+    with _open(path) as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise _bad_line(path, number, str(error), "a JSON object") from error
+            if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("_id", "text")):
+                raise _bad_line(path, number, line.strip(), "an object with the texts _id and text")
+            if row["_id"] in rows:
+                raise _bad_line(path, number, row["_id"], "an _id that stands on no earlier line")
+            rows[row["_id"]] = row
+    if not rows:
+        raise DataError(
+            f"{path} is empty",
+            expected="at least one JSON object",
+            remedy="write the file again",
+        )
+    return list(rows.values())
+
+
+def _read_table(folder: Path, name: str) -> Iterator[tuple[Path, int, list[str]]]:
+    """Yield (path, line number, columns) of a tab-separated file without its header; nothing if there is no file."""
+    path = _find(folder, name)
+    if path is None:
+        return
+    with _open(path) as stream:
+        for number, row in enumerate(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
+            if not row or (number == 1 and row[0] in ("query-id", "qid", "query_id")):
+                continue
+            if len(row) < 3:
+                raise _bad_line(path, number, "\t".join(row), "three tab-separated columns: query-id, corpus-id, score")
+            yield path, number, row
+
+
+def _read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]] | None:
+    name = f"qrels/{split}.tsv"
+    if _find(folder, name) is None:
+        return None
+    qrels: dict[str, dict[str, int]] = {}
+    for path, number, (query, document, grade, *_) in _read_table(folder, name):
+        if not grade.strip().isdecimal():
+            raise _bad_line(path, number, grade, "a grade that is an integer of 0 or more")
+        if document in qrels.setdefault(query, {}):
+            raise _bad_line(path, number, f"{query} {document}", "each document judged once a query")
+        qrels[query][document] = int(grade)
+    if not qrels:
+        raise DataError(
+            f"{folder / name} is empty",
+            expected="at least one judgement",
+            remedy="write the file again, or remove it if there is no such split",
+        )
+    return qrels
+
+
+def _read_candidates(folder: Path, split: str) -> dict[str, list[str]] | None:
+    name = f"bm25/{split}.tsv"
+    if _find(folder, name) is None:
+        return None
+    ranked: dict[str, list[tuple[int, str]]] = {}
+    for path, number, (query, document, rank, *_) in _read_table(folder, name):
+        if not rank.strip().isdecimal():
+            raise _bad_line(path, number, rank, "a rank that is an integer")
+        ranked.setdefault(query, []).append((int(rank), document))
+    return {query: [document for _, document in sorted(rows)] for query, rows in ranked.items()}
+
+
+def _bad_line(path: Path, number: int, value: str, expected: str) -> DataError:
+    return DataError(f"{path}, line {number}", value=value, expected=expected, remedy="correct or remove this line")

@@ -1,0 +1,142 @@
+"""Training lists: a query with several documents and their labels, and the batches made of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from hfcompress.data.ranking import RankingData
+from hfcompress.errors import DataError
+
+
+def training_lists(
+    data: RankingData, documents: int, random_negatives: int, seed: int, positives: int = 1, split: str = "train"
+) -> Dataset:
+    """Make one list of documents for each query of a split.
+
+    A list starts with up to `positives` relevant documents, drawn at random. Hard negatives follow: candidates of the
+    first stage that are not relevant, drawn at random, which in a pool set are the documents judged as not relevant.
+    Documents drawn from the whole corpus fill the rest.
+
+    Args:
+        data: Data with the split.
+        documents: Documents of a list.
+        random_negatives: How many of them are drawn from the whole corpus; more where a query has few candidates.
+        seed: Seed of the draw; each query has its own stream, so that adding queries changes no other list.
+        positives: Relevant documents of a list at most.
+        split: The split to draw from.
+
+    Returns:
+        A dataset with the columns `query_id`, `query`, `document_ids`, `documents` and `labels` (relevance grades).
+        Queries without a relevant document are left out.
+
+    Raises:
+        DataError: The split is missing or has no relevant documents, or the corpus is smaller than a list.
+    """
+    chosen = data.split(split)
+    identifiers = list(data.corpus)
+    if len(identifiers) <= documents:
+        raise DataError(
+            f"The corpus of {data.name!r} is too small for lists of {documents} documents",
+            value=f"{len(identifiers)} documents",
+            expected=f"more than {documents}",
+            remedy="use shorter lists or a larger corpus",
+        )
+    rows: list[dict[str, Any]] = []
+    for query, candidates in chosen.candidates.items():
+        grades = chosen.qrels.get(query, {})
+        relevant = [document for document, grade in grades.items() if grade > 0]
+        if not relevant:
+            continue
+        rng = random.Random(f"{seed}:{query}")
+        listed = rng.sample(relevant, min(positives, len(relevant), documents - 1))
+        hard = [document for document in candidates if not grades.get(document)]
+        wanted = documents - random_negatives - len(listed)
+        listed += rng.sample(hard, max(0, min(wanted, len(hard))))
+        taken = {*listed, *relevant}
+        while len(listed) < documents:
+            drawn = rng.choice(identifiers)
+            if drawn not in taken:
+                taken.add(drawn)
+                listed.append(drawn)
+        rows.append(
+            {
+                "query_id": query,
+                "query": data.queries[query],
+                "document_ids": listed,
+                "documents": [data.corpus[document].content for document in listed],
+                "labels": [float(grades.get(document, 0)) for document in listed],
+            }
+        )
+    return Dataset.from_list(rows)
+
+
+def with_scores(lists: Dataset, scorer: Any, column: str = "teacher_scores", progress: bool = True) -> Dataset:
+    """Add a column with the raw scores of a ranker for every document of every list.
+
+    Args:
+        lists: What `training_lists` returned.
+        scorer: Any `Ranker`.
+        column: Name of the new column.
+        progress: Show a progress bar.
+    """
+    scores: list[list[float]] = []
+    step = 64
+    bar = tqdm(total=len(lists), desc="teacher scores", unit="query", disable=not progress, leave=False)
+    for start in range(0, len(lists), step):
+        part = lists[start : start + step]
+        pairs = [(q, d) for q, documents in zip(part["query"], part["documents"], strict=True) for d in documents]
+        flat = iter(scorer.score(pairs).tolist())
+        scores += [[next(flat) for _ in documents] for documents in part["documents"]]
+        bar.update(len(part["query"]))
+    bar.close()
+    return lists.add_column(column, scores)
+
+
+@dataclass
+class RankingCollator:
+    """Turn lists into one batch of pairs.
+
+    Attributes:
+        tokenizer: Tokenizer of the model.
+        max_length: Longest pair in tokens.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate lists, which may differ in length.
+
+        Returns:
+            The tokenizer's tensors for all real pairs, `(pairs, tokens)`; and per list, padded to the longest one:
+            `labels` `(lists, documents)`, `list_mask` (true where there is a document) and, if the lists have them,
+            `teacher_scores`.
+        """
+        sizes = [len(row["documents"]) for row in rows]
+        batch = dict(
+            self.tokenizer(
+                [row["query"] for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
+                [document for row in rows for document in row["documents"]],
+                truncation=True,
+                max_length=self.max_length,
+                padding=True,
+                return_tensors="pt",
+            )
+        )
+        batch["list_mask"] = torch.arange(max(sizes)) < torch.tensor(sizes)[:, None]
+        for column in ("labels", "teacher_scores"):
+            if column in rows[0]:
+                batch[column] = _padded([row[column] for row in rows], max(sizes))
+        return batch
+
+
+def _padded(values: list[list[float]], width: int) -> torch.Tensor:
+    return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in values])

@@ -1,0 +1,243 @@
+"""The one internal form of ranking data: queries, documents, judgements and candidates per split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from hfcompress.errors import DataError
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document as the reranker reads it: an optional title and a text."""
+
+    title: str
+    text: str
+
+    @property
+    def content(self) -> str:
+        """Title and text in one string, as BEIR's readers join them."""
+        return f"{self.title} {self.text}" if self.title else self.text
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set.
+
+    Attributes:
+        qrels: Relevance grades, `{query id: {document id: grade}}`; grade 0 means judged and not relevant.
+        candidates: Documents to rank for each query, in the order of the first stage, `{query id: [document id]}`.
+    """
+
+    qrels: Mapping[str, Mapping[str, int]]
+    candidates: Mapping[str, list[str]]
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+
+@dataclass(frozen=True)
+class RankingData:
+    """Queries, corpus and splits of one or several data sets.
+
+    Attributes:
+        name: Short name, used in reports and cards.
+        queries: `{query id: text}`.
+        corpus: `{document id: Document}`.
+        splits: `{"train" | "dev" | "test": Split}`.
+        relevant_from: Grade from which a document counts as relevant in binary metrics such as MRR.
+        pool: Whether the candidates of a query are its judged documents, all of them to be ranked.
+        publish_texts: Whether the licence of the texts lets them be shown in a published card.
+        license: Licence of the data, as its source names it; empty if unknown.
+        language: ISO 639 code of the texts.
+    """
+
+    name: str
+    queries: Mapping[str, str]
+    corpus: Mapping[str, Document]
+    splits: Mapping[str, Split]
+    relevant_from: int = 1
+    pool: bool = False
+    publish_texts: bool = False
+    license: str = ""
+    language: str = "en"
+    notes: tuple[str, ...] = field(default=())
+
+    def split(self, name: str) -> Split:
+        """Return the split `name`.
+
+        Raises:
+            DataError: The data has no such split, or no judged query in it.
+        """
+        if name not in self.splits:
+            raise DataError(
+                f"The data set {self.name!r} has no {name!r} split",
+                value=sorted(self.splits),
+                expected=f"a split named {name!r}",
+                remedy=f"add qrels/{name}.tsv to the data folder, or name another split",
+            )
+        split = self.splits[name]
+        if not any(grade > 0 for grades in split.qrels.values() for grade in grades.values()):
+            raise DataError(
+                f"The {name!r} split of {self.name!r} has no query with a relevant document",
+                value=f"{len(split.qrels)} judged queries",
+                expected="at least one judgement with a grade of 1 or more",
+                remedy="check the qrels file of that split",
+            )
+        return split
+
+    def pairs(self, query_id: str, document_ids: Iterable[str]) -> list[tuple[str, str]]:
+        """Texts of a query with each of the documents, ready for a ranker."""
+        query = self.queries[query_id]
+        return [(query, self.corpus[document_id].content) for document_id in document_ids]
+
+    def limited(self, limits: Mapping[str, int | None], candidates: int | None = None) -> RankingData:
+        """Keep at most `limits[split]` queries of each split and, outside a pool set, `candidates` documents a query.
+
+        Queries are taken in the order of the SHA-1 of their id, so that a smaller limit is a subset of a larger one
+        and does not depend on the order of the files.
+        """
+        depth = None if self.pool else candidates
+        splits = {}
+        for name, split in self.splits.items():
+            kept = sorted(split.candidates, key=stable_hash)[: limits.get(name)]
+            splits[name] = Split(
+                qrels={query: split.qrels[query] for query in kept if query in split.qrels},
+                candidates={query: list(split.candidates[query])[:depth] for query in kept},
+            )
+        return replace(self, splits=splits)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all ids, texts, judgements and candidates, in the order in which they are used."""
+        digest = hashlib.sha256()
+
+        def add(*parts: str) -> None:
+            for part in parts:
+                digest.update(part.encode())
+                digest.update(b"\x00")
+
+        for name in sorted(self.splits):
+            split = self.splits[name]
+            add("split", name)
+            for query, documents in split.candidates.items():
+                add("query", query, self.queries[query])
+                for document in documents:
+                    add(document, self.corpus[document].content)
+                for document, grade in sorted(split.qrels.get(query, {}).items()):
+                    add(document, str(grade))
+        return digest.hexdigest()
+
+
+def stable_hash(identifier: str) -> str:
+    """SHA-1 of an id in hexadecimal: an order that is the same on every machine."""
+    return hashlib.sha1(identifier.encode(), usedforsecurity=False).hexdigest()
+
+
+def check(data: RankingData) -> RankingData:
+    """Check that every id resolves, every text holds something and every grade is a non-negative integer.
+
+    Raises:
+        DataError: The first fault found, with the ids concerned.
+    """
+    for kind, texts in (
+        ("query", data.queries.items()),
+        ("document", ((key, document.content) for key, document in data.corpus.items())),
+    ):
+        empty = [key for key, text in texts if not text.strip()]
+        if empty:
+            raise DataError(
+                f"{len(empty)} {kind} text(s) of {data.name!r} are empty",
+                value=empty[:5],
+                expected=f"every {kind} to hold some text",
+                remedy=f"remove these {kind} ids from the data, or give them a text",
+            )
+    for name, split in data.splits.items():
+        _check_ids(data, name, "qrels", {query: list(grades) for query, grades in split.qrels.items()})
+        _check_ids(data, name, "candidates", split.candidates)
+        for query, grades in split.qrels.items():
+            for document, grade in grades.items():
+                if isinstance(grade, bool) or not isinstance(grade, int) or grade < 0:
+                    raise DataError(
+                        f"The {name!r} qrels of {data.name!r} give query {query!r}, document {document!r} a bad grade",
+                        value=grade,
+                        expected="an integer of 0 or more",
+                        remedy="use 0 for judged and not relevant, 1 and up for relevant",
+                    )
+        for query, documents in split.candidates.items():
+            if len(set(documents)) != len(documents):
+                raise DataError(
+                    f"The candidates of query {query!r} in {data.name!r} ({name}) name a document twice",
+                    value=sorted({document for document in documents if documents.count(document) > 1})[:5],
+                    expected="each document once a query",
+                    remedy="remove the repeated lines from the candidates file",
+                )
+    return data
+
+
+def _check_ids(data: RankingData, split: str, source: str, documents: Mapping[str, list[str]]) -> None:
+    unknown_queries = [query for query in documents if query not in data.queries]
+    unknown_documents = [key for keys in documents.values() for key in keys if key not in data.corpus]
+    for kind, unknown in (("query", unknown_queries), ("document", unknown_documents)):
+        if unknown:
+            raise DataError(
+                f"The {split!r} {source} of {data.name!r} name {len(unknown)} unknown {kind} id(s)",
+                value=unknown[:5],
+                expected=f"{kind} ids that stand in {'queries' if kind == 'query' else 'corpus'}.jsonl",
+                remedy="check that all files of the folder belong to the same data set",
+            )
+
+
+def merge(sets: list[RankingData]) -> RankingData:
+    """Join several data sets into one; ids get the name of their set as a prefix.
+
+    Raises:
+        DataError: Two sets have the same name.
+    """
+    if len(sets) == 1:
+        return sets[0]
+    names = [data.name for data in sets]
+    if len(set(names)) != len(names):
+        raise DataError(
+            "Two data sets have the same name",
+            value=names,
+            expected="a different folder name for each set",
+            remedy="rename one of the folders",
+        )
+    if len({data.relevant_from for data in sets}) != 1:
+        raise DataError(
+            "The data sets count a document as relevant from different grades on",
+            value={data.name: data.relevant_from for data in sets},
+            expected="one threshold for all sets of a run",
+            remedy="run them in recipes of their own",
+        )
+    splits: dict[str, Split] = {}
+    for name in SPLITS:
+        parts = [(data.name, data.splits[name]) for data in sets if name in data.splits]
+        if parts:
+            splits[name] = Split(
+                qrels={
+                    f"{prefix}/{query}": {f"{prefix}/{document}": grade for document, grade in grades.items()}
+                    for prefix, split in parts
+                    for query, grades in split.qrels.items()
+                },
+                candidates={
+                    f"{prefix}/{query}": [f"{prefix}/{document}" for document in documents]
+                    for prefix, split in parts
+                    for query, documents in split.candidates.items()
+                },
+            )
+    return RankingData(
+        name="+".join(names),
+        queries={f"{data.name}/{key}": text for data in sets for key, text in data.queries.items()},
+        corpus={f"{data.name}/{key}": document for data in sets for key, document in data.corpus.items()},
+        splits=splits,
+        relevant_from=sets[0].relevant_from,
+        publish_texts=all(data.publish_texts for data in sets),
+        license="; ".join(dict.fromkeys(data.license for data in sets if data.license)),
+        language=sets[0].language,
+        notes=tuple(note for data in sets for note in data.notes),
+    )

@@ -1,0 +1,1 @@
+"""Metrics, significance, measuring, and the report."""

@@ -1,0 +1,116 @@
+"""Measure rankers side by side: quality from the scores, speed from the clock, in turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from hfcompress.data.ranking import RankingData
+from hfcompress.evaluation.metrics import Run, run_from_scores
+from hfcompress.evaluation.report import Latency
+from hfcompress.rankers.base import BatchedRanker
+
+WARM_UP_QUERIES = 2
+
+
+@dataclass
+class Measurement:
+    """What was measured of one ranker.
+
+    Attributes:
+        scores: Raw scores, `{query id: [score of each candidate]}`.
+        round_seconds: Wall time of each round of bulk scoring, tokenization counted.
+        round_documents: Documents scored in each round.
+        query_seconds: Wall time of single queries.
+        query_documents: Documents of these queries.
+    """
+
+    scores: dict[str, list[float]] = field(default_factory=dict)
+    round_seconds: list[float] = field(default_factory=list)
+    round_documents: list[int] = field(default_factory=list)
+    query_seconds: list[float] = field(default_factory=list)
+    query_documents: list[int] = field(default_factory=list)
+
+    def latency(self, ranker: BatchedRanker) -> Latency:
+        """Speed in the form of the report."""
+        milliseconds = np.array(self.query_seconds) * 1000
+        return Latency(
+            docs_per_second=statistics.median(
+                documents / seconds for documents, seconds in zip(self.round_documents, self.round_seconds, strict=True)
+            ),
+            p50_ms=float(np.percentile(milliseconds, 50)),
+            p95_ms=float(np.percentile(milliseconds, 95)),
+            threads=ranker.threads,
+            batch=ranker.batch_tokens,
+            candidates=float(np.mean(self.query_documents)),
+        )
+
+    def speedup_over(self, other: Measurement) -> float:
+        """Median over the rounds of the other's time divided by ours, on the same documents."""
+        return statistics.median(
+            theirs / ours for ours, theirs in zip(self.round_seconds, other.round_seconds, strict=True)
+        )
+
+    def run(self, candidates: dict[str, list[str]]) -> Run:
+        """The scores as a run."""
+        return run_from_scores(candidates, self.scores)
+
+
+def measure(
+    rankers: Sequence[BatchedRanker],
+    data: RankingData,
+    split: str,
+    rounds: int,
+    latency_queries: int,
+    progress: bool = True,
+) -> list[Measurement]:
+    """Score all candidates of a split with every ranker, and time single queries.
+
+    The queries are dealt into rounds, and all rankers score a round one after the other before the next begins, so
+    that the machine's drift falls on all alike; single queries are timed in the same way. Quality and bulk speed come
+    from the same pass: nothing is scored twice.
+
+    Args:
+        rankers: What to measure; the teacher first.
+        data: The data.
+        split: The split.
+        rounds: Number of rounds; fewer where there are fewer queries.
+        latency_queries: Queries timed one by one.
+        progress: Show a progress bar.
+
+    Returns:
+        One measurement for each ranker, in their order.
+    """
+    candidates = {query: documents for query, documents in data.split(split).candidates.items() if documents}
+    queries = list(candidates)
+    pairs = {query: data.pairs(query, documents) for query, documents in candidates.items()}
+    results = [Measurement() for _ in rankers]
+    for ranker in rankers:
+        ranker.score([pair for query in queries[:WARM_UP_QUERIES] for pair in pairs[query]])
+    parts = [part for part in (queries[start::rounds] for start in range(rounds)) if part]
+    timed = queries[:latency_queries]
+    total = len(rankers) * sum(len(pairs[query]) for query in [*queries, *timed])
+    with tqdm(total=total, desc="measuring", unit="doc", disable=not progress, leave=False) as bar:
+        for part in parts:
+            batch = [pair for query in part for pair in pairs[query]]
+            for ranker, result in zip(rankers, results, strict=True):
+                start = time.perf_counter()
+                scores = ranker.score(batch)
+                result.round_seconds.append(time.perf_counter() - start)
+                result.round_documents.append(len(batch))
+                flat = iter(scores.tolist())
+                result.scores.update({query: [next(flat) for _ in pairs[query]] for query in part})
+                bar.update(len(batch))
+        for query in timed:
+            for ranker, result in zip(rankers, results, strict=True):
+                start = time.perf_counter()
+                ranker.score(pairs[query])
+                result.query_seconds.append(time.perf_counter() - start)
+                result.query_documents.append(len(pairs[query]))
+                bar.update(len(pairs[query]))
+    return results

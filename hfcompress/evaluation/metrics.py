@@ -1,0 +1,221 @@
+"""Ranking metrics per query, by pytrec_eval (the code of trec_eval), and agreement between two rankings.
+
+One tie rule holds in this module, the one of trec_eval: documents are ordered by score, read in single precision, and
+documents with equal scores by their id in descending order. The order in which a run lists its documents never counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytrec_eval
+from scipy.stats import kendalltau
+
+from hfcompress.errors import DataError
+
+Run = Mapping[str, Mapping[str, float]]
+"""Scores of a ranker, `{query id: {document id: score}}`; a higher score means more relevant."""
+
+Qrels = Mapping[str, Mapping[str, int]]
+"""Relevance grades, `{query id: {document id: grade}}`."""
+
+CUTOFF = 10
+
+
+def run_from_scores(candidates: Mapping[str, list[str]], scores: Mapping[str, Sequence[float]]) -> Run:
+    """Join the candidates of every query with the scores that a ranker gave them.
+
+    Args:
+        candidates: Documents of each query, `{query id: [document id]}`.
+        scores: One score a candidate, in the same order, `{query id: [score]}`.
+
+    Raises:
+        DataError: A query has no scores or too many, a document stands twice, or a score is not a finite number.
+    """
+    if candidates.keys() != scores.keys():
+        raise DataError(
+            "The queries with scores are not the queries with candidates",
+            value=sorted(candidates.keys() ^ scores.keys())[:5],
+            expected="scores for exactly the queries that have candidates",
+            remedy="score every query once, with the candidates given",
+        )
+    run: dict[str, dict[str, float]] = {}
+    for query, documents in candidates.items():
+        values = [float(score) for score in scores[query]]
+        if len(values) != len(documents) or len(set(documents)) != len(documents):
+            raise DataError(
+                f"The scores of query {query!r} do not match its candidates",
+                value=f"{len(values)} scores, {len(documents)} candidates, {len(set(documents))} of them distinct",
+                expected="one score for each candidate, and each candidate once",
+                remedy="remove repeated candidates and score them all",
+            )
+        run[query] = dict(zip(documents, values, strict=True))
+    _check_finite(run)
+    return run
+
+
+def first_stage_run(candidates: Mapping[str, list[str]]) -> Run:
+    """The order in which the candidates came, as a run: each document scores minus its rank, from -1 down."""
+    return {
+        query: {document: -float(rank) for rank, document in enumerate(documents, start=1)}
+        for query, documents in candidates.items()
+    }
+
+
+def ranking(scores: Mapping[str, float]) -> list[str]:
+    """Order the documents of one query by the tie rule of this module, best first."""
+    # trec_eval keeps scores as C floats, so doubles that differ less than that are ties to every metric.
+    return sorted(scores, key=lambda document: (np.float32(scores[document]), document), reverse=True)
+
+
+def without_relevant(qrels: Qrels, relevant_from: int = 1) -> list[str]:
+    """Ids of the queries that have no document with a grade of `relevant_from` or more.
+
+    `per_query` leaves them out: no order of documents is better than another there. A report counts them apart.
+    """
+    return [query for query, grades in qrels.items() if not any(grade >= relevant_from for grade in grades.values())]
+
+
+def per_query(qrels: Qrels, run: Run, relevant_from: int = 1) -> dict[str, dict[str, float]]:
+    """Compute the metrics of every judged query.
+
+    - `ndcg@10`: trec_eval's `ndcg_cut_10`: the gain of a document is its grade, the discount log2(rank + 1), the ideal
+      order is taken over all judged documents, whether they are candidates or not (Jarvelin and Kekalainen, 2002, with
+      the discount of Burges et al., 2005).
+    - `mrr@10`: reciprocal rank of the first relevant document, 0 if it is not among the first 10.
+    - `map`: mean precision at the ranks of the relevant documents, over the whole ranking.
+    - `recall@10`: share of the relevant documents among the first 10.
+
+    The last three are binary: a document is relevant from grade `relevant_from` on. Documents without a judgement are
+    not relevant. A judged query that the run lacks scores 0; queries of the run that nobody judged do not count.
+
+    Args:
+        qrels: Relevance grades, integers of 0 or more.
+        run: Scores of the ranker.
+        relevant_from: Lowest grade that is relevant in the binary metrics, 1 or more.
+
+    Returns:
+        `{query id: {metric: value in [0, 1]}}`, in the order of the qrels. Queries without any relevant document are
+        left out (see `without_relevant`); one that has a grade of 1 or more, but none of `relevant_from` or more, has
+        `ndcg@10` alone.
+
+    Raises:
+        DataError: No query has a relevant document, `relevant_from` is below 1, or a score is not a finite number.
+    """
+    if relevant_from < 1:
+        raise DataError(
+            "Documents cannot be relevant from this grade on",
+            value=relevant_from,
+            expected="relevant_from of 1 or more, as grade 0 means not relevant",
+            remedy="use 1, or the grade that the data set names",
+        )
+    _check_finite(run)
+    judged = {query: dict(grades) for query, grades in qrels.items() if any(grade > 0 for grade in grades.values())}
+    if not judged:
+        raise DataError(
+            "No query has a relevant document, so nothing can be measured",
+            value=f"{len(qrels)} judged queries",
+            expected="at least one judgement with a grade of 1 or more",
+            remedy="check the qrels file",
+        )
+    scores = {query: {document: float(score) for document, score in run.get(query, {}).items()} for query in judged}
+    graded = pytrec_eval.RelevanceEvaluator(judged, {f"ndcg_cut.{CUTOFF}"}).evaluate(scores)
+    binary = pytrec_eval.RelevanceEvaluator(
+        judged, {"recip_rank", "map", f"recall.{CUTOFF}"}, relevance_level=relevant_from
+    ).evaluate(scores)
+    undefined = set(without_relevant(judged, relevant_from))
+    values = {}
+    for query in judged:
+        values[query] = {"ndcg@10": graded[query][f"ndcg_cut_{CUTOFF}"]}
+        if query not in undefined:
+            reciprocal = binary[query]["recip_rank"]
+            values[query] |= {
+                # trec_eval's reciprocal rank has no cut, so ranks past 10 are set to 0 here.
+                "mrr@10": reciprocal if reciprocal >= 1 / CUTOFF else 0.0,
+                "map": binary[query]["map"],
+                "recall@10": binary[query][f"recall_{CUTOFF}"],
+            }
+    return values
+
+
+def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Average each metric of `per_query` over the queries for which it is defined."""
+    names = dict.fromkeys(name for metrics in values.values() for name in metrics)
+    return {name: _mean(metrics[name] for metrics in values.values() if name in metrics) for name in names}
+
+
+def agreement(teacher: Run, student: Run) -> dict[str, float]:
+    """How far two rankers order the same candidates alike, whatever the judgements say.
+
+    - `kendall_tau`: mean over queries of Kendall's tau-b (Kendall, 1945), from -1 (reversed) to 1 (same order). Where
+      tau-b is undefined, because all scores of a list are equal, it counts 1 if this holds for both lists and 0 if it
+      holds for one. Queries with a single candidate have no order and are left out; if there are only such, it is 1.
+    - `overlap@10`: mean share of the teacher's first 10 that are among the student's first 10, by the tie rule of this
+      module. With 10 candidates or fewer it is 1 by construction.
+
+    Raises:
+        DataError: The two runs do not score the same documents, are empty, or a score is not a finite number.
+    """
+    _check_finite(teacher)
+    _check_finite(student)
+    if not teacher or teacher.keys() != student.keys():
+        raise DataError(
+            "Two runs cannot be compared",
+            value=sorted(teacher.keys() ^ student.keys())[:5],
+            expected="the same queries in both runs, and at least one",
+            remedy="score the same candidates with both rankers",
+        )
+    taus, overlaps = [], []
+    for query, scores in teacher.items():
+        if not scores or scores.keys() != student[query].keys():
+            raise DataError(
+                f"Two runs cannot be compared on query {query!r}",
+                value=sorted(scores.keys() ^ student[query].keys())[:5],
+                expected="the same documents in both runs, and at least one",
+                remedy="score the same candidates with both rankers",
+            )
+        ours = np.array([scores[document] for document in scores], dtype=np.float32)
+        theirs = np.array([student[query][document] for document in scores], dtype=np.float32)
+        if len(scores) > 1:
+            taus.append(_kendall(ours, theirs))
+        best = ranking(scores)[:CUTOFF]
+        overlaps.append(len(set(best) & set(ranking(student[query])[:CUTOFF])) / len(best))
+    return {"kendall_tau": _mean(taus) if taus else 1.0, "overlap@10": _mean(overlaps)}
+
+
+def tied_share(run: Run) -> float:
+    """Share of neighbouring pairs in the sorted rankings with scores equal in single precision; 0 without pairs."""
+    pairs = tied = 0
+    for scores in run.values():
+        ordered = np.sort(np.array(list(scores.values()), dtype=np.float32))
+        pairs += max(len(ordered) - 1, 0)
+        tied += sum(first == second for first, second in pairwise(ordered.tolist()))
+    return tied / pairs if pairs else 0.0
+
+
+def _kendall(first: np.ndarray, second: np.ndarray) -> float:
+    constant = (bool(np.ptp(first) == 0), bool(np.ptp(second) == 0))
+    if any(constant):
+        return float(all(constant))
+    return float(kendalltau(first, second, variant="b").statistic)
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _check_finite(run: Run) -> None:
+    for query, scores in run.items():
+        # Single precision, as in the tie rule: a larger double would become infinite, and equal to others, unseen.
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(np.array(list(scores.values()), dtype=np.float64).astype(np.float32))
+        if not finite.all():
+            bad = [document for document, good in zip(scores, finite, strict=True) if not good]
+            raise DataError(
+                f"{len(bad)} score(s) of query {query!r} are not finite numbers",
+                value={document: scores[document] for document in bad[:5]},
+                expected="scores that single precision can hold, neither NaN nor infinite",
+                remedy="check the model for overflow, e.g. run it in fp32",
+            )

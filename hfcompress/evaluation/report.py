@@ -1,0 +1,233 @@
+"""`report.json`: all that a run measured, and the only input of the model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hfcompress.errors import OutputError
+from hfcompress.files import write_text
+
+SCHEMA_VERSION = 1
+REPORT_FILE = "report.json"
+
+Verdict = Literal["non-inferior", "inferior", "inconclusive"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Delta(_Strict):
+    """Difference to the teacher in the primary metric, query by query.
+
+    Attributes:
+        mean: Mean of (artefact - teacher) over the queries.
+        ci_low: Lower end of the paired bootstrap interval.
+        ci_high: Upper end.
+        confidence: Confidence level of the interval, e.g. 0.95.
+        margin: Largest loss that counts as ranking as well, set before the run.
+        verdict: `non-inferior` if `ci_low > -margin`, `inferior` if `ci_high < -margin`, else `inconclusive`.
+        power: Probability of the verdict `non-inferior` with these queries if the true difference were zero.
+    """
+
+    mean: float
+    ci_low: float
+    ci_high: float
+    confidence: float
+    margin: float
+    verdict: Verdict
+    power: float
+
+
+class Latency(_Strict):
+    """Speed with tokenization counted, measured in turns with all other artefacts of the run.
+
+    Attributes:
+        docs_per_second: Documents scored a second when many queries are scored together.
+        p50_ms: Median time of one query with `candidates` documents, in milliseconds.
+        p95_ms: 95th percentile of the same.
+        threads: Threads that the runtime may use.
+        batch: The token budget of a batch (batch size times padded length).
+        candidates: Documents a query in `p50_ms` and `p95_ms`.
+    """
+
+    docs_per_second: float
+    p50_ms: float
+    p95_ms: float
+    threads: int
+    batch: int
+    candidates: float
+
+
+class Artifact(_Strict):
+    """One thing that can rank: the teacher, or a file that the run wrote.
+
+    Attributes:
+        name: Short name, e.g. `student-openvino-int8`.
+        path: Path in the output folder; the model's name or path for a teacher that was given.
+        runtime: `torch`, `onnxruntime` or `openvino`.
+        precision: `fp32`, `int8-dynamic`, `int8-static`.
+        size_bytes: Size on disk of the files that a deployment needs, tokenizer included.
+        parameters: Number of weights, biases and embeddings.
+        quality: Mean of each metric over the test queries, e.g. `{"ndcg@10": 0.56, "mrr@10": 0.52}`.
+        per_query: nDCG@10 of each test query.
+        agreement: Agreement with the teacher's order, e.g. `{"kendall_tau": 0.9, "overlap@10": 0.95}`; empty for itself.
+        delta: Difference to the teacher; None for the teacher.
+        latency: Speed.
+        speedup: `docs_per_second` against the teacher in fp32 PyTorch, median of the ratios of paired rounds.
+        tied_share: Share of neighbouring scores in a ranking that are equal.
+    """
+
+    name: str
+    path: str
+    runtime: Literal["torch", "onnxruntime", "openvino"]
+    precision: str
+    size_bytes: int
+    parameters: int
+    quality: dict[str, float]
+    per_query: dict[str, float]
+    agreement: dict[str, float]
+    delta: Delta | None
+    latency: Latency
+    speedup: float
+    tied_share: float
+
+
+class FirstStage(_Strict):
+    """The order in which the candidates came: BM25, or the one given with the data."""
+
+    name: str
+    quality: dict[str, float]
+    per_query: dict[str, float]
+
+
+class DataSummary(_Strict):
+    """What was trained and measured on; ids and figures only, no texts."""
+
+    name: str
+    fingerprint: str
+    license: str
+    language: str
+    publish_texts: bool
+    queries: dict[str, int]
+    documents: int
+    candidates_per_query: float
+    mean_tokens: float
+    truncated_share: float
+    notes: list[str]
+
+
+class LayerKept(_Strict):
+    """What one surviving layer keeps, with the numbers of the teacher's layers and heads."""
+
+    layer: int
+    heads: list[int]
+    heads_of: int
+    ffn: int
+    ffn_of: int
+
+
+class PruningSummary(_Strict):
+    """What was pruned.
+
+    Attributes:
+        importance: Method that ranked heads and FFN neurons.
+        layers_of: Number of layers of the teacher.
+        layers: Surviving layers.
+        head_importance: Importance of every head of the teacher, layers x heads.
+        encoder_flops_kept: Share of the encoder's multiply-adds a token that are left.
+        custom_code: Whether loading needs `trust_remote_code` or hfcompress.
+    """
+
+    importance: str
+    layers_of: int
+    layers: list[LayerKept]
+    head_importance: list[list[float]]
+    encoder_flops_kept: float
+    custom_code: bool
+
+
+class Step(_Strict):
+    """One step of the run.
+
+    Attributes:
+        name: Name of the step.
+        seconds: Wall time when it last ran.
+        reused: Whether a resumed run kept the earlier result.
+    """
+
+    name: str
+    seconds: float
+    reused: bool
+
+
+class Machine(_Strict):
+    """Where the timings were taken."""
+
+    cpu: str
+    flags: list[str]
+    cores: int
+    memory_gb: float
+    platform: str
+    versions: dict[str, str]
+
+
+class RunReport(_Strict):
+    """All that one run measured.
+
+    Attributes:
+        schema_version: Version of this format.
+        name: Name of the recipe.
+        base_model: Hub id or name of the model that was compressed, as the card shows it.
+        model_type: Architecture family, e.g. `bert`.
+        license: Licence under which the compressed model is published.
+        recipe: The recipe as YAML, verbatim.
+        primary_metric: Metric of the verdict.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    base_model: str
+    model_type: str
+    license: str
+    max_length: int
+    recipe: str
+    primary_metric: str
+    data: DataSummary
+    pruning: PruningSummary | None
+    first_stage: FirstStage
+    teacher: Artifact
+    artifacts: list[Artifact]
+    steps: list[Step]
+    machine: Machine
+
+    def save(self, folder: Path) -> Path:
+        """Write `report.json` into `folder` (written aside, then moved into place)."""
+        return write_text(folder / REPORT_FILE, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> RunReport:
+        """Read `report.json` from `folder`.
+
+        Raises:
+            OutputError: There is none, or another version of hfcompress wrote it.
+        """
+        path = folder / REPORT_FILE
+        if not path.is_file():
+            raise OutputError(
+                f"There is no {REPORT_FILE} in {folder}",
+                expected="a folder that a run of hfcompress has finished",
+                remedy="run `hfcompress run RECIPE --out DIR` first, or finish it with --resume",
+            )
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise OutputError(
+                f"{path} is not a report of schema version {SCHEMA_VERSION}",
+                value=error.errors()[0]["msg"],
+                expected=f"a report with schema_version {SCHEMA_VERSION}",
+                remedy="run the recipe again with this version of hfcompress",
+            ) from error

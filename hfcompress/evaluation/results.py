@@ -1,0 +1,249 @@
+"""From measured rankers to the report: every candidate of a run, its quality, its verdict and its speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PretrainedConfig
+
+from hfcompress.architectures import architecture_of
+from hfcompress.data.ranking import RankingData
+from hfcompress.evaluation.measure import Measurement, measure
+from hfcompress.evaluation.metrics import agreement, first_stage_run, means, per_query, tied_share
+from hfcompress.evaluation.report import (
+    Artifact,
+    DataSummary,
+    FirstStage,
+    LayerKept,
+    Machine,
+    PruningSummary,
+    RunReport,
+)
+from hfcompress.evaluation.significance import compare
+from hfcompress.files import size_of
+from hfcompress.importance.scores import Importance
+from hfcompress.layout import COMMON_FILES
+from hfcompress.machine import cpu_flags, cpu_name, memory_gb, thread_count, versions
+from hfcompress.models import PACKAGE_SCHEME, load_model, load_tokenizer, resolve
+from hfcompress.plan import PruningPlan
+from hfcompress.quantization.artifacts import graph_file
+from hfcompress.quantization.config import QuantizationConfig
+from hfcompress.rankers.base import BatchedRanker, RankerOptions
+from hfcompress.rankers.load import Runtime, load_ranker
+from hfcompress.recipe import EvaluateStep, Recipe
+
+PRIMARY_METRIC = "ndcg@10"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to measure.
+
+    Attributes:
+        name: Name in the report.
+        folder: Folder or name of the model.
+        path: Path in the output folder, or the model's name.
+        runtime: Where it runs.
+        precision: Its precision.
+    """
+
+    name: str
+    folder: str
+    path: str
+    runtime: Runtime
+    precision: str
+
+    @classmethod
+    def teacher(cls, model: str, path: str) -> Candidate:
+        """The teacher in fp32 PyTorch."""
+        return cls("teacher", model, path, "torch", "fp32")
+
+    @classmethod
+    def student(cls, folder: Path) -> Candidate:
+        """The student in fp32 PyTorch."""
+        return cls("student-torch", str(folder), "model.safetensors", "torch", "fp32")
+
+    @classmethod
+    def graph(cls, folder: Path, config: QuantizationConfig) -> Candidate:
+        """An int8 graph of the student."""
+        return cls(
+            f"student-{config.runtime}-{config.precision}",
+            str(folder),
+            graph_file(config),
+            config.runtime,
+            config.precision,
+        )
+
+    def ranker(self, max_length: int, options: RankerOptions) -> BatchedRanker:
+        """Load it."""
+        return load_ranker(self.folder, self.runtime, self.path, max_length, options)
+
+    def size(self) -> int:
+        """Bytes on disk of what a deployment needs."""
+        folder = Path(resolve(self.folder))
+        if self.runtime == "torch":
+            weights = [*folder.glob("*.safetensors"), *folder.glob("modeling_*.py")]
+        else:
+            graph = folder / self.path
+            weights = [graph, graph.with_suffix(".bin")] if self.runtime == "openvino" else [graph]
+        return size_of([*weights, *(folder / name for name in COMMON_FILES if (folder / name).is_file())])
+
+
+def evaluate_candidates(
+    candidates: list[Candidate],
+    data: RankingData,
+    step: EvaluateStep,
+    max_length: int,
+    seed: int,
+    progress: bool = True,
+    split: str = "test",
+) -> list[Artifact]:
+    """Measure all candidates side by side; the first one is the teacher.
+
+    Returns:
+        One artefact for each candidate, in their order.
+    """
+    options = RankerOptions(step.threads, step.batch_tokens)
+    rankers = [candidate.ranker(max_length, options) for candidate in candidates]
+    measured = measure(rankers, data, split, step.rounds, step.latency_queries, progress)
+    chosen = data.split(split)
+    judged = {query: documents for query, documents in chosen.candidates.items() if documents}
+    results: list[Artifact] = []
+    parameters = {folder: _parameters(folder) for folder in {candidate.folder for candidate in candidates}}
+    for candidate, ranker, measurement in zip(candidates, rankers, measured, strict=True):
+        run = measurement.run(judged)
+        by_query = per_query(chosen.qrels, run, data.relevant_from)
+        primary = {query: values[PRIMARY_METRIC] for query, values in by_query.items()}
+        first = results[0] if results else None
+        results.append(
+            Artifact(
+                name=candidate.name,
+                path=candidate.path,
+                runtime=candidate.runtime,
+                precision=candidate.precision,
+                size_bytes=candidate.size(),
+                parameters=parameters[candidate.folder],
+                quality=means(by_query),
+                per_query=primary,
+                agreement=agreement(measured[0].run(judged), run) if first else {},
+                delta=compare(first.per_query, primary, step.margin, step.confidence, seed=seed) if first else None,
+                latency=measurement.latency(ranker),
+                speedup=_speedup(measurement, measured[0]),
+                tied_share=tied_share(run),
+            )
+        )
+    return results
+
+
+def build_report(
+    recipe: Recipe,
+    data: RankingData,
+    config: PretrainedConfig,
+    pruning: PruningSummary | None,
+    results: list[Artifact],
+) -> RunReport:
+    """Put everything measured into one report; steps are added when the run ends."""
+    test = data.split("test")
+    first = per_query(test.qrels, first_stage_run(test.candidates), data.relevant_from)
+    return RunReport(
+        name=recipe.name,
+        base_model=base_model_name(recipe),
+        model_type=architecture_of(config).model_type,
+        license=recipe.publish.license,
+        max_length=recipe.teacher.max_length,
+        recipe=recipe.to_yaml(),
+        primary_metric=PRIMARY_METRIC,
+        data=summarize_data(recipe, data),
+        pruning=pruning,
+        first_stage=FirstStage(
+            name="first stage",
+            quality=means(first),
+            per_query={query: values[PRIMARY_METRIC] for query, values in first.items()},
+        ),
+        teacher=results[0],
+        artifacts=results[1:],
+        steps=[],
+        machine=machine(),
+    )
+
+
+def base_model_name(recipe: Recipe) -> str:
+    """How the card names the model: a Hub id, or words that cannot be taken for one."""
+    step = recipe.teacher
+    if step.base_model:
+        return step.base_model
+    if step.model.startswith(PACKAGE_SCHEME) or Path(step.model).exists():
+        return f"a local model ({Path(step.model).name})"
+    return step.model
+
+
+def summarize_data(recipe: Recipe, data: RankingData) -> DataSummary:
+    """Figures about the data, and how long its test pairs are."""
+    test = data.split("test")
+    tokenizer = load_tokenizer(recipe.teacher.model)
+    pairs = [pair for query, documents in test.candidates.items() for pair in data.pairs(query, documents)]
+    encoded = tokenizer([query for query, _ in pairs], [document for _, document in pairs], return_length=True)
+    lengths, limit = encoded["length"], recipe.teacher.max_length
+    return DataSummary(
+        name=data.name,
+        fingerprint=data.fingerprint(),
+        license=data.license,
+        language=data.language,
+        publish_texts=data.publish_texts,
+        queries={name: len(split) for name, split in data.splits.items()},
+        documents=len(data.corpus),
+        candidates_per_query=len(pairs) / len(test),
+        mean_tokens=sum(min(length, limit) for length in lengths) / len(lengths),
+        truncated_share=sum(length > limit for length in lengths) / len(lengths),
+        notes=list(data.notes),
+    )
+
+
+def pruning_summary(
+    importance: Importance, before: PruningPlan, plan: PruningPlan, flops_kept: float
+) -> PruningSummary:
+    """What a plan keeps, with the importance of every head that there was."""
+    scores = [[0.0] * before.heads_of for _ in range(before.layers_of)]
+    for layer, values in zip(before.layers, importance.heads, strict=True):
+        for head, value in zip(layer.heads, values.tolist(), strict=True):
+            scores[layer.layer][head] = value
+    return PruningSummary(
+        importance=importance.method,
+        layers_of=plan.layers_of,
+        layers=[
+            LayerKept(
+                layer=layer.layer,
+                heads=list(layer.heads),
+                heads_of=plan.heads_of,
+                ffn=len(layer.ffn),
+                ffn_of=plan.ffn_of,
+            )
+            for layer in plan.layers
+        ],
+        head_importance=scores,
+        encoder_flops_kept=flops_kept,
+        custom_code=not plan.is_stock,
+    )
+
+
+def machine() -> Machine:
+    """The machine that this runs on."""
+    import platform
+
+    return Machine(
+        cpu=cpu_name(),
+        flags=cpu_flags(),
+        cores=thread_count(),
+        memory_gb=memory_gb(),
+        platform=f"{platform.system()} {platform.machine()}",
+        versions=versions(),
+    )
+
+
+def _parameters(folder: str) -> int:
+    return sum(parameter.numel() for parameter in load_model(folder).parameters())
+
+
+def _speedup(measurement: Measurement, teacher: Measurement) -> float:
+    return 1.0 if measurement is teacher else measurement.speedup_over(teacher)

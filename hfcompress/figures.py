@@ -1,0 +1,204 @@
+"""The two figures of a model card, drawn from the report alone, as PNG bytes that are the same every time.
+
+Colours are Okabe and Ito's palette and the map `viridis`, which colour-blind readers can tell apart and which holds no
+grey, the colour of what was removed. The ground is white, so that the figures can be read on light and dark pages.
+"""
+
+from __future__ import annotations
+
+import io
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from hfcompress.errors import OutputError
+from hfcompress.evaluation.report import Artifact, PruningSummary, RunReport
+
+PARETO_FILE = "figures/pareto.png"
+STRUCTURE_FILE = "figures/structure.png"
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_KEPT = "#0072B2"
+_REMOVED: dict[str, Any] = {"facecolor": "#E3E3E3", "edgecolor": "#9A9A9A", "hatch": "////", "linewidth": 0.0}
+_LABEL: dict[str, Any] = {
+    "ha": "center",
+    "va": "center",
+    "fontsize": 8,
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 2.0},
+}
+
+
+def pareto(report: RunReport) -> bytes:
+    """Draw quality against speed: the teacher, every artefact and the first stage.
+
+    The vertical bars are the bootstrap intervals of the difference to the teacher, drawn around the artefact; the
+    dotted line is the teacher less the margin: an artefact whose bar stays above it is non-inferior.
+
+    Returns:
+        A PNG image. The horizontal axis is documents a second on a log scale, the vertical one mean nDCG@10.
+    """
+    figure = Figure(figsize=(9.0, 4.8), dpi=150, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    teacher = report.teacher
+    level = teacher.quality["ndcg@10"]
+    axes.axhline(level, color="black", linewidth=0.8, alpha=0.5)
+    margins = sorted({artifact.delta.margin for artifact in report.artifacts if artifact.delta})
+    for margin in margins:
+        axes.axhline(
+            level - margin, color="black", linestyle=":", linewidth=1.0, label=f"teacher - {margin:g} (margin)"
+        )
+    axes.axhline(
+        report.first_stage.quality["ndcg@10"], color="#555555", linestyle="--", linewidth=1.2, label="first stage alone"
+    )
+    _point(axes, teacher, level, "black", "*", "teacher")
+    for artifact, colour, marker in zip(report.artifacts, cycle(_COLOURS), cycle(_MARKERS), strict=False):
+        _point(axes, artifact, artifact.quality["ndcg@10"], colour, marker, artifact.name)
+    axes.set_xscale("log")
+    speeds = [artifact.latency.docs_per_second for artifact in (teacher, *report.artifacts)]
+    axes.set_xlim(min(speeds) / 1.35, max(speeds) * 1.35)
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(y=0.12)
+    axes.set_xlabel(
+        f"documents scored per second, {_threads(teacher.latency.threads)}, tokenization counted (log scale)"
+    )
+    axes.set_ylabel("nDCG@10, mean over test queries")
+    axes.set_title(f"{report.name}: quality against speed", loc="left", fontsize=11)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    # Labels at the points would overlap wherever artefacts are alike, which is what a good run looks like.
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5)
+    return _png(figure)
+
+
+def structure(report: RunReport) -> bytes:
+    """Draw which heads and how many FFN neurons each layer of the teacher keeps.
+
+    Left: one cell a head, coloured by its importance if kept, grey and hatched if removed. Right: the share of FFN
+    neurons that each layer keeps. A dropped layer is grey and hatched in both.
+
+    Returns:
+        A PNG image.
+
+    Raises:
+        OutputError: The report has no pruning.
+    """
+    pruning = report.pruning
+    if pruning is None:
+        raise OutputError(
+            f"The run {report.name!r} pruned nothing, so there is no structure to draw",
+            expected="a report with a pruning summary",
+            remedy="add a pruning step to the recipe",
+        )
+    height = max(2.6, 1.3 + 0.3 * pruning.layers_of)
+    figure = Figure(figsize=(9.0, height), dpi=150, facecolor="white", layout="constrained")
+    heads, neurons = figure.subplots(1, 2, sharey=True, width_ratios=(1.6, 1.0))
+    _heads(figure, heads, pruning)
+    _neurons(neurons, pruning)
+    heads.set_ylim(pruning.layers_of - 0.5, -0.5)
+    heads.set_ylabel("layer, from 0")
+    heads.yaxis.set_major_locator(MaxNLocator(nbins=24, integer=True))
+    return _png(figure)
+
+
+def _point(axes: Axes, artifact: Artifact, quality: float, colour: str, marker: str, name: str) -> None:
+    delta = artifact.delta
+    # The bar belongs to the difference; moved to the artefact's own mean it can be read against the margin's line.
+    bars = None if delta is None else np.maximum([[delta.mean - delta.ci_low], [delta.ci_high - delta.mean]], 0.0)
+    axes.errorbar(
+        [artifact.latency.docs_per_second],
+        [quality],
+        yerr=bars,
+        fmt=marker,
+        color=colour,
+        markersize=12 if marker == "*" else 8,
+        capsize=4,
+        elinewidth=1.4,
+        label=f"{name} ({artifact.speedup:.1f}x)",
+        zorder=3,
+    )
+
+
+def _heads(figure: Figure, axes: Axes, pruning: PruningSummary) -> None:
+    kept = {layer.layer: layer for layer in pruning.layers}
+    importance = dict(enumerate(pruning.head_importance))
+    most = max((layer.heads_of for layer in pruning.layers), default=1)
+    values = [importance[row][head] for row, layer in kept.items() if row in importance for head in layer.heads]
+    scale = _scale(values)
+    colours = ScalarMappable(scale, "viridis")
+    widest = 1
+    for row in range(pruning.layers_of):
+        width = len(importance[row]) if row in importance else most
+        widest = max(widest, width)
+        for head in range(width):
+            cell = (head - 0.5, row - 0.5)
+            if row in kept and head in kept[row].heads:
+                colour = colours.cmap(scale(importance[row][head])) if row in importance else _KEPT
+                axes.add_patch(Rectangle(cell, 1, 1, facecolor=colour))
+            else:
+                axes.add_patch(Rectangle(cell, 1, 1, **_REMOVED))
+            axes.add_patch(Rectangle(cell, 1, 1, fill=False, edgecolor="white", linewidth=1.5))
+        if row not in kept:
+            axes.text((width - 1) / 2, row, "layer dropped", **_LABEL)
+    axes.set_xlim(-0.5, widest - 0.5)
+    axes.set_title("attention heads", loc="left", fontsize=11)
+    axes.set_xlabel("head, from 0")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True))
+    axes.legend(
+        handles=[Patch(label="removed", **_REMOVED)],
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        fontsize=9,
+    )
+    if values:
+        label = f"importance ({pruning.importance}{', log scale' if isinstance(scale, LogNorm) else ''})"
+        figure.colorbar(colours, ax=axes, location="left", label=label, fraction=0.05, pad=0.02)
+
+
+def _neurons(axes: Axes, pruning: PruningSummary) -> None:
+    kept = {layer.layer: layer for layer in pruning.layers}
+    for row in range(pruning.layers_of):
+        if row not in kept:
+            axes.add_patch(Rectangle((0, row - 0.36), 1, 0.72, **_REMOVED))
+            axes.text(0.5, row, "layer dropped", **_LABEL)
+            continue
+        share = kept[row].ffn / kept[row].ffn_of if kept[row].ffn_of else 0.0
+        axes.barh(row, 1.0, height=0.72, color="#EDEDED")
+        axes.barh(row, share, height=0.72, color=_KEPT)
+        axes.text(1.03, row, f"{kept[row].ffn} of {kept[row].ffn_of}", va="center", fontsize=8)
+    axes.set_xlim(0, 1.38)
+    axes.set_title("FFN neurons kept", loc="left", fontsize=11)
+    axes.set_xlabel("share of the teacher's")
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25%", "50%", "75%", "100%"])
+    axes.tick_params(axis="y", left=False, labelleft=False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _scale(values: list[float]) -> Normalize:
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    # Fisher scores span orders of magnitude; on a linear scale all but a few heads would look the same.
+    if low > 0 and high / low > 30:
+        return LogNorm(low, high)
+    return Normalize(low, high if high > low else low + 1.0)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread" if count == 1 else f"{count} threads"
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    # Without the software's version in its header, the image depends on the report alone.
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    return content.getvalue()

@@ -1,0 +1,117 @@
+"""The front matter of a model card: what the Hub reads of it, from the report alone."""
+
+from __future__ import annotations
+
+import re
+
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from hfcompress.evaluation.report import Artifact, RunReport
+
+METRIC_NAMES = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP", "recall@10": "Recall@10"}
+
+# Identifiers that the Hub accepts as `license` (https://huggingface.co/docs/hub/repositories-licenses), as far as text
+# models carry them. One that is missing here is published as `other` under its own name, which is valid as well.
+_LICENSES = """
+apache-2.0 mit openrail bigscience-openrail-m bigscience-bloom-rail-1.0 afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause
+bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0
+cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0
+cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1
+eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl osl-3.0
+postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr gemma llama2 unknown other
+"""
+
+
+def front_matter(report: RunReport, subject: Artifact | None) -> str:
+    """Render the YAML block between the dashes.
+
+    Args:
+        report: The report of the run.
+        subject: The artefact whose metrics stand in `model-index`; without one there is no `model-index`.
+    """
+    base_model = hub_id(report.base_model)
+    license_id, license_name = _license(report.license)
+    code = report.data.language.split("-")[0].lower()
+    data = ModelCardData(
+        language=code or None,
+        base_model=base_model,
+        # The Hub knows adapter, finetune, merge and quantized. `quantized` is for the same weights in lower precision;
+        # here the weights were pruned and trained further, and the int8 files were made from those.
+        base_model_relation="finetune" if base_model else None,
+        # The Hub's snippet for `sentence-transformers` with `text-ranking` is CrossEncoder(...), with
+        # trust_remote_code=True where the tag `custom_code` is set. The one for `transformers` would be
+        # pipeline("text-ranking"), a pipeline that transformers does not have.
+        library_name="sentence-transformers",
+        pipeline_tag="text-ranking",
+        tags=_tags(report),
+        metrics=[name for name in METRIC_NAMES if name in report.teacher.quality],
+        model_name=report.name,
+        eval_results=_results(report, subject) if subject else None,
+        license=license_id,
+        license_name=license_name,
+    )
+    if code and code != report.data.language:
+        # `language` takes two or three letters only; tags such as zh-Hant have a field of their own.
+        data["language_bcp47"] = [report.data.language]
+    if not subject:
+        data.pop("model_name")
+    return data.to_yaml()
+
+
+def hub_id(name: str) -> str | None:
+    """Return `name` if it can be a model id of the Hub, `org/name` or `name`, else None (e.g. for a local path)."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return name
+
+
+def slug(text: str) -> str:
+    """Lower-case letters, digits, dots and hyphens of `text`, for identifiers."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "custom"
+
+
+def _license(text: str) -> tuple[str, str | None]:
+    """`license` and, where that is `other`, `license_name`."""
+    identifier = text.strip().lower()
+    if not identifier:
+        return "unknown", None
+    if identifier in _LICENSES.split():
+        return identifier, None
+    return "other", slug(identifier)
+
+
+def _tags(report: RunReport) -> list[str]:
+    artifacts = report.artifacts
+    tags = ["cross-encoder", "reranker", "hfcompress", report.model_type]
+    if report.pruning:
+        tags.append("pruning")
+        if report.pruning.custom_code:
+            tags.append("custom_code")
+    if any(re.search("recover|distil", step.name) for step in report.steps):
+        tags.append("distillation")
+    if any(artifact.precision.startswith("int8") for artifact in artifacts):
+        tags.append("int8")
+    runtimes = {artifact.runtime for artifact in artifacts}
+    return tags + [tag for runtime, tag in (("onnxruntime", "onnx"), ("openvino", "openvino")) if runtime in runtimes]
+
+
+def _results(report: RunReport, subject: Artifact) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="text-ranking",
+            task_name="Reranking",
+            # No id of the Hub: the data need not be there, and a wrong link is worse than none.
+            dataset_type=slug(report.data.name),
+            dataset_name=report.data.name,
+            dataset_split="test",
+            metric_type=name,
+            metric_name=f"{label} ({subject.name})",
+            metric_value=round(subject.quality[name], 4),
+        )
+        for name, label in METRIC_NAMES.items()
+        if name in subject.quality
+    ]

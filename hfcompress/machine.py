@@ -1,0 +1,67 @@
+"""What the machine is and can do: CPU, instruction sets, threads, versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import psutil
+import torch
+
+REPORTED_FLAGS = ("avx2", "avx512_f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+REPORTED_PACKAGES = (
+    "hfcompress", "torch", "transformers", "optimum", "tokenizers", "onnx", "onnxruntime", "openvino", "nncf",
+)  # fmt: skip
+
+
+def cpu_flags() -> list[str]:
+    """Instruction sets of this CPU that decide how fast int8 and bf16 are."""
+    capabilities = torch.cpu.get_capabilities()
+    return [flag for flag in REPORTED_FLAGS if capabilities.get(flag)]
+
+
+def has_bf16() -> bool:
+    """Whether the CPU computes in bf16; elsewhere bf16 autocast is many times slower than fp32."""
+    return bool({"avx512_bf16", "amx_bf16"}.intersection(cpu_flags()))
+
+
+def has_vnni() -> bool:
+    """Whether the CPU multiplies int8 into int32 without saturation."""
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8"}.intersection(cpu_flags()))
+
+
+def thread_count(threads: int = 0) -> int:
+    """Number of threads asked for; 0 stands for all cores that this process may use."""
+    if threads:
+        return threads
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Model name of the CPU."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory_gb() -> float:
+    """Physical memory in GB."""
+    return round(psutil.virtual_memory().total / 1e9, 1)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the results depend on, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for package in REPORTED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,144 @@
+"""Loading models and tokenizers by name: the only place that turns a name into objects."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from hfcompress.architectures import architecture_of, require_one_score
+from hfcompress.errors import ModelError
+from hfcompress.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pruned_class
+from hfcompress.plan import PruningPlan
+
+PACKAGE_SCHEME = "package:"
+
+
+def resolve(name: str) -> str:
+    """Turn a model name into something that transformers opens.
+
+    Args:
+        name: A local folder, a Hub id, or `package:NAME/FOLDER` for a model that an installed Python package carries.
+
+    Raises:
+        ModelError: The package or its folder does not exist.
+    """
+    if not name.startswith(PACKAGE_SCHEME):
+        return name
+    package, _, folder = name.removeprefix(PACKAGE_SCHEME).partition("/")
+    spec = importlib.util.find_spec(package)
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    for location in locations:
+        path = Path(location, folder)
+        if (path / "config.json").is_file():
+            return str(path)
+    raise ModelError(
+        f"The package {package!r} with a model in its folder {folder!r} was not found",
+        value=name,
+        expected="package:NAME/FOLDER with an installed package and a folder that holds config.json",
+        remedy=f"run: pip install {package.replace('_', '-')}",
+    )
+
+
+def load_config(name: str, trust_remote_code: bool = False) -> PretrainedConfig:
+    """Load the config of a model.
+
+    Raises:
+        ModelError: There is no such model, or its family is not supported.
+    """
+    try:
+        config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "The model cannot be opened",
+            value=f"{name} ({str(error).splitlines()[0]})",
+            expected="a folder with config.json, or the id of a model on the Hub",
+            remedy="check the name, and the network if it is a Hub id",
+        ) from error
+    architecture_of(config)
+    return config
+
+
+def load_encoder(name: str) -> PreTrainedModel:
+    """Load an encoder with a new head that gives one score, to be trained as a cross-encoder.
+
+    Raises:
+        ModelError: There is no such model, or it is no encoder of a supported family.
+    """
+    config = load_config(name)
+    config.num_labels = 1
+    config.problem_type = None
+    return AutoModelForSequenceClassification.from_pretrained(resolve(name), config=config, dtype="auto").float()
+
+
+def load_model(name: str, dtype: str = "auto") -> PreTrainedModel:
+    """Load a cross-encoder, stock or pruned by hfcompress; no code from the checkpoint is run.
+
+    Args:
+        name: A local folder, a Hub id, or `package:NAME/FOLDER`.
+        dtype: Data type of the weights; `auto` keeps that of the checkpoint.
+
+    Raises:
+        ModelError: There is no such model, it does not give one score, or weights are missing, left over or of
+            another shape.
+    """
+    config = load_config(name)
+    require_one_score(config)
+    record = getattr(config, CONFIG_KEY, None)
+    model_class = AutoModelForSequenceClassification
+    if record and not PruningPlan.from_dict(record["plan"]).is_stock:
+        model_class = pruned_class(f"{PREFIX}{record['architecture']['model_class']}")
+    try:
+        model, loading = model_class.from_pretrained(
+            resolve(name), config=config, dtype=dtype, output_loading_info=True
+        )
+    except (RuntimeError, OSError) as error:
+        raise _unusable(name, str(error).splitlines()[0]) from error
+    faults = {kind: keys for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if (keys := loading[kind])}
+    if faults:
+        raise _unusable(name, "; ".join(f"{kind}: {sorted(map(str, keys))[:5]}" for kind, keys in faults.items()))
+    align_weights(model)
+    return model.eval()
+
+
+def _unusable(name: str, fault: str) -> ModelError:
+    return ModelError(
+        f"The weights of {name!r} do not fit the model",
+        value=fault,
+        expected="a cross-encoder whose weights all fit, with its scoring head",
+        remedy="give a trained cross-encoder; an encoder without a scoring head has to be trained first "
+        "(`teacher.train` in the recipe)",
+    )
+
+
+def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokenizerFast:
+    """Load the fast tokenizer of a model, with `model_max_length` set to `max_length` if that is given.
+
+    Raises:
+        ModelError: The model has no fast tokenizer.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(resolve(name))
+    if not tokenizer.is_fast:
+        raise ModelError(
+            "The model has no fast tokenizer",
+            value=type(tokenizer).__name__,
+            expected="a model with tokenizer.json",
+            remedy="convert the tokenizer with transformers and save it beside the model",
+        )
+    if max_length is not None:
+        tokenizer.model_max_length = max_length
+    return tokenizer
+
+
+def position_limit(config: PretrainedConfig) -> int:
+    """Longest input in tokens; families that number positions from `pad_token_id + 1` lose those positions."""
+    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+    return config.max_position_embeddings - offset

@@ -1,0 +1,375 @@
+"""run(recipe, out): a reader follows one run from top to bottom here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_from_disk
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
+
+from hfcompress.architectures import require_one_score
+from hfcompress.card import write_card
+from hfcompress.checkpoint import save_checkpoint
+from hfcompress.data.lists import RankingCollator, training_lists, with_scores
+from hfcompress.data.load import load_data
+from hfcompress.data.ranking import RankingData
+from hfcompress.errors import DataError, ModelError
+from hfcompress.evaluation.report import PruningSummary, RunReport
+from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates, pruning_summary
+from hfcompress.importance.scores import fisher, magnitude
+from hfcompress.layout import WORK_FOLDER
+from hfcompress.models import load_config, load_encoder, load_model, load_tokenizer, position_limit
+from hfcompress.optimum_config import RankerCompressionConfig
+from hfcompress.quantization.artifacts import write_graphs
+from hfcompress.quantization.config import config_from_recipe
+from hfcompress.quantization.openvino import is_available, require_openvino
+from hfcompress.quiet import quiet
+from hfcompress.rankers.load import activation_name
+from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, Recipe
+from hfcompress.search import check_budget, plan_for_budget
+from hfcompress.surgery import apply_plan, current_plan, encoder_flops
+from hfcompress.training.fit import fit
+from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
+from hfcompress.workspace import Workspace
+
+IDENTITY = "torch.nn.modules.linear.Identity"
+
+
+@dataclass
+class Run:
+    """What all steps of a run share."""
+
+    recipe: Recipe
+    data: RankingData
+    workspace: Workspace
+    progress: bool
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return self.recipe.teacher.max_length
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """A new copy of the teacher's tokenizer."""
+        return load_tokenizer(self.recipe.teacher.model, self.max_length)
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    resume: bool = False,
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> RunReport:
+    """Run a recipe and write the compressed checkpoint, its int8 files, the report and the card into `out`.
+
+    Args:
+        recipe: What to do.
+        out: The output folder, new or empty, or that of an earlier run with `resume`.
+        resume: Keep the finished steps of an earlier run whose inputs are the same.
+        progress: Show progress bars.
+        say: Called with a line for the user.
+
+    Returns:
+        The report, as written to `report.json`.
+
+    Raises:
+        HfCompressError: Something that the user can mend; found before long work starts where that is possible.
+    """
+    workspace = Workspace(out, resume, say)
+    check(recipe)
+    data = load_data(recipe.data, progress)
+    check_data(recipe, data)
+    workspace.begin()
+    say(f"data: {', '.join(f'{len(split)} {name}' for name, split in data.splits.items())} queries of {data.name}")
+    current = Run(recipe, data, workspace, progress)
+    set_seed(recipe.seed)
+
+    teacher, made_of = train_teacher(current)
+    student, pruning = teacher, None
+    if recipe.prune:
+        student, pruning, made_of = prune(current, teacher, made_of)
+    if recipe.recover:
+        student, made_of = recover(current, teacher, student, made_of)
+    checkpoint, made_of = quantize(current, student, made_of)
+    report = evaluate(current, teacher, checkpoint, pruning, made_of)
+    publish_locally(out, checkpoint, report)
+    say(f"card: {out / 'README.md'}")
+    return report
+
+
+def check(recipe: Recipe) -> None:
+    """Check all that can be checked without data or long work.
+
+    Raises:
+        HfCompressError: The first fault found.
+    """
+    config = load_config(recipe.teacher.model)
+    if recipe.teacher.train is None:
+        require_one_score(config)
+    limit = position_limit(config)
+    if recipe.teacher.max_length > limit:
+        raise ModelError(
+            "teacher.max_length is longer than the model's positions",
+            value=recipe.teacher.max_length,
+            expected=f"at most {limit} tokens",
+            remedy="lower teacher.max_length",
+        )
+    load_tokenizer(recipe.teacher.model)
+    if recipe.prune:
+        check_budget(recipe.prune, config.num_hidden_layers)
+    for artifact in recipe.quantize.artifacts:
+        if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
+            require_openvino()
+
+
+def check_data(recipe: Recipe, data: RankingData) -> None:
+    """Check that the splits which the recipe needs are there and judged.
+
+    Raises:
+        DataError: A split is missing, or has no relevant document.
+    """
+    data.split("test")
+    if len(data.splits["test"]) < 2:
+        raise DataError(
+            "One test query gives no interval and no verdict",
+            value=len(data.splits["test"]),
+            expected="at least 2 test queries; a few hundred for a verdict that decides something",
+            remedy="raise data.max_queries.test, or add test queries",
+        )
+    if recipe.teacher.train or recipe.prune or recipe.recover:
+        data.split("train")
+        if "dev" in data.splits:
+            data.split("dev")
+
+
+def train_teacher(current: Run) -> tuple[str, str]:
+    """Train the encoder as a cross-encoder, or take the cross-encoder given.
+
+    Returns:
+        Name of the teacher, as models are loaded, and a fingerprint.
+    """
+    step = current.recipe.teacher
+    if step.train is None:
+        return step.model, json.dumps([step.model_dump(mode="json"), current.data.fingerprint(), current.recipe.seed])
+    training = step.train
+
+    def work(folder: Path, partial: Path) -> None:
+        lists = training_lists(
+            current.data,
+            1 + training.hard_negatives + training.random_negatives,
+            training.random_negatives,
+            current.recipe.seed,
+        )
+        with quiet():
+            model, tokenizer = load_encoder(step.model), current.tokenizer()
+        figures = fit(
+            RankingTrainer,
+            model,
+            tokenizer,
+            lists,
+            current.data,
+            training.optimization,
+            partial,
+            current.recipe.seed,
+            current.progress,
+            label_loss=training.loss,
+        )
+        current.workspace.say(f"teacher: {_figures(figures)}")
+        save_checkpoint(folder, model, tokenizer, IDENTITY, step.max_length)
+
+    inputs = [step.model_dump(mode="json"), current.data.fingerprint(), current.recipe.seed]
+    folder, fingerprint = current.workspace.step("teacher", inputs, work)
+    return str(folder), fingerprint
+
+
+def prune(current: Run, teacher: str, made_of: str) -> tuple[str, PruningSummary, str]:
+    """Find what matters least and cut it.
+
+    Returns:
+        Folder of the pruned model, what was pruned, and a fingerprint.
+    """
+    step = current.recipe.prune
+    assert step is not None
+
+    def work(folder: Path, partial: Path) -> None:
+        model, tokenizer = load_model(teacher, dtype="float32"), current.tokenizer()
+        if step.importance == "magnitude":
+            importance = magnitude(model)
+        else:
+            lists = training_lists(current.data, 8, 2, current.recipe.seed + 1).select(
+                range(min(step.calibration_queries, len(current.data.splits["train"].qrels)))
+            )
+            collate = RankingCollator(tokenizer, current.max_length)
+            importance = fisher(model, [collate([row]) for row in lists], current.progress)
+        before = current_plan(model)
+        plan = plan_for_budget(importance, before, step)
+        share = encoder_flops(model.config, plan) / encoder_flops(model.config, before)
+        summary = pruning_summary(importance, before, plan, share)
+        current.workspace.say(
+            f"prune: keeps {len(plan.layers)} of {plan.layers_of} layers, "
+            f"{sum(len(layer.heads) for layer in plan.layers)} heads, "
+            f"{sum(len(layer.ffn) for layer in plan.layers)} FFN neurons, {share:.0%} of the encoder's multiply-adds"
+        )
+        activation = activation_name(model.config)
+        model = apply_plan(model, plan)
+        save_checkpoint(folder, model, tokenizer, activation, current.max_length)
+        (folder / "pruning.json").write_text(summary.model_dump_json(), encoding="utf-8")
+
+    folder, fingerprint = current.workspace.step("prune", [step.model_dump(mode="json"), made_of], work)
+    summary = PruningSummary.model_validate_json((folder / "pruning.json").read_text(encoding="utf-8"))
+    return str(folder), summary, fingerprint
+
+
+def recover(current: Run, teacher: str, pruned: str, made_of: str) -> tuple[str, str]:
+    """Train the pruned model on the teacher's scores.
+
+    Returns:
+        Folder of the student, and a fingerprint.
+    """
+    step = current.recipe.recover
+    assert step is not None
+
+    def score(folder: Path, partial: Path) -> None:
+        lists = training_lists(current.data, step.documents, step.random_negatives, current.recipe.seed + 1)
+        scorer = _torch_ranker(current, load_model(teacher, dtype="float32"))
+        with quiet():
+            with_scores(lists, scorer, progress=current.progress).save_to_disk(str(folder))
+
+    def work(folder: Path, partial: Path) -> None:
+        model, tokenizer = load_model(pruned, dtype="float32"), current.tokenizer()
+        activation = activation_name(model.config)
+        figures = fit(
+            RankingDistillationTrainer,
+            model,
+            tokenizer,
+            Dataset.from_list(load_from_disk(str(scored)).to_list()),
+            current.data,
+            step.optimization,
+            partial,
+            current.recipe.seed,
+            current.progress,
+            distillation_loss=step.loss,
+        )
+        current.workspace.say(f"recover: {_figures(figures)}")
+        save_checkpoint(folder, model, tokenizer, activation, current.max_length)
+
+    lists_of = [step.documents, step.random_negatives, made_of_teacher(current), current.data.fingerprint()]
+    scored, scored_of = current.workspace.step("scores", [lists_of, teacher], score)
+    folder, fingerprint = current.workspace.step("recover", [step.model_dump(mode="json"), scored_of, made_of], work)
+    return str(folder), fingerprint
+
+
+def made_of_teacher(current: Run) -> list[Any]:
+    """What the teacher depends on."""
+    return [current.recipe.teacher.model_dump(mode="json"), current.recipe.seed]
+
+
+def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
+    """Write the student with its fp32 and int8 graphs in the repository layout.
+
+    Returns:
+        The folder, and a fingerprint.
+    """
+    step = current.recipe.quantize
+    wanted = [_artifact for _artifact in step.artifacts if _installed(_artifact, current.workspace.say)]
+
+    def work(folder: Path, partial: Path) -> None:
+        model, tokenizer = load_model(student, dtype="float32"), current.tokenizer()
+        activation = activation_name(model.config)
+        save_checkpoint(folder, model, tokenizer, activation, current.max_length)
+        pairs = _calibration_pairs(current, step.calibration_pairs)
+        configs = [config_from_recipe(artifact) for artifact in wanted]
+        written = write_graphs(folder, model, tokenizer, configs, pairs, current.workspace.say)
+        plan = current_plan(model)
+        RankerCompressionConfig(
+            recipe=current.recipe.model_dump(mode="json"),
+            plan=None if plan.is_full else plan.to_dict(),
+            quantization={path: config.to_diff_dict() for path, config in written.items()},
+        ).save_pretrained(folder)
+
+    inputs = [step.model_dump(mode="json"), len(wanted), current.max_length, made_of]
+    return current.workspace.step("int8", inputs, work)
+
+
+def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSummary | None, made_of: str) -> RunReport:
+    """Measure the teacher and every artefact on the test split, in turns."""
+    recipe = current.recipe
+
+    def work(folder: Path, partial: Path) -> None:
+        candidates = [Candidate.teacher(teacher, "teacher")]
+        if recipe.prune:
+            candidates.append(Candidate.student(checkpoint))
+        candidates += [
+            Candidate.graph(checkpoint, config_from_recipe(artifact))
+            for artifact in recipe.quantize.artifacts
+            if _installed(artifact)
+        ]
+        results = evaluate_candidates(
+            candidates, current.data, recipe.evaluate, current.max_length, recipe.seed, current.progress
+        )
+        report = build_report(recipe, current.data, load_model(str(checkpoint)).config, pruning, results)
+        report.save(folder)
+
+    inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, recipe.publish.license, current.data.fingerprint()]
+    folder, _ = current.workspace.step("evaluate", [inputs, made_of], work)
+    report = RunReport.load(folder)
+    return report.model_copy(update={"steps": current.workspace.steps, "recipe": recipe.to_yaml()})
+
+
+def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:
+    """Put the checkpoint, the report and the card into the output folder."""
+    for source in sorted(checkpoint.rglob("*")):
+        if source.is_file():
+            target = out / source.relative_to(checkpoint)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = target.with_name(f".{target.name}.part")
+            shutil.copyfile(source, aside)
+            aside.replace(target)
+    stale = [path for path in out.rglob("*") if _is_stale(path, out, checkpoint)]
+    for path in stale:
+        path.unlink()
+    report.save(out)
+    write_card(out, report)
+
+
+def _is_stale(path: Path, out: Path, checkpoint: Path) -> bool:
+    """Whether an earlier run left this file of the repository layout and this one did not write it."""
+    relative = path.relative_to(out)
+    return (
+        path.is_file()
+        and relative.parts[0] in ("onnx", "openvino", "modeling_hfcompress.py")
+        and WORK_FOLDER not in relative.parts
+        and not (checkpoint / relative).is_file()
+    )
+
+
+def _installed(artifact: OnnxRuntimeInt8 | OpenVinoInt8, say: Callable[[str], None] | None = None) -> bool:
+    installed = artifact.runtime != "openvino" or is_available()
+    if say and not installed:
+        say("int8: leaves out OpenVINO, which is not installed (pip install 'hfcompress[openvino]')")
+    return installed
+
+
+def _torch_ranker(current: Run, model: PreTrainedModel) -> TorchRanker:
+    return TorchRanker(model, current.tokenizer(), lambda logits: logits)
+
+
+def _calibration_pairs(current: Run, count: int) -> list[tuple[str, str]]:
+    """Pairs of train queries (test queries only where there is no train split) with candidates spread over the list."""
+    split = current.data.splits.get("train") or current.data.splits["test"]
+    pairs = []
+    for number, (query, documents) in enumerate(split.candidates.items()):
+        if documents:
+            pairs += current.data.pairs(query, [documents[number % len(documents)]])
+    return pairs[:count]
+
+
+def _figures(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())

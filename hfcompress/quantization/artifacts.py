@@ -1,0 +1,108 @@
+"""Write every graph of a run: exports in fp32, checked against PyTorch, and int8 of each kind asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from hfcompress.errors import ModelError
+from hfcompress.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_FP32, OPENVINO_INT8
+from hfcompress.quantization import onnxruntime as onnx_backend
+from hfcompress.quantization import openvino as openvino_backend
+from hfcompress.quantization.config import QuantizationConfig
+from hfcompress.rankers.base import BatchedRanker, Pair
+from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
+from hfcompress.rankers.openvino import OpenVinoRanker
+from hfcompress.rankers.pytorch import TorchRanker
+
+EXPORT_TOLERANCE = 1e-3
+CALIBRATION_BATCH = 8
+CHECKED_PAIRS = 16
+
+
+def graph_file(config: QuantizationConfig) -> str:
+    """Path in the repository of the graph that a config makes."""
+    if config.runtime == "openvino":
+        return OPENVINO_INT8
+    return ONNX_INT8 if config.mode == "dynamic" else ONNX_INT8_STATIC
+
+
+def write_graphs(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    configs: Sequence[QuantizationConfig],
+    pairs: Sequence[Pair],
+    say: Callable[[str], None],
+) -> dict[str, QuantizationConfig]:
+    """Export a model once for each runtime in `configs`, and quantize each export as often as asked for.
+
+    Args:
+        folder: The repository to write into.
+        model: The model.
+        tokenizer: Its tokenizer, with `model_max_length` set.
+        configs: What to make.
+        pairs: Real pairs for calibration, and for the check of the exports.
+        say: Called with a line for the user.
+
+    Returns:
+        Path in the repository of every int8 graph, with its config.
+
+    Raises:
+        ModelError: An export gives other scores than PyTorch.
+    """
+    calibration = calibration_batches(tokenizer, pairs)
+    reference = TorchRanker(model, tokenizer, lambda logits: logits)
+    written = {}
+    onnx_configs = [config for config in configs if config.runtime == "onnxruntime"]
+    if onnx_configs:
+        graph = onnx_backend.export_onnx(model, tokenizer)
+        path = onnx_backend.save_onnx(graph, folder / ONNX_FP32)
+        _check(OnnxRuntimeRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
+        for config in onnx_configs:
+            onnx_backend.save_onnx(onnx_backend.quantize(graph, config, calibration), folder / graph_file(config))
+            written[graph_file(config)] = config
+    openvino_configs = [config for config in configs if config.runtime == "openvino"]
+    if openvino_configs:
+        graph = openvino_backend.export_openvino(model, tokenizer)
+        path = openvino_backend.save_openvino(graph, folder / OPENVINO_FP32)
+        _check(OpenVinoRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
+        for config in openvino_configs:
+            quantized = openvino_backend.quantize(graph, config, calibration)
+            openvino_backend.save_openvino(quantized, folder / graph_file(config))
+            written[graph_file(config)] = config
+    return written
+
+
+def calibration_batches(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> list[dict]:
+    """Batches of model inputs, padded within a batch."""
+    return [
+        dict(
+            tokenizer(
+                [query for query, _ in part],
+                [document for _, document in part],
+                truncation=True,
+                padding=True,
+                return_tensors="pt",
+            )
+        )
+        for part in (pairs[start : start + CALIBRATION_BATCH] for start in range(0, len(pairs), CALIBRATION_BATCH))
+    ]
+
+
+def _check(
+    exported: BatchedRanker, reference: BatchedRanker, pairs: Sequence[Pair], say: Callable[[str], None]
+) -> None:
+    sample = list(pairs[:CHECKED_PAIRS])
+    difference = float(np.abs(exported.score(sample) - reference.score(sample)).max(initial=0.0))
+    if not difference <= EXPORT_TOLERANCE:
+        raise ModelError(
+            f"The {exported.name} export gives other scores than PyTorch",
+            value=f"largest difference {difference:.2g} over {len(sample)} pairs",
+            expected=f"at most {EXPORT_TOLERANCE:g}",
+            remedy="report this model family; meanwhile leave this runtime out of quantize.artifacts",
+        )
+    say(f"int8: {exported.name} fp32 export within {difference:.1e} of PyTorch")

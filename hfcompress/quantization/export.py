@@ -1,0 +1,41 @@
+"""What exports of all runtimes share: example inputs, dynamic shapes, and a model fit for tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.export import Dim
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfcompress.models import position_limit
+
+
+def example_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    """Two pairs of nine tokens, with the inputs that the model's tokenizer makes."""
+    shape = (2, 9)
+    inputs = {
+        "input_ids": torch.full(shape, model.config.pad_token_id + 1),
+        "attention_mask": torch.ones(shape, dtype=torch.long),
+    }
+    if "token_type_ids" in tokenizer.model_input_names:
+        inputs["token_type_ids"] = torch.zeros(shape, dtype=torch.long)
+    return inputs
+
+
+def dynamic_shapes(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Any batch size, any length up to the model's positions."""
+    batch, sequence = Dim("batch"), Dim("sequence", max=position_limit(model.config))
+    return {name: {0: batch, 1: sequence} for name in inputs}
+
+
+@contextmanager
+def ready_for_export(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """Put the model into evaluation mode on the CPU for the block."""
+    training = model.training
+    try:
+        yield model.eval().cpu()
+    finally:
+        model.train(training)

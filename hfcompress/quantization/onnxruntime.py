@@ -1,0 +1,78 @@
+"""ONNX export, and int8 with ONNX Runtime's own tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.exporters import (
+    ExportFormat,
+    OnnxConfig,
+    OnnxExporter,
+    OnnxRuntimeDynamicConfig,
+    OnnxRuntimeQuantizer,
+    OnnxRuntimeStaticConfig,
+)
+
+from hfcompress.files import write_bytes
+from hfcompress.machine import has_vnni
+from hfcompress.quantization.config import DynamicQuantizationConfig, StaticQuantizationConfig
+from hfcompress.quantization.export import dynamic_shapes, example_inputs, ready_for_export
+from hfcompress.quiet import quiet
+
+# Matrix products gain from int8, and the embedding table is most of a small model's size. Quantizing every operator,
+# as static quantization does by default, is slower than fp32.
+DYNAMIC_OPERATORS = ("MatMul", "Gemm", "Gather")
+STATIC_OPERATORS = ("MatMul", "Gemm", "Gather")
+
+
+def export_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> onnx_ir.Model:
+    """Export to ONNX in fp32 with dynamic batch and length.
+
+    Args:
+        model: A sequence-classification model, pruned or not.
+        tokenizer: Its tokenizer; says which inputs there are.
+    """
+    inputs = example_inputs(model, tokenizer)
+    config = OnnxConfig(dynamic_shapes=dynamic_shapes(model, inputs))
+    with ready_for_export(model), quiet():
+        return OnnxExporter().export(model, inputs, config).program
+
+
+def save_onnx(graph: onnx_ir.Model, path: Path) -> Path:
+    """Write a graph with its weights in one file, aside and then into place."""
+    return write_bytes(path, onnx_ir.to_proto(graph).SerializeToString())
+
+
+def quantize(
+    graph: onnx_ir.Model,
+    config: DynamicQuantizationConfig | StaticQuantizationConfig,
+    calibration: Sequence[dict[str, torch.Tensor]] = (),
+) -> onnx_ir.Model:
+    """Quantize an exported graph to int8; the graph given stays as it is.
+
+    Args:
+        graph: What `export_onnx` returned.
+        config: Dynamic or static int8.
+        calibration: Batches of model inputs, for static int8 only.
+
+    Raises:
+        ValueError: Static int8 without calibration batches.
+    """
+    reduce_range = not has_vnni() if config.reduce_range is None else config.reduce_range
+    if isinstance(config, DynamicQuantizationConfig):
+        settings = OnnxRuntimeDynamicConfig(
+            op_types_to_quantize=list(DYNAMIC_OPERATORS), per_channel=config.per_channel, reduce_range=reduce_range
+        )
+    elif not calibration:
+        raise ValueError("Static int8 measures activation ranges: give calibration batches")
+    else:
+        settings = OnnxRuntimeStaticConfig(
+            op_types_to_quantize=list(STATIC_OPERATORS), per_channel=config.per_channel, reduce_range=reduce_range
+        )
+    with quiet():
+        quantizer = OnnxRuntimeQuantizer(settings, list(calibration))
+        return quantizer.quantize(graph, {}, ExportFormat.ONNX)

@@ -1,0 +1,94 @@
+"""OpenVINO export, and int8 with NNCF."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfcompress.errors import MissingExtraError
+from hfcompress.quantization.config import OpenVINOQuantizationConfig
+from hfcompress.quantization.export import dynamic_shapes, example_inputs, ready_for_export
+from hfcompress.quiet import quiet
+
+if TYPE_CHECKING:
+    import openvino
+
+
+def is_available() -> bool:
+    """Whether the `openvino` extra is installed."""
+    return all(importlib.util.find_spec(package) for package in ("openvino", "nncf"))
+
+
+def require_openvino() -> None:
+    """Check that the `openvino` extra is installed.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
+    if not is_available():
+        raise MissingExtraError("openvino and nncf", "openvino", "OpenVINO int8")
+
+
+def export_openvino(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> openvino.Model:
+    """Export to OpenVINO in fp32 with dynamic batch and length.
+
+    Args:
+        model: A sequence-classification model, pruned or not.
+        tokenizer: Its tokenizer; says which inputs there are.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    require_openvino()
+    from transformers.exporters import OpenVINOConfig, OpenVINOExporter
+
+    inputs = example_inputs(model, tokenizer)
+    config = OpenVINOConfig(dynamic_shapes=dynamic_shapes(model, inputs))
+    with ready_for_export(model), quiet():
+        return OpenVINOExporter().export(model, inputs, config).program
+
+
+def save_openvino(graph: openvino.Model, path: Path) -> Path:
+    """Write `.xml` and `.bin`, aside and then into place."""
+    import openvino
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".part-{path.name}")
+    openvino.save_model(graph, str(aside), compress_to_fp16=False)
+    os.replace(aside.with_suffix(".bin"), path.with_suffix(".bin"))
+    os.replace(aside, path)
+    return path
+
+
+def quantize(
+    graph: openvino.Model, config: OpenVINOQuantizationConfig, calibration: Sequence[dict[str, torch.Tensor]]
+) -> openvino.Model:
+    """Quantize an exported graph to int8 with NNCF's transformer preset.
+
+    Args:
+        graph: What `export_openvino` returned; it may be changed.
+        config: Settings.
+        calibration: Batches of model inputs.
+
+    Raises:
+        ValueError: There are no calibration batches.
+    """
+    if not calibration:
+        raise ValueError("Static int8 measures activation ranges: give calibration batches")
+    import nncf
+    from transformers.exporters import ExportFormat, NNCFOpenVINOQuantizer, NNCFQuantizationConfig
+
+    settings = NNCFQuantizationConfig(
+        subset_size=len(calibration),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=config.smooth_quant_alpha)
+        ),
+    )
+    with quiet():
+        return NNCFOpenVINOQuantizer(settings, list(calibration)).quantize(graph, {}, ExportFormat.OPENVINO)

@@ -1,0 +1,37 @@
+"""Keep other libraries' notices out of the user's terminal; `HFCOMPRESS_DEBUG=1` shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+
+DEBUG_VARIABLE = "HFCOMPRESS_DEBUG"
+_NOISY_LOGGERS = ("transformers", "torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir", "nncf", "root")
+
+
+def debugging() -> bool:
+    """Whether the user asked for the notices of other libraries."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings, log lines below errors, and what exporters print, inside the block."""
+    if debugging():
+        yield
+        return
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    before = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Everything that scores pairs: PyTorch, ONNX Runtime and OpenVINO behind one protocol."""

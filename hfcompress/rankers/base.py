@@ -1,0 +1,139 @@
+"""The Ranker protocol, and the batching that all runtimes share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from hfcompress.machine import thread_count
+
+Pair = tuple[str, str]
+
+
+class Ranked(NamedTuple):
+    """A document of a ranking: its position in the list given, and its score."""
+
+    position: int
+    score: float
+
+
+@runtime_checkable
+class Ranker(Protocol):
+    """Anything that scores pairs of query and document."""
+
+    name: str
+
+    def score(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """Raw logits, shape `(len(pairs),)`, float32; empty for no pairs."""
+        ...
+
+    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
+        """Documents from best to worst, with the checkpoint's activation applied to the scores."""
+        ...
+
+
+@dataclass(frozen=True)
+class RankerOptions:
+    """How a ranker uses the machine.
+
+    Attributes:
+        threads: Threads that the runtime may use; 0 stands for all cores.
+        batch_tokens: Token budget of a batch: number of pairs times the length of the longest.
+    """
+
+    threads: int = 0
+    batch_tokens: int = 4096
+
+
+class BatchedRanker(ABC):
+    """Length-sorted batches under a token budget, so that hardly any padding is computed.
+
+    Args:
+        name: Name in reports.
+        tokenizer: Fast tokenizer; its `model_max_length` is the longest input.
+        activation: Applied to the logits by `rank`.
+        options: How to use the machine.
+    """
+
+    parallel_batches = 1  # batches that the runtime works on at the same time
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: PreTrainedTokenizerBase,
+        activation: Callable[[np.ndarray], np.ndarray],
+        options: RankerOptions,
+    ):
+        self.name = name
+        self.tokenizer = tokenizer
+        self.activation = activation
+        self.threads = thread_count(options.threads)
+        self.batch_tokens = options.batch_tokens
+
+    def score(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """Raw logits, shape `(len(pairs),)`, float32; empty for no pairs."""
+        scores = np.empty(len(pairs), dtype=np.float32)
+        if not len(pairs):
+            return scores
+        encoded = self.tokenizer(
+            [query for query, _ in pairs],
+            [document for _, document in pairs],
+            truncation=True,
+            return_attention_mask=False,
+        )
+        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+        batches = list(_batches(lengths, self.batch_tokens, self.parallel_batches))
+        for places, logits in zip(
+            batches, self.forward(self._padded(encoded, places) for places in batches), strict=True
+        ):
+            scores[places] = logits
+        return scores
+
+    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
+        """Documents from best to worst, with the checkpoint's activation applied to the scores.
+
+        Documents with equal scores keep the order in which they were given.
+        """
+        logits = self.score([(query, document) for document in documents])
+        order = np.argsort(-logits, kind="stable")[:top_k]
+        scores = self.activation(logits)
+        return [Ranked(int(index), float(scores[index])) for index in order]
+
+    @abstractmethod
+    def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Yield the logits of each batch, in the order of the batches.
+
+        Args:
+            batches: `input_ids`, `attention_mask` and `token_type_ids`, int64 of shape `(pairs, tokens)`.
+        """
+
+    def _padded(self, encoded: Mapping[str, list[list[int]]], places: np.ndarray) -> dict[str, np.ndarray]:
+        rows = [encoded["input_ids"][place] for place in places]
+        shape = len(rows), max(map(len, rows))
+        batch = {
+            "input_ids": np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64),
+            "attention_mask": np.zeros(shape, dtype=np.int64),
+            "token_type_ids": np.zeros(shape, dtype=np.int64),
+        }
+        for number, (place, row) in enumerate(zip(places, rows, strict=True)):
+            batch["input_ids"][number, : len(row)] = row
+            batch["attention_mask"][number, : len(row)] = 1
+            if "token_type_ids" in encoded:
+                batch["token_type_ids"][number, : len(row)] = encoded["token_type_ids"][place]
+        return batch
+
+
+def _batches(lengths: np.ndarray, budget: int, parallel: int) -> Iterator[np.ndarray]:
+    """Yield the places of each batch, longest first; a small request is shared out to all parallel workers."""
+    budget = min(budget, -(-int(lengths.sum()) // parallel))
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, budget // int(lengths[order[start]]))
+        yield order[start : start + size]
+        start += size

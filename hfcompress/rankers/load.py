@@ -1,0 +1,120 @@
+"""From a folder or a name to a ranker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from scipy.special import expit
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from hfcompress.errors import ModelError
+from hfcompress.layout import ONNX_INT8, OPENVINO_INT8
+from hfcompress.models import load_config, load_model, load_tokenizer, position_limit
+from hfcompress.rankers.base import BatchedRanker, RankerOptions
+from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
+from hfcompress.rankers.openvino import OpenVinoRanker
+from hfcompress.rankers.pytorch import TorchRanker
+
+Runtime = Literal["torch", "onnxruntime", "openvino"]
+
+# By name only, and nothing else: a checkpoint must not be able to name code to run.
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "torch.nn.modules.linear.Identity": lambda logits: logits,
+    "torch.nn.modules.activation.Sigmoid": expit,
+}
+DEFAULT_ACTIVATION = "torch.nn.modules.activation.Sigmoid"
+
+
+def activation_name(config: PretrainedConfig) -> str:
+    """Activation that a cross-encoder checkpoint asks for; sentence-transformers' default is the sigmoid."""
+    settings = getattr(config, "sentence_transformers", None) or {}
+    old = getattr(config, "sbert_ce_default_activation_function", None)
+    return settings.get("activation_fn") or old or DEFAULT_ACTIVATION
+
+
+def activation_of(config: PretrainedConfig) -> Callable[[np.ndarray], np.ndarray]:
+    """The activation function of a checkpoint.
+
+    Raises:
+        ModelError: The checkpoint names another activation than identity and sigmoid.
+    """
+    name = activation_name(config).replace("torch.nn.Identity", "torch.nn.modules.linear.Identity")
+    if name not in ACTIVATIONS:
+        raise ModelError(
+            "The checkpoint asks for an activation function that is not allowed",
+            value=name,
+            expected=" or ".join(ACTIVATIONS),
+            remedy="name one of these in config.json under sentence_transformers.activation_fn",
+        )
+    return ACTIVATIONS[name]
+
+
+def ranking_tokenizer(name: str, config: PretrainedConfig, max_length: int | None = None) -> PreTrainedTokenizerBase:
+    """Tokenizer whose `model_max_length` fits the model's positions.
+
+    Raises:
+        ModelError: `max_length` is longer than the model's positions.
+    """
+    tokenizer = load_tokenizer(name)
+    limit = position_limit(config)
+    if max_length is not None and max_length > limit:
+        raise ModelError(
+            "max_length is longer than the model's positions",
+            value=max_length,
+            expected=f"at most {limit} tokens",
+            remedy=f"set max_length to {limit} or less",
+        )
+    tokenizer.model_max_length = min(max_length or tokenizer.model_max_length, limit)
+    return tokenizer
+
+
+def load_ranker(
+    name: str | Path,
+    runtime: Runtime | None = None,
+    file: str | None = None,
+    max_length: int | None = None,
+    options: RankerOptions | None = None,
+) -> BatchedRanker:
+    """Load a ranker.
+
+    Args:
+        name: A folder written by hfcompress, any other cross-encoder's folder, or a Hub id.
+        runtime: Where to run; by default the fastest int8 file of the folder whose runtime is installed, else PyTorch.
+        file: File of an ONNX or OpenVINO graph in the folder; by default the int8 one.
+        max_length: Longest input in tokens; by default the tokenizer's.
+        options: How to use the machine.
+
+    Raises:
+        ModelError: The model does not exist, or does not give exactly one score.
+        MissingExtraError: The runtime asked for is not installed.
+    """
+    name = str(name)
+    runtime = runtime or default_runtime(Path(name))
+    config = load_config(name)
+    tokenizer = ranking_tokenizer(name, config, max_length)
+    activation = activation_of(config)
+    if runtime == "torch":
+        return TorchRanker(load_model(name, dtype="float32"), tokenizer, activation, options)
+    path = Path(name, file or (ONNX_INT8 if runtime == "onnxruntime" else OPENVINO_INT8))
+    if not path.is_file():
+        raise ModelError(
+            f"The folder has no graph for {runtime}",
+            value=str(path),
+            expected="a folder written by `hfcompress run` with that runtime among its artifacts",
+            remedy="name another file or runtime, or use runtime='torch'",
+        )
+    if runtime == "onnxruntime":
+        return OnnxRuntimeRanker(path, tokenizer, activation, options)
+    return OpenVinoRanker(path, tokenizer, activation, options, exact=path.name == "openvino_model.xml")
+
+
+def default_runtime(folder: Path) -> Runtime:
+    """The fastest int8 file of a folder whose runtime is installed, else PyTorch."""
+    from importlib.util import find_spec
+
+    if (folder / OPENVINO_INT8).is_file() and find_spec("openvino"):
+        return "openvino"
+    return "onnxruntime" if (folder / ONNX_INT8).is_file() else "torch"

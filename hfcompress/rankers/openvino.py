@@ -1,0 +1,76 @@
+"""Ranking with an OpenVINO graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from hfcompress.errors import MissingExtraError
+from hfcompress.machine import has_bf16
+from hfcompress.rankers.base import BatchedRanker, RankerOptions
+
+
+class OpenVinoRanker(BatchedRanker):
+    """Scores pairs with an OpenVINO graph on the CPU: one stream a thread, batches in flight on all of them.
+
+    Args:
+        path: The `.xml` file.
+        tokenizer: Fast tokenizer.
+        activation: Applied to the logits by `rank`.
+        options: How to use the machine.
+        name: Name in reports.
+        exact: Compute what is not int8 in fp32; otherwise in bf16 where the CPU has it.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        activation: Callable[[np.ndarray], np.ndarray],
+        options: RankerOptions | None = None,
+        name: str = "openvino",
+        exact: bool = True,
+    ):
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtraError("openvino", "openvino", "Ranking with an OpenVINO graph") from error
+
+        super().__init__(name, tokenizer, activation, options or RankerOptions())
+        self.parallel_batches = self.threads
+        self.model = openvino.Core().compile_model(
+            str(path),
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": self.threads,
+                "NUM_STREAMS": self.threads,
+                "INFERENCE_PRECISION_HINT": "f32" if exact or not has_bf16() else "bf16",
+            },
+        )
+        self.inputs = [node.any_name for node in self.model.inputs]
+        self.requests = [self.model.create_infer_request() for _ in range(self.threads)]
+
+    def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Yield the logits of each batch, with as many batches in flight as there are threads."""
+        running: list = []
+        free = list(self.requests)
+        for batch in batches:
+            if not free:
+                free.append(running.pop(0))
+                yield self._result(free[-1])
+            request = free.pop(0)
+            request.start_async({name: batch[name] for name in self.inputs})
+            running.append(request)
+        for request in running:
+            yield self._result(request)
+
+    @staticmethod
+    def _result(request) -> np.ndarray:
+        request.wait()
+        return request.get_output_tensor(0).data[:, 0].copy()

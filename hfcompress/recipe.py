@@ -1,0 +1,375 @@
+"""Recipe: what the user asks for, as strict YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hfcompress.errors import RecipeError
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SplitLimits(_Strict):
+    """At most so many queries of each split; all of them where a split is left out."""
+
+    train: Positive | None = None
+    dev: Positive | None = None
+    test: Positive | None = None
+
+
+class DataStep(_Strict):
+    """Data to train, choose and measure on.
+
+    Attributes:
+        sets: `api-search`, or folders in BEIR's layout; several are joined.
+        candidates: Documents to rank for each query.
+        max_queries: Limits on the number of queries, taken in the order of a hash of their id.
+    """
+
+    sets: Annotated[list[str], Field(min_length=1)]
+    candidates: Positive = 20
+    max_queries: SplitLimits = SplitLimits()
+
+
+class Optimization(_Strict):
+    """Settings of one training.
+
+    Attributes:
+        epochs: Passes over the training queries.
+        queries_per_batch: Queries in one optimizer step; `accumulation` splits them into equal parts.
+        accumulation: Parts in which the gradient of one step is computed.
+        learning_rate: Peak learning rate of AdamW.
+        warmup: Share of the steps in which the rate rises; it falls linearly afterwards.
+        weight_decay: AdamW weight decay.
+        max_grad_norm: Gradients are scaled down to this norm.
+        dropout: Dropout while training.
+        freeze_layers: Embeddings and this many lower layers stay as they are; -1 trains everything.
+        precision: `bf16` autocast, `fp32`, or `auto`: bf16 where the CPU computes it.
+        evaluations: Evaluations on dev within an epoch; the best checkpoint by nDCG@10 is kept.
+        patience: Stop after this many evaluations without a gain.
+    """
+
+    epochs: Positive = 1
+    queries_per_batch: Positive = 8
+    accumulation: Positive = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    warmup: Fraction = 0.1
+    weight_decay: Weight = 0.01
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    freeze_layers: Annotated[int, Field(ge=-1)] = -1
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    evaluations: Positive = 1
+    patience: Positive = 3
+
+    @model_validator(mode="after")
+    def _accumulation_divides(self) -> Optimization:
+        if self.queries_per_batch % self.accumulation:
+            raise ValueError(
+                f"accumulation ({self.accumulation}) must divide queries_per_batch ({self.queries_per_batch})"
+            )
+        return self
+
+
+class TeacherTraining(_Strict):
+    """How an encoder becomes a cross-encoder.
+
+    Attributes:
+        loss: `listwise` (softmax over one relevant and several other documents) or `pointwise` (binary cross-entropy).
+        hard_negatives: Documents of a list that the first stage ranked high, or that are judged as not relevant.
+        random_negatives: Documents of a list drawn from the whole corpus.
+        optimization: Settings of the training.
+    """
+
+    loss: Literal["listwise", "pointwise"] = "listwise"
+    hard_negatives: Annotated[int, Field(ge=0)] = 2
+    random_negatives: Annotated[int, Field(ge=0)] = 2
+    optimization: Optimization = Optimization()
+
+    @model_validator(mode="after")
+    def _some_negatives(self) -> TeacherTraining:
+        if self.hard_negatives + self.random_negatives == 0:
+            raise ValueError("hard_negatives and random_negatives cannot both be 0")
+        return self
+
+
+class TeacherStep(_Strict):
+    """The model to compress.
+
+    Attributes:
+        model: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package.
+        base_model: Name under which the card mentions it; `model` itself where left out.
+        max_length: Longest input in tokens; longer pairs are truncated, the longer text first.
+        train: How to train it; leave it out if the model is a cross-encoder already.
+    """
+
+    model: str
+    base_model: str | None = None
+    max_length: Annotated[int, Field(ge=8)] = 128
+    train: TeacherTraining | None = None
+
+
+class PruneStep(_Strict):
+    """What to cut.
+
+    Attributes:
+        importance: How heads and FFN neurons are ranked: `fisher` (squared gradient of the listwise ranking loss with
+            respect to a gate on each structure, query by query) or `magnitude` (norm of the weights).
+        heads: Share of the heads to keep, over all kept layers.
+        ffn: Share of the FFN neurons to keep, over all kept layers.
+        layers: Numbers of the layers to keep; all where left out.
+        spread: `global` ranks heads and neurons of all layers together; `uniform` keeps the same share of each layer.
+        ffn_multiple: FFN widths are rounded to a multiple of this, which vector instructions prefer.
+        calibration_queries: Train queries with their lists that `fisher` looks at.
+    """
+
+    importance: Literal["fisher", "magnitude"] = "fisher"
+    heads: Fraction = 0.5
+    ffn: Fraction = 0.5
+    layers: list[Annotated[int, Field(ge=0)]] | None = None
+    spread: Literal["global", "uniform"] = "global"
+    ffn_multiple: Positive = 32
+    calibration_queries: Positive = 64
+
+
+class DistillationLoss(_Strict):
+    """Weights of the terms of the distillation loss; 0 leaves a term out.
+
+    Attributes:
+        margin_mse: Squared difference of the score margins of student and teacher.
+        listwise_kl: Kullback-Leibler divergence between the softmax of both over the documents of a query.
+        hard: Pairwise logistic loss on the labels.
+        temperature: Temperature of both softmaxes in `listwise_kl`.
+    """
+
+    margin_mse: Weight = 1.0
+    listwise_kl: Weight = 0.5
+    hard: Weight = 0.1
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _something_left(self) -> DistillationLoss:
+        if not self.margin_mse + self.listwise_kl + self.hard:
+            raise ValueError("at least one of margin_mse, listwise_kl and hard must be above 0")
+        return self
+
+
+class RecoverStep(_Strict):
+    """Recovery of the pruned model by distillation from the teacher's scores.
+
+    Attributes:
+        documents: Documents of a query's list: the relevant ones, hard negatives, and `random_negatives`.
+        random_negatives: Documents of a list drawn from the whole corpus.
+        loss: Terms of the loss.
+        optimization: Settings of the training.
+    """
+
+    documents: Annotated[int, Field(ge=2)] = 8
+    random_negatives: Annotated[int, Field(ge=0)] = 2
+    loss: DistillationLoss = DistillationLoss()
+    optimization: Optimization = Optimization(learning_rate=2e-4)
+
+
+class OnnxRuntimeInt8(_Strict):
+    """An int8 artefact for ONNX Runtime.
+
+    Attributes:
+        mode: `dynamic` (activation ranges at run time) or `static` (ranges from calibration pairs).
+        per_channel: One scale for each output channel of a weight.
+        reduce_range: 7-bit weights; `auto` uses them where the CPU has no VNNI and 8 bits could saturate.
+    """
+
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    mode: Literal["dynamic", "static"]
+    per_channel: bool = True
+    reduce_range: Literal["auto"] | bool = "auto"
+
+
+class OpenVinoInt8(_Strict):
+    """An int8 artefact for OpenVINO, by NNCF's post-training quantization with its transformer preset.
+
+    Attributes:
+        smooth_quant_alpha: Share of the outliers moved from activations into weights; -1 turns SmoothQuant off.
+        optional: Skip this artefact, saying so, where the `openvino` extra is not installed.
+    """
+
+    runtime: Literal["openvino"] = "openvino"
+    smooth_quant_alpha: Annotated[float, Field(ge=-1, le=1)] = 0.95
+    optional: bool = False
+
+
+Int8 = Annotated[OnnxRuntimeInt8 | OpenVinoInt8, Field(discriminator="runtime")]
+
+
+class QuantizeStep(_Strict):
+    """Exports and int8 artefacts.
+
+    Attributes:
+        artifacts: What to make.
+        calibration_pairs: Pairs of train queries and their candidates from which static ranges are measured.
+    """
+
+    artifacts: list[Int8] = Field(default_factory=lambda: [OnnxRuntimeInt8(mode="dynamic")])
+    calibration_pairs: Positive = 128
+
+
+class EvaluateStep(_Strict):
+    """How the teacher and every artefact are measured.
+
+    Attributes:
+        margin: Largest loss in mean nDCG@10 that counts as ranking as well.
+        confidence: Confidence of the paired bootstrap interval.
+        threads: Threads for every runtime; 0 uses all cores.
+        batch_tokens: Token budget of a batch (batch size times padded length).
+        latency_queries: Test queries timed one by one for p50 and p95.
+        rounds: Parts in which the test queries are scored; all artefacts score a part in turn, so that drift of the
+            machine's speed cancels.
+    """
+
+    margin: Annotated[float, Field(gt=0)] = 0.01
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    threads: Annotated[int, Field(ge=0)] = 0
+    batch_tokens: Positive = 4096
+    latency_queries: Positive = 30
+    rounds: Positive = 8
+
+
+class PublishStep(_Strict):
+    """What the model card says.
+
+    Attributes:
+        license: Licence of the compressed model.
+    """
+
+    license: str = "apache-2.0"
+
+
+class Recipe(_Strict):
+    """A whole run: data, teacher, pruning, recovery, int8, evaluation and card.
+
+    Attributes:
+        name: Short name of the run.
+        seed: Seed of everything random.
+        data: Data to train, choose and measure on.
+        teacher: The model to compress.
+        prune: What to cut; leave it out to keep the structure.
+        recover: How the pruned model is trained again; needs `prune`.
+        quantize: Exports and int8 artefacts.
+        evaluate: How everything is measured.
+        publish: What the card says.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataStep
+    teacher: TeacherStep
+    prune: PruneStep | None = None
+    recover: RecoverStep | None = None
+    quantize: QuantizeStep = QuantizeStep()
+    evaluate: EvaluateStep = EvaluateStep()
+    publish: PublishStep = PublishStep()
+
+    @model_validator(mode="after")
+    def _recovery_needs_pruning(self) -> Recipe:
+        if self.recover and not self.prune:
+            raise ValueError("recover is set without prune: there is nothing to recover from")
+        return self
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML with every default written out; `from_yaml` reads the same recipe back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, text: str, overrides: list[str] | None = None) -> Recipe:
+        """Read a recipe from YAML.
+
+        Args:
+            text: The YAML text.
+            overrides: Settings such as `prune.heads=0.25`, which take the place of those in the text; the value is
+                YAML.
+
+        Raises:
+            RecipeError: No valid YAML, an unknown key, or a value that does not fit; names each of them.
+        """
+        try:
+            settings = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(
+                "The recipe is not valid YAML",
+                value=str(error).replace("\n", " "),
+                expected="a YAML mapping",
+                remedy="correct the line named",
+            ) from error
+        if not isinstance(settings, dict):
+            raise RecipeError(
+                "The recipe is empty or no mapping",
+                value=type(settings).__name__,
+                expected="a YAML mapping with at least name, data and teacher",
+                remedy="start from a recipe in configs/",
+            )
+        for override in overrides or []:
+            _override(settings, override)
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(str(part) for part in fault['loc']) or 'recipe'}: {fault['msg']}"
+                for fault in error.errors()
+            )
+            raise RecipeError(
+                "The recipe cannot be run",
+                value=faults,
+                expected="known keys with values that fit",
+                remedy="correct or remove these keys; the README lists all keys",
+            ) from error
+
+    @classmethod
+    def load(cls, path: Path, overrides: list[str] | None = None) -> Recipe:
+        """Read a recipe from a YAML file.
+
+        Raises:
+            RecipeError: There is no such file, or it holds no valid recipe.
+        """
+        if not path.is_file():
+            raise RecipeError(
+                "There is no such recipe",
+                value=str(path),
+                expected="a YAML file",
+                remedy="check the path; configs/ has recipes to start from",
+            )
+        return cls.from_yaml(path.read_text(encoding="utf-8"), overrides)
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise RecipeError(
+            "A --set option is not of the form key=value",
+            value=override,
+            expected="for example prune.heads=0.25",
+            remedy="name the key with dots, then =, then a YAML value",
+        )
+    *parents, last = key.split(".")
+    target = settings
+    for parent in parents:
+        if target.get(parent) is None:
+            target[parent] = {}
+        target = target[parent]
+        if not isinstance(target, dict):
+            raise RecipeError(
+                f"--set {key} goes through {parent!r}, which holds no keys",
+                value=target,
+                expected="keys of nested sections",
+                remedy="correct the key",
+            )
+    target[last] = yaml.safe_load(value)

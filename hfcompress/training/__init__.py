@@ -1,0 +1,1 @@
+"""Training: losses, trainers, and the two trainings of a run."""

@@ -1,0 +1,122 @@
+"""Trainers whose batches are lists of documents: fine-tuning on labels, and distillation from a teacher's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from hfcompress.errors import DataError
+from hfcompress.recipe import DistillationLoss
+from hfcompress.training.losses import listwise_kl, listwise_softmax, margin_mse, pairwise_logistic, pointwise_bce
+
+LABEL_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "listwise": listwise_softmax,
+    "pointwise": pointwise_bce,
+}
+RANKING_COLUMNS = ("labels", "teacher_scores", "list_mask")
+
+
+class RankingTrainer(Trainer):
+    """`Trainer` for cross-encoders, on batches of `RankingCollator`, with a loss on relevance labels.
+
+    The loss is the mean over the lists of the whole optimizer step: gradient accumulation gives the gradient of one
+    large batch, also when the last part is smaller, and so do several processes.
+
+    Args:
+        ranking_metrics: Called at each evaluation; returns figures such as `{"ndcg@10": 0.5}`, which appear as
+            `eval_ndcg@10` and can be named in `metric_for_best_model`. Without it `evaluate` is the stock one.
+        label_loss: `listwise` or `pointwise`.
+        *args: As for `Trainer`.
+        **kwargs: As for `Trainer`; `remove_unused_columns` has to be False in the arguments.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *args: Any,
+        ranking_metrics: Callable[[nn.Module], dict[str, float]] | None = None,
+        label_loss: str = "listwise",
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self.ranking_metrics = ranking_metrics
+        self.label_loss = LABEL_LOSSES[label_loss]
+
+    def list_losses(self, scores: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        """Loss of each list, shape `(lists,)`, from fp32 scores `(lists, documents)`."""
+        return self.label_loss(scores, targets["labels"], targets["list_mask"])
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Sum of the list losses over the number of lists in the whole optimizer step."""
+        targets = {name: inputs[name] for name in RANKING_COLUMNS if name in inputs}
+        outputs = model(**{name: value for name, value in inputs.items() if name not in RANKING_COLUMNS})
+        mask = targets["list_mask"]
+        scores = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, outputs.logits.float())
+        losses = self.list_losses(scores, targets)
+        # Data parallelism averages gradients over processes, while `num_items_in_batch` counts the lists of all.
+        loss = losses.mean() if num_items_in_batch is None else losses.sum() * self.args.world_size / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
+        """Batches of one optimizer step, and the number of lists in them over all processes."""
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        lists = torch.tensor(sum(len(batch["list_mask"]) for batch in batches), device=self.args.device)
+        return batches, self.accelerator.gather(lists).sum()
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+        """Evaluate with `ranking_metrics` where it is given."""
+        if self.ranking_metrics is None:
+            return super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        self.model.eval()
+        figures = {f"{metric_key_prefix}_{name}": value for name, value in self.ranking_metrics(self.model).items()}
+        self.log(figures)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+        return figures
+
+
+class RankingDistillationTrainer(RankingTrainer):
+    """`RankingTrainer` that learns from a teacher's scores, cached in the column `teacher_scores`.
+
+    Args:
+        distillation_loss: Weights of the terms; see `DistillationLoss`.
+        *args: As for `RankingTrainer`.
+        **kwargs: As for `RankingTrainer`.
+
+    Raises:
+        DataError: The training data has no column `teacher_scores`.
+    """
+
+    def __init__(self, *args: Any, distillation_loss: DistillationLoss | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.distillation_loss = distillation_loss or DistillationLoss()
+        columns = getattr(self.train_dataset, "column_names", None)
+        if columns is not None and "teacher_scores" not in columns:
+            raise DataError(
+                "The training lists have no teacher scores",
+                value=columns,
+                expected="a column teacher_scores with one raw score for each document",
+                remedy="add it with hfcompress.data.lists.with_scores(lists, teacher)",
+            )
+
+    def list_losses(self, scores: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        """Weighted sum of the distillation terms, shape `(lists,)`."""
+        weights, mask, teacher = self.distillation_loss, targets["list_mask"], targets["teacher_scores"]
+        loss = torch.zeros(len(mask), device=scores.device)
+        if weights.margin_mse:
+            loss = loss + weights.margin_mse * margin_mse(scores, teacher, mask)
+        if weights.listwise_kl:
+            loss = loss + weights.listwise_kl * listwise_kl(scores, teacher, mask, weights.temperature)
+        if weights.hard:
+            loss = loss + weights.hard * pairwise_logistic(scores, targets["labels"], mask)
+        return loss

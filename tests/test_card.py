@@ -1,0 +1,334 @@
+"""The card: front matter the Hub accepts, the verdict in its three cases, tables, and the same bytes every time."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from hfcompress.card import headline, render, write_card
+from hfcompress.evaluation.report import (
+    Artifact,
+    DataSummary,
+    Delta,
+    FirstStage,
+    Latency,
+    LayerKept,
+    Machine,
+    PruningSummary,
+    RunReport,
+    Step,
+)
+from hfcompress.evaluation.significance import compare
+
+MARGIN = 0.01
+QUERIES = {f"query-{number}": number / 10 for number in range(8)}
+
+
+def example_delta(mean: float, verdict: str) -> Delta:
+    low = {"non-inferior": -0.009, "inferior": mean - 0.01, "inconclusive": -0.02}[verdict]
+    high = -0.011 if verdict == "inferior" else 0.02
+    return Delta(
+        mean=mean,
+        ci_low=low,
+        ci_high=high,
+        confidence=0.95,
+        margin=MARGIN,
+        verdict=verdict,
+        power=0.41,  # type: ignore[arg-type]
+    )
+
+
+def example_artifact(name: str, runtime: str, speedup: float, delta: Delta | None, **changes: Any) -> Artifact:
+    mean = delta.mean if delta else 0.0
+    values: dict[str, Any] = {
+        "name": name,
+        "path": "onnx/model_quantized.onnx",
+        "runtime": runtime,
+        "precision": "int8-static" if "int8" in name else "fp32",
+        "size_bytes": 14_900_000 if delta else 91_000_000,
+        "parameters": 9_000_000,
+        "quality": {"ndcg@10": 0.5674 + mean, "mrr@10": 0.5301 + mean, "map": 0.53, "recall@10": 0.71},
+        "per_query": QUERIES,
+        "agreement": {"kendall_tau": 0.912, "overlap@10": 0.953} if delta else {},
+        "delta": delta,
+        "latency": Latency(
+            docs_per_second=96.25 * speedup,
+            p50_ms=208 / speedup,
+            p95_ms=300 / speedup,
+            threads=2,
+            batch=4096,
+            candidates=20,
+        ),
+        "speedup": speedup,
+        "tied_share": 0.0004 if delta else 0.0,
+    }
+    return Artifact(**values | changes)
+
+
+def example_report(**changes: Any) -> RunReport:
+    """A small report of a run with a teacher of three layers and two artefacts."""
+    fast = {**QUERIES, "query-0": 0.5, "query-7": 0.25}
+    values: dict[str, Any] = {
+        "name": "quickstart",
+        "base_model": "sentence-transformers/all-MiniLM-L6-v2",
+        "model_type": "bert",
+        "license": "apache-2.0",
+        "max_length": 128,
+        "recipe": "name: quickstart  # a comment\nprune: {heads: 0.5}\n",
+        "primary_metric": "ndcg@10",
+        "data": DataSummary(
+            name="api-search",
+            fingerprint="0123456789abcdef" * 4,
+            license="PSF-2.0",
+            language="en",
+            publish_texts=True,
+            queries={"train": 4000, "dev": 200, "test": 8},
+            documents=13000,
+            candidates_per_query=20.0,
+            mean_tokens=63.2,
+            truncated_share=0.031,
+            notes=["Docstrings of the standard library."],
+        ),
+        "pruning": PruningSummary(
+            importance="fisher",
+            layers_of=3,
+            layers=[
+                LayerKept(layer=0, heads=[0, 3], heads_of=4, ffn=768, ffn_of=1536),
+                LayerKept(layer=2, heads=[], heads_of=4, ffn=64, ffn_of=1536),
+            ],
+            head_importance=[[0.4, 0.1, 0.2, 0.9], [0.1] * 4, [0.0] * 4],
+            encoder_flops_kept=0.34,
+            custom_code=True,
+        ),
+        "first_stage": FirstStage(name="BM25", quality={"ndcg@10": 0.519, "mrr@10": 0.48}, per_query=QUERIES),
+        "teacher": example_artifact("teacher", "torch", 1.0, None, path="/somewhere/private/teacher"),
+        "artifacts": [
+            example_artifact("student-onnx", "onnxruntime", 2.6, example_delta(0.0031, "non-inferior")),
+            example_artifact(
+                "student-int8", "openvino", 9.3, example_delta(0.0013, "non-inferior"), path="openvino", per_query=fast
+            ),
+        ],
+        "steps": [
+            Step(name="train", seconds=312.4, reused=True),
+            Step(name="recover", seconds=4000.0, reused=False),
+            Step(name="evaluate", seconds=3.21, reused=False),
+        ],
+        "machine": Machine(
+            cpu="Example CPU",
+            flags=["fpu", "avx2", "avx512_vnni"],
+            cores=2,
+            memory_gb=7.6,
+            platform="Linux 6.1",
+            versions={"torch": "2.13.0", "onnxruntime": "1.32.0"},
+        ),
+    }
+    return RunReport(**values | changes)
+
+
+def front_matter_of(report: RunReport) -> dict[str, Any]:
+    """The front matter as the Hub's own client reads it."""
+    return ModelCard(render(report)).data.to_dict()
+
+
+def test_front_matter_survives_the_hubs_reader_and_writer() -> None:
+    text = render(example_report())
+    card = ModelCard(text)
+    assert str(card) == text
+    assert card.data.to_dict() == yaml.safe_load(text.split("---\n")[1])
+    assert card.data.pipeline_tag == "text-ranking"
+    assert card.data.library_name == "sentence-transformers"
+    assert card.data.license == "apache-2.0"
+    assert card.data.language == "en"
+    assert card.data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert card.data["base_model_relation"] in ("adapter", "finetune", "merge", "quantized")
+    assert {"cross-encoder", "reranker", "hfcompress", "pruning", "distillation", "int8", "custom_code"} <= set(
+        card.data.tags
+    )
+    assert card.data.metrics == ["ndcg@10", "mrr@10", "map", "recall@10"]
+
+
+def test_model_index_holds_the_headline_artefact() -> None:
+    results = ModelCard(render(example_report())).data.eval_results
+    assert [(result.metric_type, result.metric_value) for result in results][:2] == [
+        ("ndcg@10", 0.5687),
+        ("mrr@10", 0.5314),
+    ]
+    assert all("student-int8" in result.metric_name for result in results)
+    assert (results[0].task_type, results[0].dataset_type, results[0].dataset_split) == (
+        "text-ranking",
+        "api-search",
+        "test",
+    )
+
+
+@pytest.mark.parametrize(
+    ("licence", "expected"),
+    [
+        ("MIT", {"license": "mit"}),
+        ("", {"license": "unknown"}),
+        ("My own licence, v2", {"license": "other", "license_name": "my-own-licence-v2"}),
+    ],
+)
+def test_licences(licence: str, expected: dict[str, str]) -> None:
+    found = front_matter_of(example_report(license=licence))
+    assert {key: value for key, value in found.items() if key.startswith("license")} == expected
+
+
+@pytest.mark.parametrize(
+    ("base_model", "linked"),
+    [("org/name", True), ("bert-base-uncased", True), ("/models/mine", False), ("../mine", False), ("a/b/c", False)],
+)
+def test_base_model_is_named_only_if_it_can_be_on_the_hub(base_model: str, linked: bool) -> None:
+    report = example_report(base_model=base_model)
+    assert front_matter_of(report).get("base_model") == (base_model if linked else None)
+    assert ("base_model_relation" in front_matter_of(report)) is linked
+    assert (f"https://huggingface.co/{base_model}" in render(report)) is linked
+
+
+def test_languages_beyond_two_letters_have_their_own_field() -> None:
+    data = example_report().data.model_copy(update={"language": "zh-Hant"})
+    found = front_matter_of(example_report(data=data))
+    assert (found["language"], found["language_bcp47"]) == ("zh", ["zh-Hant"])
+
+
+def test_the_fastest_non_inferior_artefact_speaks_first() -> None:
+    report = example_report()
+    opening = body(report)[:700]
+    assert headline(report) is report.artifacts[1]
+    assert "**`student-int8` is non-inferior to its teacher:**" in opening
+    assert "a loss of 0.01 nDCG@10 or more is ruled out" in opening
+    assert "difference +0.0013, 95% interval [-0.0090, +0.0200], 8 test queries of api-search" in opening
+    assert (
+        "895 documents a second" in opening
+        and "**9.3x**" in opening
+        and "14.9 MB on disk instead of 91.0 MB" in opening
+    )
+
+
+@pytest.mark.parametrize("verdict", ["inconclusive", "inferior"])
+def test_without_a_non_inferior_artefact_the_closest_is_named(verdict: str) -> None:
+    artifacts = [
+        example_artifact("far", "openvino", 9.0, example_delta(-0.05, "inferior")),
+        example_artifact("close", "onnxruntime", 2.0, example_delta(-0.015, verdict)),
+    ]
+    report = example_report(artifacts=artifacts)
+    opening = body(report)[:700]
+    assert headline(report) is artifacts[1]
+    assert "**No artefact is shown to be non-inferior to its teacher** at a margin of 0.01 nDCG@10" in opening
+    assert f"The closest is `close`, with the verdict *{verdict}*" in opening
+    assert ("probability of 41%" in opening) is (verdict == "inconclusive")
+
+
+def test_a_run_without_artefacts_has_no_verdict() -> None:
+    report = example_report(artifacts=[], pruning=None, steps=[])
+    text = render(report)
+    assert headline(report) is None
+    assert "**No verdict:**" in text
+    assert "model-index" not in text.split("---\n")[1]
+    assert str(ModelCard(text)) == text
+
+
+def test_results_table() -> None:
+    rows = [line for line in body(example_report()).splitlines() if line.startswith("|")]
+    assert "| `BM25` (first stage) |  | 0.5190 | 0.4800 |  |  |  |  |  |  |  |" in rows
+    assert "| teacher | torch fp32 | 0.5674 | 0.5301 |  |  | 96.2 | 1.0x | 208 | 300 | 91.0 |" in rows
+    assert (
+        "| `student-int8` | openvino int8-static | 0.5687 | 0.5314 | +0.0013 [-0.0090, +0.0200] | non-inferior "
+        "| 895 | 9.3x | 22.4 | 32.3 | 14.9 |"
+    ) in rows
+    assert "| 0 | 2 of 4: 0, 3 | 768 of 1,536 |" in rows
+    assert "| 1 | layer dropped | layer dropped |" in rows
+    assert "| 2 | 0 of 4: none | 64 of 1,536 |" in rows
+    assert "| `student-int8` | 0.9120 | 0.9530 | 0.04% |" in rows
+    assert "| `query-7` | 0.7000 | 0.2500 | -0.4500 |" in rows
+    assert "| `query-0` | 0.0000 | 0.5000 | +0.5000 |" in rows
+    assert "| train | 5 min 12 s | yes |" in rows
+    assert "| recover | 1 h 06 min |  |" in rows
+
+
+def test_queries_left_out_are_counted() -> None:
+    report = example_report()
+    more = report.data.model_copy(update={"queries": {"test": 11}})
+    assert "without a relevant document are left out." in render(report)
+    assert "without a relevant document are left out (3 of the test queries)." in render(example_report(data=more))
+
+
+def test_every_table_is_rectangular() -> None:
+    report = example_report()
+    strange = report.artifacts[0].model_copy(update={"name": "a|b `c`\nd"})
+    text = body(example_report(artifacts=[strange, report.artifacts[1]]))
+    for block in re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1, block
+
+
+def test_nothing_unset_is_printed_and_nothing_is_called_lossless() -> None:
+    bare = example_artifact(
+        "bare", "torch", 2.0, example_delta(0.0, "non-inferior"), quality={"ndcg@10": 0.5}, agreement={}
+    )
+    for report in (example_report(), example_report(artifacts=[bare]), example_report(artifacts=[], pruning=None)):
+        text = render(report)
+        prose = re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)
+        assert not re.search(r"\b(None|nan|inf)\b", prose)
+        assert "lossless" not in text.lower()
+        assert "-0.0000" not in text
+        assert "/somewhere/private" not in text
+
+
+def test_the_recipe_is_verbatim_whatever_it_holds() -> None:
+    recipe = "name: x\nnote: |\n  ```yaml\n  a: 1\n  ```"
+    assert f"````yaml\n{recipe}\n````" in render(example_report(recipe=recipe))
+    assert f"```yaml\n{example_report().recipe}```" in render(example_report())
+
+
+@pytest.mark.parametrize("custom_code", [True, False])
+def test_snippets_are_python_and_name_the_right_files(custom_code: bool) -> None:
+    pruning = example_report().pruning
+    assert pruning is not None
+    text = body(example_report(pruning=pruning.model_copy(update={"custom_code": custom_code})))
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 6
+    for block in blocks:
+        ast.parse(block)
+    assert text.count("folder, trust_remote_code=True") == (2 if custom_code else 0)
+    assert "{folder}/onnx/model_quantized.onnx" in text
+    assert "{folder}/openvino/openvino_model_qint8_quantized.xml" in text
+
+
+def test_a_real_comparison_fits_into_the_card() -> None:
+    student = {query: value + (0.02 if value > 0.3 else -0.01) for query, value in QUERIES.items()}
+    delta = compare(QUERIES, student, MARGIN, resamples=200)
+    text = body(example_report(artifacts=[example_artifact("real", "torch", 2.0, delta, per_query=student)]))
+    assert f"| {delta.verdict} |" in text
+    assert "is better than the teacher on 4 of the 8 test queries, worse on 4 and the same on 0." in text
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    report = example_report()
+    first = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in write_card(tmp_path, report)}
+    report.save(tmp_path)
+    again = {
+        path.relative_to(tmp_path).as_posix(): path.read_bytes()
+        for path in write_card(tmp_path, RunReport.load(tmp_path))
+    }
+    assert list(first) == ["README.md", "figures/pareto.png", "figures/structure.png"]
+    assert first == again
+    for figure in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", first["README.md"].decode()):
+        assert figure in first
+
+
+def test_without_pruning_there_is_no_structure_figure(tmp_path: Path) -> None:
+    written = write_card(tmp_path, example_report(pruning=None))
+    assert [path.name for path in written] == ["README.md", "pareto.png"]
+    assert "structure.png" not in written[0].read_text(encoding="utf-8")
+
+
+def body(report: RunReport) -> str:
+    """The card without its front matter."""
+    return ModelCard(render(report)).text
