@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from transformers import PretrainedConfig
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hfcompress.errors import ModelError
 
@@ -90,6 +91,23 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
             remedy="load an encoder checkpoint, or set is_decoder to false in its config.json if it is one",
         )
     return row
+
+
+def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The encoder layers of a model, pruned or not.
+
+    Raises:
+        ModelError: The family is not supported.
+    """
+    layers = model.get_submodule(architecture_of(model.config).layers)
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+def projection(layer: nn.Module, path: str) -> nn.Linear | None:
+    """The linear layer at `path` of an encoder layer; None where pruning left none."""
+    module = layer.get_submodule(path)
+    return module if isinstance(module, nn.Linear) else None
 
 
 def require_one_score(config: PretrainedConfig) -> None:

@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 out = Console(highlight=False)
+out.width = max(out.width, 132)  # a table that is folded into 80 columns cannot be read; the terminal wraps its lines
 err = Console(stderr=True, highlight=False)
 
 INTERRUPTED = 130
@@ -33,21 +34,23 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and
 
 def main() -> None:
     """Run the command line; ends with 0, with 2 for an error that the user can mend, with 130 when interrupted."""
+    code = 0
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False) or 0
     except HfCompressError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        err.print("interrupted: run the same command with --resume to go on from the last finished step")
-        sys.exit(INTERRUPTED)
-    except typer.Exit as ended:
-        sys.exit(ended.exit_code)
+        code = INTERRUPTED
     except Exception as error:
         if not hasattr(error, "format_message"):  # not one of click's usage errors
             raise
         err.print(f"[bold red]error:[/] {escape(error.format_message())}", soft_wrap=True)
         sys.exit(2)
+    if code == INTERRUPTED:
+        err.print("interrupted: a run goes on from its last finished step with the same command and --resume")
+    if code:
+        sys.exit(code)
 
 
 @app.command("run")
@@ -65,8 +68,10 @@ def run_command(
     Example: hfcompress run configs/quickstart.yaml --out out/quickstart
     """
     from hfcompress.pipeline import run
+    from hfcompress.quiet import silence_libraries
     from hfcompress.recipe import Recipe
 
+    silence_libraries()
     loaded = Recipe.load(recipe, settings)
     say = (lambda line: None) if quiet else (lambda line: out.print(escape(line), soft_wrap=True))
     report = run(loaded, out_folder, resume, progress=not quiet, say=say)
@@ -93,7 +98,9 @@ def evaluate(
     """
     from hfcompress.evaluation.standalone import evaluate_models
     from hfcompress.files import write_text
+    from hfcompress.quiet import silence_libraries
 
+    silence_libraries()
     if split not in ("train", "dev", "test"):
         raise DataError("There is no such split", value=split, expected="train, dev or test", remedy="correct --split")
     if runtime not in (None, "torch", "onnxruntime", "openvino"):
@@ -116,15 +123,19 @@ def evaluate(
 
 
 @app.command()
-def inspect(folder: Annotated[Path, typer.Argument(help="Folder of a run, or any model that hfcompress opens.")]) -> None:
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, or any model that hfcompress opens.")],
+) -> None:
     """Show what was pruned, and what was measured.
 
     Example: hfcompress inspect out/quickstart
     """
     from hfcompress.evaluation.report import REPORT_FILE, RunReport
     from hfcompress.models import load_config
+    from hfcompress.quiet import silence_libraries
     from hfcompress.surgery import plan_of_config
 
+    silence_libraries()
     config = load_config(str(folder))
     plan = plan_of_config(config)
     table = Table(title=f"{config.model_type}, {len(plan.layers)} of {plan.layers_of} layers", title_justify="left")
@@ -132,9 +143,7 @@ def inspect(folder: Annotated[Path, typer.Argument(help="Folder of a run, or any
         table.add_column(name)
     for layer in plan.layers:
         heads = ", ".join(map(str, layer.heads)) or "none"
-        table.add_row(
-            str(layer.layer), f"{len(layer.heads)}/{plan.heads_of}", heads, f"{len(layer.ffn)}/{plan.ffn_of}"
-        )
+        table.add_row(str(layer.layer), f"{len(layer.heads)}/{plan.heads_of}", heads, f"{len(layer.ffn)}/{plan.ffn_of}")
     out.print(table)
     if (folder / REPORT_FILE).is_file():
         _print_report(RunReport.load(folder))
@@ -152,8 +161,10 @@ def rank(
 
     Example: hfcompress rank out/quickstart --query "sort a list" --docs documents.txt
     """
+    from hfcompress.quiet import silence_libraries
     from hfcompress.rankers.load import load_ranker
 
+    silence_libraries()
     if not query.strip():
         raise DataError("The query is empty", value=query, expected="some text", remedy="give --query a text")
     if not docs.is_file():
@@ -195,7 +206,7 @@ def _print_report(report: RunReport) -> None:
 def _table(title: str) -> Table:
     table = Table(title=title, title_justify="left")
     for name in ("", "nDCG@10", "MRR@10", "difference", "verdict", "docs/s", "speed-up", "MB"):
-        table.add_column(name, justify="left" if name in ("", "verdict") else "right")
+        table.add_column(name, justify="left" if name in ("", "verdict") else "right", no_wrap=True)
     return table
 
 

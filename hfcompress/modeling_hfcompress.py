@@ -6,9 +6,11 @@ hfcompress itself prunes with the same `resize_layers`, so a checkpoint is rebui
 """
 
 from functools import cache
+from typing import Any
 
 import transformers
-from torch import nn
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 FORMAT = 1
 CONFIG_KEY = "hfcompress"
@@ -18,11 +20,11 @@ PREFIX = "Pruned"
 class BiasOnly(nn.Module):
     """What is left of a linear layer with no input columns: its bias, for every token."""
 
-    def __init__(self, size, device=None, dtype=None):
+    def __init__(self, size: int, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         self.bias = nn.Parameter(nn.Linear(1, size, device=device, dtype=dtype).bias.detach())
 
-    def forward(self, hidden_states):
+    def forward(self, hidden_states: Tensor) -> Tensor:
         """Return the bias for every token of `hidden_states`."""
         return self.bias.expand(*hidden_states.shape[:-1], -1)
 
@@ -30,31 +32,31 @@ class BiasOnly(nn.Module):
 class NoHeads(nn.Module):
     """Stands for an attention module with no heads left; returns its output projection's bias, or its input."""
 
-    def __init__(self, projection_name=None, projection=None):
+    def __init__(self, projection_name: str | None = None, projection: nn.Module | None = None) -> None:
         super().__init__()
         self.projection_name = projection_name
         if projection_name is not None:
             self.add_module(projection_name, projection)
 
-    def forward(self, hidden_states, *args, **kwargs):
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
         """Return (context, attention weights); there are none of the latter."""
         if self.projection_name is None:
             return hidden_states, None
         return getattr(self, self.projection_name)(hidden_states), None
 
 
-def count_ranges(text):
+def count_ranges(text: str) -> int:
     """Number of indices in a text such as `0-3,7`."""
     ends = [part.split("-") for part in text.split(",") if part]
     return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
 
 
-def layer_sizes(plan):
+def layer_sizes(plan: dict[str, Any]) -> list[tuple[int, int]]:
     """(heads, FFN neurons) of every layer that a plan keeps."""
     return [(count_ranges(layer["heads"]), count_ranges(layer["ffn"])) for layer in plan["layers"]]
 
 
-def resize_layers(model, architecture, sizes):
+def resize_layers(model: PreTrainedModel, architecture: dict[str, str], sizes: list[tuple[int, int]]) -> None:
     """Give every encoder layer of `model` the sizes asked for; its weights there are left uninitialized.
 
     Args:
@@ -62,7 +64,7 @@ def resize_layers(model, architecture, sizes):
         architecture: Names of the family's modules (a row of hfcompress's table, as a dict).
         sizes: (heads, FFN neurons) of each layer.
     """
-    layers = model.get_submodule(architecture["layers"])
+    layers = list(model.get_submodule(architecture["layers"]).children())
     if len(layers) != len(sizes):
         raise ValueError(f"config.json has {len(layers)} layers and its pruning plan {len(sizes)}")
     head_size = model.config.hidden_size // model.config.num_attention_heads
@@ -81,9 +83,9 @@ def resize_layers(model, architecture, sizes):
             layer.set_submodule(architecture["ffn_in"], nn.Identity())
 
 
-def _resize(layer, path, inputs=None, outputs=None):
+def _resize(layer: nn.Module, path: str, inputs: int | None = None, outputs: int | None = None) -> None:
     old = layer.get_submodule(path)
-    if isinstance(old, BiasOnly):  # pruned to nothing before
+    if not isinstance(old, nn.Linear):  # pruned to nothing before
         return
     inputs = old.in_features if inputs is None else inputs
     outputs = old.out_features if outputs is None else outputs
@@ -95,7 +97,7 @@ def _resize(layer, path, inputs=None, outputs=None):
     layer.set_submodule(path, new)
 
 
-def _remove_attention(layer, architecture):
+def _remove_attention(layer: nn.Module, architecture: dict[str, str]) -> None:
     attention, output = architecture["attention"], architecture["attention_output"]
     if output.startswith(f"{attention}."):
         name = output[len(attention) + 1 :]
@@ -104,23 +106,23 @@ def _remove_attention(layer, architecture):
         layer.set_submodule(attention, NoHeads())
 
 
-def align_weights(model):
+def align_weights(model: nn.Module) -> None:
     """Copy weights out of the memory-mapped file: BLAS kernels round differently on addresses that are not aligned."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
 
 
 @cache
-def pruned_class(name):
+def pruned_class(name: str) -> type[PreTrainedModel]:
     """The pruned form of a transformers class, e.g. `PrunedBertForSequenceClassification`."""
-    base = getattr(transformers, name[len(PREFIX) :])
+    base: Any = getattr(transformers, name[len(PREFIX) :])
 
     class Pruned(base):
         """Stock class with the layer sizes of `config.hfcompress`."""
 
         _auto_class = "AutoModelForSequenceClassification"
 
-        def __init__(self, config, *args, **kwargs):
+        def __init__(self, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
             super().__init__(config, *args, **kwargs)
             record = getattr(config, CONFIG_KEY)
             if record["format"] != FORMAT:
@@ -128,7 +130,7 @@ def pruned_class(name):
             resize_layers(self, record["architecture"], layer_sizes(record["plan"]))
 
         @classmethod
-        def from_pretrained(cls, *args, **kwargs):
+        def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
             loaded = super().from_pretrained(*args, **kwargs)
             align_weights(loaded[0] if isinstance(loaded, tuple) else loaded)
             return loaded
@@ -138,7 +140,7 @@ def pruned_class(name):
     return Pruned
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name.startswith(PREFIX) and name.endswith("ForSequenceClassification"):
         return pruned_class(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     AutoConfig,
@@ -93,7 +94,7 @@ def load_model(name: str, dtype: str = "auto") -> PreTrainedModel:
     config = load_config(name)
     require_one_score(config)
     record = getattr(config, CONFIG_KEY, None)
-    model_class = AutoModelForSequenceClassification
+    model_class: Any = AutoModelForSequenceClassification
     if record and not PruningPlan.from_dict(record["plan"]).is_stock:
         model_class = pruned_class(f"{PREFIX}{record['architecture']['model_class']}")
     try:
@@ -126,7 +127,7 @@ def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokeni
         ModelError: The model has no fast tokenizer.
     """
     tokenizer = AutoTokenizer.from_pretrained(resolve(name))
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(
             "The model has no fast tokenizer",
             value=type(tokenizer).__name__,

@@ -166,6 +166,7 @@ def train_teacher(current: Run) -> tuple[str, str]:
             1 + training.hard_negatives + training.random_negatives,
             training.random_negatives,
             current.recipe.seed,
+            queries=training.queries,
         )
         with quiet():
             model, tokenizer = load_encoder(step.model), current.tokenizer()
@@ -203,9 +204,7 @@ def prune(current: Run, teacher: str, made_of: str) -> tuple[str, PruningSummary
         if step.importance == "magnitude":
             importance = magnitude(model)
         else:
-            lists = training_lists(current.data, 8, 2, current.recipe.seed + 1).select(
-                range(min(step.calibration_queries, len(current.data.splits["train"].qrels)))
-            )
+            lists = training_lists(current.data, 8, 2, current.recipe.seed + 1, queries=step.calibration_queries)
             collate = RankingCollator(tokenizer, current.max_length)
             importance = fisher(model, [collate([row]) for row in lists], current.progress)
         before = current_plan(model)
@@ -237,7 +236,9 @@ def recover(current: Run, teacher: str, pruned: str, made_of: str) -> tuple[str,
     assert step is not None
 
     def score(folder: Path, partial: Path) -> None:
-        lists = training_lists(current.data, step.documents, step.random_negatives, current.recipe.seed + 1)
+        lists = training_lists(
+            current.data, step.documents, step.random_negatives, current.recipe.seed + 1, queries=step.queries
+        )
         scorer = _torch_ranker(current, load_model(teacher, dtype="float32"))
         with quiet():
             with_scores(lists, scorer, progress=current.progress).save_to_disk(str(folder))
@@ -260,7 +261,7 @@ def recover(current: Run, teacher: str, pruned: str, made_of: str) -> tuple[str,
         current.workspace.say(f"recover: {_figures(figures)}")
         save_checkpoint(folder, model, tokenizer, activation, current.max_length)
 
-    lists_of = [step.documents, step.random_negatives, made_of_teacher(current), current.data.fingerprint()]
+    lists_of = [step.documents, step.random_negatives, step.queries, made_of_teacher(current), current.data.fingerprint()]
     scored, scored_of = current.workspace.step("scores", [lists_of, teacher], score)
     folder, fingerprint = current.workspace.step("recover", [step.model_dump(mode="json"), scored_of, made_of], work)
     return str(folder), fingerprint

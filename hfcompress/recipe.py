@@ -88,12 +88,14 @@ class TeacherTraining(_Strict):
         loss: `listwise` (softmax over one relevant and several other documents) or `pointwise` (binary cross-entropy).
         hard_negatives: Documents of a list that the first stage ranked high, or that are judged as not relevant.
         random_negatives: Documents of a list drawn from the whole corpus.
+        queries: At most so many train queries; all of them where left out.
         optimization: Settings of the training.
     """
 
     loss: Literal["listwise", "pointwise"] = "listwise"
     hard_negatives: Annotated[int, Field(ge=0)] = 2
     random_negatives: Annotated[int, Field(ge=0)] = 2
+    queries: Positive | None = None
     optimization: Optimization = Optimization()
 
     @model_validator(mode="after")
@@ -170,12 +172,14 @@ class RecoverStep(_Strict):
     Attributes:
         documents: Documents of a query's list: the relevant ones, hard negatives, and `random_negatives`.
         random_negatives: Documents of a list drawn from the whole corpus.
+        queries: At most so many train queries; all of them where left out.
         loss: Terms of the loss.
         optimization: Settings of the training.
     """
 
     documents: Annotated[int, Field(ge=2)] = 8
     random_negatives: Annotated[int, Field(ge=0)] = 2
+    queries: Positive | None = None
     loss: DistillationLoss = DistillationLoss()
     optimization: Optimization = Optimization(learning_rate=2e-4)
 
@@ -219,7 +223,7 @@ class QuantizeStep(_Strict):
         calibration_pairs: Pairs of train queries and their candidates from which static ranges are measured.
     """
 
-    artifacts: list[Int8] = Field(default_factory=lambda: [OnnxRuntimeInt8(mode="dynamic")])
+    artifacts: list[Int8] = [OnnxRuntimeInt8(mode="dynamic")]
     calibration_pairs: Positive = 128
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hfcompress import modeling_hfcompress
-from hfcompress.architectures import Architecture, architecture_of
+from hfcompress.architectures import Architecture, architecture_of, encoder_layers
 from hfcompress.modeling_hfcompress import CONFIG_KEY, layer_sizes, pruned_class, resize_layers
 from hfcompress.plan import PruningPlan
 
@@ -105,12 +105,12 @@ def _take(tensor: torch.Tensor, indices: list[int], dim: int) -> torch.Tensor:
 
 
 def _drop_layers(model: PreTrainedModel, architecture: Architecture, kept: list[int]) -> None:
-    layers = model.get_submodule(architecture.layers)
+    layers = encoder_layers(model)
     model.set_submodule(architecture.layers, nn.ModuleList(layers[index] for index in kept))
-    for number, layer in enumerate(model.get_submodule(architecture.layers)):
+    for number, layer in enumerate(encoder_layers(model)):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = number
+                setattr(module, "layer_idx", number)  # noqa: B010
     model.config.num_hidden_layers = len(kept)
 
 

@@ -53,9 +53,8 @@ def load_beir(folder: Path, candidates: int = 20) -> RankingData:
             listed = _read_candidates(folder, split) or {}
             chosen = {query: _pool(listed.get(query, []), judged) for query, judged in qrels.items()}
         else:
-            chosen = _read_candidates(folder, split)
-            if chosen is None:
-                chosen = retrieve(wanted, corpus, candidates)
+            given = _read_candidates(folder, split)
+            chosen = retrieve(wanted, corpus, candidates) if given is None else given
         splits[split] = Split(qrels=qrels, candidates={query: chosen.get(query, []) for query in qrels})
     if not splits:
         raise DataError(

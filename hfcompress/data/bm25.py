@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from hfcompress.data.ranking import Document
 
@@ -29,7 +30,7 @@ def retrieve(queries: Mapping[str, str], corpus: Mapping[str, Document], k: int)
     identifiers = list(corpus)
     stemmer = Stemmer.Stemmer("english")
 
-    def tokenize(texts: list[str]):
+    def tokenize(texts: list[str]) -> Any:
         return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
 
     index = bm25s.BM25(k1=K1, b=B, method="lucene")

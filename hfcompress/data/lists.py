@@ -17,7 +17,13 @@ from hfcompress.errors import DataError
 
 
 def training_lists(
-    data: RankingData, documents: int, random_negatives: int, seed: int, positives: int = 1, split: str = "train"
+    data: RankingData,
+    documents: int,
+    random_negatives: int,
+    seed: int,
+    positives: int = 1,
+    split: str = "train",
+    queries: int | None = None,
 ) -> Dataset:
     """Make one list of documents for each query of a split.
 
@@ -32,6 +38,7 @@ def training_lists(
         seed: Seed of the draw; each query has its own stream, so that adding queries changes no other list.
         positives: Relevant documents of a list at most.
         split: The split to draw from.
+        queries: At most so many lists; one for every query by default.
 
     Returns:
         A dataset with the columns `query_id`, `query`, `document_ids`, `documents` and `labels` (relevance grades).
@@ -51,6 +58,8 @@ def training_lists(
         )
     rows: list[dict[str, Any]] = []
     for query, candidates in chosen.candidates.items():
+        if len(rows) == queries:
+            break
         grades = chosen.qrels.get(query, {})
         relevant = [document for document, grade in grades.items() if grade > 0]
         if not relevant:

@@ -74,7 +74,8 @@ class Artifact(_Strict):
         parameters: Number of weights, biases and embeddings.
         quality: Mean of each metric over the test queries, e.g. `{"ndcg@10": 0.56, "mrr@10": 0.52}`.
         per_query: nDCG@10 of each test query.
-        agreement: Agreement with the teacher's order, e.g. `{"kendall_tau": 0.9, "overlap@10": 0.95}`; empty for itself.
+        agreement: Agreement with the teacher's order, e.g. `{"kendall_tau": 0.9, "overlap@10": 0.95}`; empty for
+            itself.
         delta: Difference to the teacher; None for the teacher.
         latency: Speed.
         speedup: `docs_per_second` against the teacher in fp32 PyTorch, median of the ratios of paired rounds.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from transformers import PretrainedConfig
 
@@ -71,7 +72,7 @@ class Candidate:
             f"student-{config.runtime}-{config.precision}",
             str(folder),
             graph_file(config),
-            config.runtime,
+            cast(Runtime, config.runtime),
             config.precision,
         )
 

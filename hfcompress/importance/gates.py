@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hfcompress.architectures import architecture_of
-from hfcompress.modeling_hfcompress import BiasOnly
+from hfcompress.architectures import architecture_of, encoder_layers, projection
 
 
 @dataclass
@@ -45,16 +44,16 @@ def gated(model: PreTrainedModel, requires_grad: bool = False) -> Iterator[Gates
     head_size = model.config.hidden_size // model.config.num_attention_heads
     gates = Gates([], [])
     hooks = []
-    for layer in model.get_submodule(architecture.layers):
+    for layer in encoder_layers(model):
         for path, width, store in (
             (architecture.attention_output, head_size, gates.heads),
             (architecture.ffn_out, 1, gates.ffn),
         ):
-            module = layer.get_submodule(path)
-            count = 0 if isinstance(module, BiasOnly) else module.in_features // width
+            module = projection(layer, path)
+            count = 0 if module is None else module.in_features // width
             gate = torch.ones(count, device=model.device, requires_grad=requires_grad)
             store.append(gate)
-            if count:
+            if module is not None:
                 hooks.append(module.register_forward_pre_hook(_multiplier(gate, width)))
     try:
         yield gates
@@ -63,7 +62,7 @@ def gated(model: PreTrainedModel, requires_grad: bool = False) -> Iterator[Gates
             hook.remove()
 
 
-def _multiplier(gate: Tensor, width: int):
+def _multiplier(gate: Tensor, width: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
     def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         values = inputs[0]
         return (values * gate.repeat_interleave(width).to(values.dtype), *inputs[1:])

@@ -10,10 +10,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hfcompress.architectures import architecture_of
+from hfcompress.architectures import architecture_of, encoder_layers, projection
 from hfcompress.errors import DataError
 from hfcompress.importance.gates import gated
-from hfcompress.modeling_hfcompress import BiasOnly
 from hfcompress.training.losses import listwise_softmax
 from hfcompress.training.trainer import RANKING_COLUMNS
 
@@ -40,18 +39,20 @@ def magnitude(model: PreTrainedModel) -> Importance:
     """
     architecture = architecture_of(model.config)
     head_size = model.config.hidden_size // model.config.num_attention_heads
-    heads, ffn = [], []
-    for layer in model.get_submodule(architecture.layers):
+    heads: list[Tensor] = []
+    ffn: list[Tensor] = []
+    for layer in encoder_layers(model):
         for store, (inner, outer), width in (
             (heads, (architecture.value, architecture.attention_output), head_size),
             (ffn, (architecture.ffn_in, architecture.ffn_out), 1),
         ):
-            out = layer.get_submodule(outer)
-            if isinstance(out, BiasOnly):
+            last = projection(layer, outer)
+            first = projection(layer, inner) if last else None
+            if first is None or last is None:
                 store.append(torch.zeros(0))
                 continue
-            rows = layer.get_submodule(inner).weight.detach().float().square().sum(1)
-            columns = out.weight.detach().float().square().sum(0)
+            rows = first.weight.detach().float().square().sum(1)
+            columns = last.weight.detach().float().square().sum(0)
             store.append((rows + columns).reshape(-1, width).sum(1))
     return Importance("magnitude", heads, ffn)
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hfcompress.models import position_limit
 
 
-def example_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+def example_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """Two pairs of nine tokens, with the inputs that the model's tokenizer makes."""
     shape = (2, 9)
     inputs = {

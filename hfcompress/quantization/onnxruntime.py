@@ -63,6 +63,7 @@ def quantize(
         ValueError: Static int8 without calibration batches.
     """
     reduce_range = not has_vnni() if config.reduce_range is None else config.reduce_range
+    settings: OnnxRuntimeDynamicConfig | OnnxRuntimeStaticConfig
     if isinstance(config, DynamicQuantizationConfig):
         settings = OnnxRuntimeDynamicConfig(
             op_types_to_quantize=list(DYNAMIC_OPERATORS), per_channel=config.per_channel, reduce_range=reduce_range

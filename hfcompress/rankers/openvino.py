@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -11,6 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from hfcompress.errors import MissingExtraError
 from hfcompress.machine import has_bf16
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
+
+if TYPE_CHECKING:
+    import openvino
 
 
 class OpenVinoRanker(BatchedRanker):
@@ -71,6 +75,6 @@ class OpenVinoRanker(BatchedRanker):
             yield self._result(request)
 
     @staticmethod
-    def _result(request) -> np.ndarray:
+    def _result(request: openvino.InferRequest) -> np.ndarray:
         request.wait()
         return request.get_output_tensor(0).data[:, 0].copy()

@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from hfcompress.architectures import architecture_of
+from hfcompress.architectures import encoder_layers
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import ModelError
@@ -108,7 +108,7 @@ def fit(
     return figures
 
 
-def dev_metrics(model: nn.Module, tokenizer: PreTrainedTokenizerBase, data: RankingData) -> dict[str, float]:
+def dev_metrics(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: RankingData) -> dict[str, float]:
     """Mean quality on the dev split of a model as it is now."""
     return split_quality(TorchRanker(model, tokenizer, lambda logits: logits), data, "dev")
 
@@ -138,14 +138,14 @@ def freeze(model: PreTrainedModel, layers: int) -> None:
     """
     if layers < 0:
         return
-    encoder_layers = model.get_submodule(architecture_of(model.config).layers)
-    if layers >= len(encoder_layers):
+    encoder = encoder_layers(model)
+    if layers >= len(encoder):
         raise ModelError(
             "freeze_layers leaves no layer to train",
             value=layers,
-            expected=f"less than the model's {len(encoder_layers)} layers",
+            expected=f"less than the model's {len(encoder)} layers",
             remedy="lower freeze_layers",
         )
     model.base_model.embeddings.requires_grad_(False)
-    for layer in encoder_layers[:layers]:
+    for layer in encoder[:layers]:
         layer.requires_grad_(False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 
 from hfcompress.errors import DataError
 from hfcompress.recipe import DistillationLoss
@@ -39,7 +39,7 @@ class RankingTrainer(Trainer):
     def __init__(
         self,
         *args: Any,
-        ranking_metrics: Callable[[nn.Module], dict[str, float]] | None = None,
+        ranking_metrics: Callable[[PreTrainedModel], dict[str, float]] | None = None,
         label_loss: str = "listwise",
         **kwargs: Any,
     ):
@@ -74,11 +74,13 @@ class RankingTrainer(Trainer):
         lists = torch.tensor(sum(len(batch["list_mask"]) for batch in batches), device=self.args.device)
         return batches, self.accelerator.gather(lists).sum()
 
-    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Evaluate with `ranking_metrics` where it is given."""
         if self.ranking_metrics is None:
-            return super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        self.model.eval()
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        assert isinstance(self.model, PreTrainedModel)
         figures = {f"{metric_key_prefix}_{name}": value for name, value in self.ranking_metrics(self.model).items()}
         self.log(figures)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)

@@ -1,0 +1,123 @@
+"""Pico models of every family, a tokenizer and ranking data, all made here: no network and no files from elsewhere."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertTokenizerFast, PreTrainedModel
+
+from hfcompress.architectures import ARCHITECTURES
+from hfcompress.checkpoint import save_checkpoint
+from hfcompress.data.ranking import Document, RankingData, Split
+from hfcompress.plan import LayerPlan, PruningPlan
+
+HIDDEN, HEADS, FFN, LAYERS = 32, 4, 64, 4
+VOCABULARY = 120
+WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "an", "en")]
+MARK = "sun"
+SIGMOID = "torch.nn.modules.activation.Sigmoid"
+
+FAMILIES = sorted(ARCHITECTURES)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Two test processes share two cores."""
+    torch.set_num_threads(1)
+
+
+def pico_config(family: str, **changes: object) -> AutoConfig:
+    names = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": FFN}
+    if family == "distilbert":
+        names = {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": FFN}
+    if family == "electra":
+        names["embedding_size"] = 16
+    # RoBERTa's positions start behind the padding token, so 514 positions hold 512 tokens.
+    settings = {"vocab_size": VOCABULARY, "num_labels": 1, "max_position_embeddings": 514, **names}
+    return AutoConfig.for_model(family, **{**settings, **changes})
+
+
+def make_pico(family: str = "bert", seed: int = 0, **changes: object) -> PreTrainedModel:
+    """A model with random weights that are large enough for scores to differ."""
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_config(pico_config(family, **changes)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and "embeddings" not in name:
+                parameter.mul_(6)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.1)
+    return model
+
+
+@pytest.fixture
+def pico() -> Callable[..., PreTrainedModel]:
+    return make_pico
+
+
+def uneven_plan() -> PruningPlan:
+    """Uneven heads and widths, a layer dropped, one without heads and one without FFN."""
+    return PruningPlan(
+        LAYERS,
+        HEADS,
+        FFN,
+        (
+            LayerPlan(0, (1, 3), tuple(range(0, FFN, 2))),
+            LayerPlan(2, (), tuple(range(5))),
+            LayerPlan(3, (0, 2, 3), ()),
+        ),
+    )
+
+
+def stock_plan() -> PruningPlan:
+    heads = tuple(range(HEADS))
+    return PruningPlan(LAYERS, HEADS, FFN, tuple(LayerPlan(layer, heads, tuple(range(8, 40))) for layer in (0, 3)))
+
+
+def random_inputs(batch: int, length: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Token ids of pairs, with a padded tail in all rows but the first."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.ones(batch, length, dtype=torch.long)
+    for row in range(1, batch):
+        mask[row, max(2, length - row) :] = 0
+    ids = torch.randint(5, VOCABULARY, (batch, length), generator=generator)
+    return {"input_ids": torch.where(mask.bool(), ids, torch.ones_like(ids)), "attention_mask": mask}
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> BertTokenizerFast:
+    path = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
+    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", MARK, *WORDS]), encoding="utf-8")
+    return BertTokenizerFast(str(path), model_max_length=32)
+
+
+@pytest.fixture(scope="session")
+def word_data() -> RankingData:
+    """A query of four words; its relevant document repeats them among others, and has a word that others lack."""
+    rng = random.Random(0)
+    queries, corpus = {}, {}
+    for number in range(60):
+        words = rng.sample(WORDS, 4)
+        queries[f"q{number}"] = " ".join(words)
+        corpus[f"d{number}"] = Document("", " ".join([MARK, *rng.sample(words + rng.sample(WORDS, 4), 7)]))
+        corpus[f"n{number}"] = Document("", " ".join(rng.sample(WORDS, 8)))
+    splits = {}
+    for split, numbers in (("train", range(40)), ("dev", range(40, 48)), ("test", range(48, 60))):
+        candidates = {}
+        for number in numbers:
+            others = rng.sample([f"n{other}" for other in range(60)], 5)
+            candidates[f"q{number}"] = sorted([f"d{number}", *others])
+        splits[split] = Split({f"q{number}": {f"d{number}": 1} for number in numbers}, candidates)
+    return RankingData("words", queries, corpus, splits)
+
+
+@pytest.fixture
+def cross_encoder(tmp_path: Path, tokenizer: BertTokenizerFast) -> Path:
+    """A pico BERT cross-encoder on disk."""
+    folder = tmp_path / "cross-encoder"
+    save_checkpoint(folder, make_pico(), tokenizer, SIGMOID, 32)
+    return folder

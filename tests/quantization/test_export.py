@@ -1,0 +1,156 @@
+"""Exports of unevenly pruned models of every family equal PyTorch; int8 graphs run, are smaller and keep the order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import FAMILIES, make_pico, random_inputs, uneven_plan
+from transformers import BertTokenizerFast, PreTrainedModel
+
+from hfcompress.quantization import onnxruntime as onnx_backend
+from hfcompress.quantization import openvino as openvino_backend
+from hfcompress.quantization.config import (
+    DynamicQuantizationConfig,
+    OpenVINOQuantizationConfig,
+    QuantizationConfig,
+    StaticQuantizationConfig,
+    config_from_recipe,
+)
+from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8
+from hfcompress.surgery import apply_plan
+
+SHAPES = [(batch, length) for batch in (1, 7) for length in (2, 17, 512)]
+needs_openvino = pytest.mark.skipif(not openvino_backend.is_available(), reason="the openvino extra is not installed")
+
+
+def tokenizer_for(family: str, tokenizer: BertTokenizerFast) -> BertTokenizerFast:
+    """The tokenizer with the inputs that the family takes."""
+    copy = BertTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    if family != "bert":
+        copy.model_input_names = ["input_ids", "attention_mask"]
+    return copy
+
+
+def inputs_for(batch: int, length: int, names: list[str]) -> dict[str, torch.Tensor]:
+    inputs = random_inputs(batch, length)
+    if "token_type_ids" in names:
+        inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+        inputs["token_type_ids"][:, length // 2 :] = 1
+    return inputs
+
+
+def expected(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+    with torch.inference_mode():
+        return model(**inputs).logits.numpy()
+
+
+def run_onnx(path: Path, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {node.name: inputs[node.name].numpy() for node in session.get_inputs()})[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_onnx_of_a_pruned_model_equals_torch(family: str, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
+    model = apply_plan(make_pico(family), uneven_plan())
+    names = tokenizer_for(family, tokenizer).model_input_names
+    graph = onnx_backend.export_onnx(model, tokenizer_for(family, tokenizer))
+    path = onnx_backend.save_onnx(graph, tmp_path / "onnx" / "model.onnx")
+    assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]  # one file, no external data
+    for batch, length in SHAPES:
+        inputs = inputs_for(batch, length, names)
+        np.testing.assert_allclose(run_onnx(path, inputs), expected(model, inputs), atol=1e-4)
+    axes = [[dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in onnx.load(path).graph.input]
+    assert all(row == axes[0] and all(row) and row[0] != row[1] for row in axes), axes
+
+
+@needs_openvino
+@pytest.mark.parametrize("family", FAMILIES)
+def test_openvino_of_a_pruned_model_equals_torch(family: str, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
+    import openvino
+
+    model = apply_plan(make_pico(family), uneven_plan())
+    names = tokenizer_for(family, tokenizer).model_input_names
+    graph = openvino_backend.export_openvino(model, tokenizer_for(family, tokenizer))
+    path = openvino_backend.save_openvino(graph, tmp_path / "openvino_model.xml")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["openvino_model.bin", "openvino_model.xml"]
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for batch, length in SHAPES:
+        inputs = inputs_for(batch, length, names)
+        fed = {node.any_name: inputs[node.any_name].numpy() for node in compiled.inputs}
+        np.testing.assert_allclose(compiled(fed)[0], expected(model, inputs), atol=1e-4)
+
+
+def test_onnxruntime_int8_keeps_the_order(tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
+    model = apply_plan(make_pico(vocab_size=4000), uneven_plan())
+    calibration = [inputs_for(4, length, tokenizer.model_input_names) for length in (5, 17, 30)]
+    graph = onnx_backend.export_onnx(model, tokenizer)
+    full = onnx_backend.save_onnx(graph, tmp_path / "model.onnx")
+    inputs = inputs_for(40, 20, tokenizer.model_input_names)
+    reference = expected(model, inputs)[:, 0]
+    for config in (
+        DynamicQuantizationConfig(),
+        DynamicQuantizationConfig(reduce_range=True),
+        StaticQuantizationConfig(),
+    ):
+        path = onnx_backend.save_onnx(
+            onnx_backend.quantize(graph, config, calibration), tmp_path / f"{config.mode}.onnx"
+        )
+        assert path.stat().st_size < 0.6 * full.stat().st_size
+        scores = run_onnx(path, inputs)[:, 0]
+        assert np.corrcoef(scores, reference)[0, 1] > 0.95
+    np.testing.assert_allclose(run_onnx(full, inputs)[:, 0], reference, atol=1e-4)  # the graph given is unchanged
+
+
+@needs_openvino
+def test_openvino_int8_keeps_the_order(tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
+    import openvino
+
+    model = apply_plan(make_pico(vocab_size=4000), uneven_plan())
+    calibration = [inputs_for(4, length, tokenizer.model_input_names) for length in (5, 17, 30)]
+    graph = openvino_backend.export_openvino(model, tokenizer)
+    size = openvino_backend.save_openvino(graph, tmp_path / "a.xml").with_suffix(".bin").stat().st_size
+    path = openvino_backend.save_openvino(
+        openvino_backend.quantize(graph, OpenVINOQuantizationConfig(), calibration), tmp_path / "b.xml"
+    )
+    assert path.with_suffix(".bin").stat().st_size < 0.6 * size
+    inputs = inputs_for(40, 20, tokenizer.model_input_names)
+    compiled = openvino.Core().compile_model(str(path), "CPU")
+    scores = compiled({node.any_name: inputs[node.any_name].numpy() for node in compiled.inputs})[0][:, 0]
+    assert np.corrcoef(scores, expected(model, inputs)[:, 0])[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("config", [StaticQuantizationConfig(), OpenVINOQuantizationConfig()])
+def test_static_int8_needs_calibration(config: QuantizationConfig) -> None:
+    backend = openvino_backend if config.runtime == "openvino" else onnx_backend
+    with pytest.raises(ValueError, match="calibration"):
+        backend.quantize(None, config, [])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DynamicQuantizationConfig(per_channel=False, reduce_range=True),
+        StaticQuantizationConfig(reduce_range=False),
+        OpenVINOQuantizationConfig(smooth_quant_alpha=0.5),
+    ],
+)
+def test_configs_round_trip(config: QuantizationConfig, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    reloaded = type(config).from_pretrained(tmp_path)
+    assert reloaded.to_dict() == config.to_dict()
+    assert (tmp_path / "quantization_config.json").is_file()
+
+
+def test_configs_from_recipes() -> None:
+    dynamic = config_from_recipe(OnnxRuntimeInt8(mode="dynamic", per_channel=False))
+    assert isinstance(dynamic, DynamicQuantizationConfig)
+    assert (dynamic.per_channel, dynamic.reduce_range, dynamic.precision) == (False, None, "int8-dynamic")
+    static = config_from_recipe(OnnxRuntimeInt8(mode="static", reduce_range=True))
+    assert isinstance(static, StaticQuantizationConfig) and static.reduce_range is True
+    openvino = config_from_recipe(OpenVinoInt8(smooth_quant_alpha=-1))
+    assert isinstance(openvino, OpenVINOQuantizationConfig) and openvino.smooth_quant_alpha == -1

@@ -1,0 +1,237 @@
+"""A whole run on a pico model: what it writes, what resuming keeps, what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import make_pico
+from safetensors import safe_open
+from transformers import BertTokenizerFast
+
+import hfcompress
+from hfcompress import pipeline
+from hfcompress.checkpoint import save_checkpoint
+from hfcompress.cli import main
+from hfcompress.data.ranking import RankingData
+from hfcompress.evaluation.report import RunReport
+from hfcompress.optimum_config import RankerCompressionConfig
+from hfcompress.plan import PruningPlan
+from hfcompress.quantization.openvino import is_available
+from hfcompress.recipe import Recipe
+
+QUICK = {"epochs": 2, "learning_rate": 1e-3, "queries_per_batch": 8}
+
+
+def write_beir(folder: Path, data: RankingData) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "bm25").mkdir()
+    queries = [json.dumps({"_id": key, "text": text}) for key, text in data.queries.items()]
+    corpus = [json.dumps({"_id": key, "title": "", "text": document.text}) for key, document in data.corpus.items()]
+    (folder / "queries.jsonl").write_text("\n".join(queries))
+    (folder / "corpus.jsonl").write_text("\n".join(corpus))
+    for name, split in data.splits.items():
+        judged = [f"{query}\t{key}\t{grade}" for query, row in split.qrels.items() for key, grade in row.items()]
+        listed = [
+            f"{query}\t{key}\t{rank}\t0.0"
+            for query, documents in split.candidates.items()
+            for rank, key in enumerate(documents, 1)
+        ]
+        (folder / "qrels" / f"{name}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(judged))
+        (folder / "bm25" / f"{name}.tsv").write_text("query-id\tcorpus-id\trank\tscore\n" + "\n".join(listed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, word_data: RankingData, tokenizer: BertTokenizerFast) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_beir(folder / "words", word_data)
+    save_checkpoint(folder / "encoder", make_pico(), tokenizer, "torch.nn.modules.activation.Sigmoid", 32)
+    return folder
+
+
+def recipe_for(inputs: Path) -> dict:
+    artifacts: list[dict] = [{"runtime": "onnxruntime", "mode": mode} for mode in ("dynamic", "static")]
+    return {
+        "name": "pico",
+        "data": {"sets": [str(inputs / "words")], "candidates": 6},
+        "teacher": {"model": str(inputs / "encoder"), "max_length": 32, "train": {"optimization": QUICK}},
+        "prune": {"heads": 0.5, "ffn": 0.5, "ffn_multiple": 8, "calibration_queries": 8},
+        "recover": {"documents": 4, "random_negatives": 1, "optimization": QUICK},
+        "quantize": {"artifacts": [*artifacts, {"runtime": "openvino", "optional": True}], "calibration_pairs": 16},
+        "evaluate": {"latency_queries": 2, "rounds": 2, "threads": 1},
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    out, said = tmp_path_factory.mktemp("run") / "out", []
+    pipeline.run(Recipe.model_validate(recipe_for(inputs)), out, progress=False, say=said.append)
+    return out, said
+
+
+def test_repository_layout(finished: tuple[Path, list[str]]) -> None:
+    out, _ = finished
+    expected = {
+        "README.md", "config.json", "config_sentence_transformers.json", "figures/pareto.png", "figures/structure.png",
+        "hfcompress_config.json", "model.safetensors", "modeling_hfcompress.py", "modules.json", "onnx/model.onnx",
+        "onnx/model_qint8_static.onnx", "onnx/model_quantized.onnx", "report.json", "sentence_bert_config.json",
+        "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    if is_available():
+        stems = ("openvino_model", "openvino_model_qint8_quantized")
+        expected |= {f"openvino/{stem}.{ending}" for stem in stems for ending in ("xml", "bin")}
+    found = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert {path for path in found if not path.startswith(".hfcompress/")} == expected
+    settings = json.loads((out / "tokenizer_config.json").read_text())
+    assert settings["model_max_length"] == 32
+    assert json.loads((out / "sentence_bert_config.json").read_text())["max_seq_length"] == 32
+    assert json.loads((out / "config.json").read_text())["sentence_transformers"]["activation_fn"].startswith("torch.")
+    for path in ("config.json", "tokenizer_config.json", "README.md", "report.json"):
+        assert str(out.parent) not in (out / path).read_text()
+    with safe_open(out / "model.safetensors", "pt") as weights:
+        assert weights.metadata() == {"format": "pt"}
+
+
+def test_report(finished: tuple[Path, list[str]]) -> None:
+    report = RunReport.load(finished[0])
+    names = [artifact.name for artifact in report.artifacts]
+    assert names[:3] == ["student-torch", "student-onnxruntime-int8-dynamic", "student-onnxruntime-int8-static"]
+    assert len(names) == 3 + is_available()
+    for artifact in (report.teacher, *report.artifacts):
+        assert len(artifact.per_query) == 12
+        assert artifact.quality["ndcg@10"] == pytest.approx(np.mean(list(artifact.per_query.values())))
+        assert artifact.latency.docs_per_second > 0 and artifact.latency.p95_ms >= artifact.latency.p50_ms > 0
+        assert artifact.latency.threads == 1 and artifact.size_bytes > 0
+    for artifact in report.artifacts:
+        expected = artifact.quality["ndcg@10"] - report.teacher.quality["ndcg@10"]
+        assert artifact.delta is not None and artifact.delta.mean == pytest.approx(expected, abs=1e-9)
+        assert artifact.parameters < report.teacher.parameters
+    assert report.teacher.speedup == 1 and report.teacher.delta is None
+    assert [step.name for step in report.steps] == ["teacher", "prune", "scores", "recover", "int8", "evaluate"]
+    assert report.pruning is not None and report.pruning.custom_code
+    assert report.data.queries == {"train": 40, "dev": 8, "test": 12}
+    assert Recipe.from_yaml(report.recipe).name == "pico"
+    assert "words" in report.first_stage.name or report.first_stage.quality["ndcg@10"] > 0
+
+
+def test_all_forms_of_the_checkpoint_agree(finished: tuple[Path, list[str]]) -> None:
+    out, _ = finished
+    pairs = [("ba de fi", "sun ba de"), ("ba", "go"), ("gu lan", "pe pi po pu")]
+    scores = hfcompress.load_ranker(out, "torch").score(pairs)
+    graphs = [("onnxruntime", "onnx/model.onnx")] + [("openvino", "openvino/openvino_model.xml")] * is_available()
+    for runtime, file in graphs:
+        np.testing.assert_allclose(hfcompress.load_ranker(out, runtime, file).score(pairs), scores, atol=1e-4)
+    assert hfcompress.load_ranker(out).score(pairs).shape == (3,)
+
+
+def test_compression_config_is_saved_in_optimums_manner(finished: tuple[Path, list[str]]) -> None:
+    config = RankerCompressionConfig.from_pretrained(finished[0])
+    assert Recipe.model_validate(config.recipe).name == "pico"
+    assert PruningPlan.from_dict(config.plan).heads_of == 4
+    assert config.quantization["onnx/model_quantized.onnx"]["per_channel"] in (True, None)
+
+
+def test_resuming_keeps_finished_steps_and_redoes_what_changed(inputs: Path, tmp_path: Path) -> None:
+    settings = recipe_for(inputs)
+    del settings["recover"]
+    settings["quantize"]["artifacts"] = settings["quantize"]["artifacts"][:1]
+    out = tmp_path / "out"
+    first = pipeline.run(Recipe.model_validate(settings), out, progress=False, say=lambda line: None)
+    said: list[str] = []
+    again = pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=said.append)
+    assert all(step.reused for step in again.steps)
+    assert sum("kept from an earlier run" in line for line in said) == len(again.steps)
+    assert again.teacher.per_query == first.teacher.per_query
+    settings["prune"]["heads"] = 0.25
+    changed = pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=said.append)
+    assert {step.name: step.reused for step in changed.steps} == {
+        "teacher": True,
+        "prune": False,
+        "int8": False,
+        "evaluate": False,
+    }
+    assert sum(len(layer.heads) for layer in changed.pruning.layers) == 4
+
+
+def test_an_interrupted_run_is_completed_by_resume(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = recipe_for(inputs)
+    settings["teacher"].pop("train")
+    settings["quantize"]["artifacts"] = settings["quantize"]["artifacts"][:1]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    command = ["hfcompress", "run", str(path), "--out", str(tmp_path / "out"), "--resume", "--quiet"]
+    monkeypatch.setattr("sys.argv", command)
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
+        patched.setattr(pipeline, "write_graphs", interrupted)
+        main()
+    assert ended.value.code == 130
+    assert "--resume" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "report.json").exists()
+    main()
+    report = RunReport.load(tmp_path / "out")
+    assert {step.name: step.reused for step in report.steps} == {
+        "prune": True,
+        "scores": True,
+        "recover": True,
+        "int8": False,
+        "evaluate": False,
+    }
+
+
+def interrupted(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_without_pruning_the_teacher_itself_is_quantized(inputs: Path, tmp_path: Path) -> None:
+    settings = recipe_for(inputs)
+    del settings["recover"], settings["prune"]
+    settings["teacher"].pop("train")
+    settings["quantize"]["artifacts"] = settings["quantize"]["artifacts"][:1]
+    report = pipeline.run(Recipe.model_validate(settings), tmp_path / "out", progress=False, say=lambda line: None)
+    assert [artifact.name for artifact in report.artifacts] == ["student-onnxruntime-int8-dynamic"]
+    assert not (tmp_path / "out" / "modeling_hfcompress.py").exists()
+    # The activation of a cross-encoder that was given stays.
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["sentence_transformers"]["activation_fn"].endswith("Sigmoid")
+
+
+@pytest.mark.parametrize("verb", ["inspect", "card", "rank", "evaluate"])
+def test_verbs_on_a_finished_run(
+    verb: str,
+    finished: tuple[Path, list[str]],
+    inputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, _ = finished
+    documents = tmp_path / "documents.txt"
+    documents.write_text("ba de\nsun ba de fi\n")
+    result = tmp_path / "result.json"
+    options = {
+        "inspect": [],
+        "card": [],
+        "rank": ["--query", "ba de fi", "--docs", str(documents)],
+        "evaluate": ["--data", str(inputs / "words"), "--baseline", str(inputs / "encoder"), "--json", str(result)],
+    }[verb]
+    before = (out / "README.md").read_bytes()
+    monkeypatch.setattr("sys.argv", ["hfcompress", verb, str(out), *options])
+    main()
+    printed = capsys.readouterr().out
+    if verb == "inspect":
+        assert "kept heads" in printed and "student-torch" in printed
+    elif verb == "card":
+        assert (out / "README.md").read_bytes() == before
+    elif verb == "rank":
+        assert [line.split("\t")[1] for line in printed.splitlines()] in (["1", "2"], ["2", "1"])
+    else:
+        assert "first stage" in printed
+        evaluation = json.loads(result.read_text())
+        assert [artifact["name"] for artifact in evaluation["artifacts"]] == ["baseline", "model"]
+        assert evaluation["artifacts"][1]["delta"]["verdict"] in ("inferior", "non-inferior", "inconclusive")

@@ -1,0 +1,399 @@
+"""Recipes: those in configs/ load, every one round-trips, and nothing unknown or unfit gets through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from hfcompress.errors import RecipeError
+from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, Recipe
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+
+MINIMAL: dict[str, Any] = {"name": "small", "data": {"sets": ["api-search"]}, "teacher": {"model": "some/model"}}
+FULL: dict[str, Any] = {
+    "name": "full-1.0_b",
+    "seed": 7,
+    "data": {"sets": ["api-search", "data/ä"], "candidates": 50, "max_queries": {"train": 10, "dev": 5, "test": 3}},
+    "teacher": {
+        "model": "package:a/b",
+        "base_model": "some/Model",
+        "max_length": 256,
+        "train": {
+            "loss": "pointwise",
+            "hard_negatives": 0,
+            "random_negatives": 3,
+            "optimization": {
+                "epochs": 2,
+                "queries_per_batch": 12,
+                "accumulation": 3,
+                "learning_rate": 3.5e-05,
+                "warmup": 0.0,
+                "weight_decay": 0.0,
+                "max_grad_norm": 0.5,
+                "dropout": 0.1,
+                "freeze_layers": 0,
+                "precision": "fp32",
+                "evaluations": 4,
+                "patience": 1,
+            },
+        },
+    },
+    "prune": {
+        "importance": "magnitude",
+        "heads": 0.25,
+        "ffn": 0.0,
+        "layers": [0, 2, 5],
+        "spread": "uniform",
+        "ffn_multiple": 8,
+        "calibration_queries": 16,
+    },
+    "recover": {
+        "documents": 4,
+        "random_negatives": 1,
+        "loss": {"margin_mse": 0.0, "listwise_kl": 1.0, "hard": 0.0, "temperature": 2.0},
+        "optimization": {"epochs": 3},
+    },
+    "quantize": {
+        "artifacts": [
+            {"runtime": "onnxruntime", "mode": "dynamic", "per_channel": False, "reduce_range": True},
+            {"runtime": "onnxruntime", "mode": "static", "reduce_range": "auto"},
+            {"runtime": "openvino", "smooth_quant_alpha": -1.0, "optional": True},
+        ],
+        "calibration_pairs": 32,
+    },
+    "evaluate": {
+        "margin": 0.02,
+        "confidence": 0.9,
+        "threads": 2,
+        "batch_tokens": 1024,
+        "latency_queries": 5,
+        "rounds": 2,
+    },
+    "publish": {"license": "mit"},
+}
+
+
+def changed(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of `settings` with the value at a dotted path set; sections on the way are made."""
+    copy: dict[str, Any] = yaml.safe_load(yaml.safe_dump(settings))
+    target: Any = copy
+    *parents, last = path.split(".")
+    for parent in parents:
+        target = target[int(parent)] if isinstance(target, list) else target.setdefault(parent, {})
+    target[int(last) if isinstance(target, list) else last] = value
+    return copy
+
+
+def read(settings: dict[str, Any], *overrides: str) -> Recipe:
+    return Recipe.from_yaml(yaml.safe_dump(settings, allow_unicode=True), list(overrides))
+
+
+def fault(text: str | dict[str, Any], *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_yaml(text if isinstance(text, str) else yaml.safe_dump(text), list(overrides))
+    assert caught.value.expected and caught.value.remedy
+    return str(caught.value)
+
+
+# What is there loads
+
+
+def test_there_are_recipes() -> None:
+    assert "quickstart" in {path.stem for path in CONFIGS}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_recipes_in_configs_load_and_round_trip(path: Path) -> None:
+    recipe = Recipe.load(path)
+    assert Recipe.from_yaml(recipe.to_yaml()) == recipe
+
+
+def test_defaults() -> None:
+    recipe = read(MINIMAL)
+    assert recipe.prune is None and recipe.recover is None and recipe.teacher.train is None
+    assert recipe.quantize.artifacts == [OnnxRuntimeInt8(mode="dynamic")]
+    assert (recipe.seed, recipe.data.candidates, recipe.evaluate.margin) == (0, 20, 0.01)
+    assert recipe.data.max_queries.test is None
+
+
+def test_sections_left_empty_take_no_defaults_by_accident() -> None:
+    assert "prune" in read(changed(MINIMAL, "prune", {})).to_yaml()
+    assert read(changed(MINIMAL, "prune", {})).prune is not None
+    assert read(changed(MINIMAL, "prune", None)).prune is None
+
+
+def test_every_value_of_a_full_recipe_arrives() -> None:
+    dumped = read(FULL).model_dump(mode="json")
+
+    def within(part: Any, whole: Any) -> bool:
+        if isinstance(part, dict):
+            return all(within(value, whole[key]) for key, value in part.items())
+        if isinstance(part, list):
+            return len(part) == len(whole) and all(map(within, part, whole))
+        return part == whole
+
+    assert within(FULL, dumped)
+    assert isinstance(read(FULL).quantize.artifacts[2], OpenVinoInt8)
+
+
+def test_numbers_in_any_of_yamls_spellings() -> None:
+    text = yaml.safe_dump(changed(MINIMAL, "recover", {})) + "prune: {heads: 1}\n"
+    for number in ("2e-4", "2.0e-4", "0.0002"):
+        recipe = Recipe.from_yaml(text, [f"recover.optimization.learning_rate={number}"])
+        assert recipe.recover is not None and recipe.recover.optimization.learning_rate == 2e-4
+    assert recipe.prune is not None and recipe.prune.heads == 1.0
+
+
+# Round trip
+
+VARIANTS: list[tuple[str, Any]] = [
+    ("seed", 123456789),
+    ("data.sets", ["a", "b", "api-search"]),
+    ("data.max_queries", {"test": 5}),
+    ("teacher.base_model", "Ünicode/mödel: #1"),
+    ("teacher.base_model", "123"),
+    ("teacher.train", {}),
+    ("teacher.train", {"loss": "pointwise", "hard_negatives": 0}),
+    ("teacher.train.optimization.learning_rate", 1e-07),
+    ("prune.layers", [0]),
+    ("prune.heads", 1 / 3),
+    ("prune.importance", "fisher"),
+    ("recover.optimization", {"queries_per_batch": 16, "accumulation": 16}),
+    ("quantize.artifacts", []),
+    ("quantize.artifacts", [{"runtime": "openvino"}]),
+    ("quantize.artifacts.0.reduce_range", False),
+    ("evaluate.confidence", 0.999),
+    ("publish.license", "yes"),
+]
+
+
+@pytest.mark.parametrize("settings", [MINIMAL, FULL], ids=["minimal", "full"])
+def test_round_trip(settings: dict[str, Any]) -> None:
+    recipe = read(settings)
+    again = Recipe.from_yaml(recipe.to_yaml())
+    assert again == recipe
+    assert again.to_yaml() == recipe.to_yaml()
+
+
+@pytest.mark.parametrize(("path", "value"), VARIANTS)
+def test_variants_round_trip(path: str, value: Any) -> None:
+    recipe = read(changed(FULL, path, value))
+    assert recipe != read(FULL)
+    assert Recipe.from_yaml(recipe.to_yaml()) == recipe
+
+
+def test_recipes_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        read(MINIMAL).seed = 1  # type: ignore[misc]
+
+
+# Unknown keys
+
+SECTIONS = [
+    "",
+    "data.",
+    "data.max_queries.",
+    "teacher.",
+    "teacher.train.",
+    "teacher.train.optimization.",
+    "prune.",
+    "recover.",
+    "recover.loss.",
+    "recover.optimization.",
+    "quantize.",
+    "quantize.artifacts.0.",
+    "quantize.artifacts.2.",
+    "evaluate.",
+    "publish.",
+]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section or "top")
+def test_unknown_keys_are_named_at_every_level(section: str) -> None:
+    message = fault(changed(FULL, f"{section}hedas", 1))
+    assert "hedas" in message and all(part in message for part in section.split("."))
+    assert "Extra inputs are not permitted" in message
+
+
+def test_all_faults_are_named_at_once() -> None:
+    settings = changed(changed(changed(FULL, "extra", 1), "prune.heads", 2), "evaluate.margin", 0)
+    message = fault(settings)
+    assert all(path in message for path in ("extra", "prune.heads", "evaluate.margin"))
+
+
+def test_many_faults_are_all_named() -> None:
+    # Needs a fix in recipe.py: as the value of the error, the list of faults is shortened to 200 characters.
+    keys = [f"unknown_{number}" for number in range(8)]
+    message = fault({**MINIMAL, **dict.fromkeys(keys, 1)})
+    assert all(key in message for key in keys)
+
+
+def test_keys_that_are_no_text() -> None:
+    assert "1" in fault(yaml.safe_dump(MINIMAL) + "1: 2\n")
+
+
+# Overrides
+
+
+def test_overrides_take_the_place_of_what_the_recipe_says() -> None:
+    overrides = ["prune.heads=0.75", "name=other", "prune.layers=[1, 3]", "teacher.train.optimization.epochs=9"]
+    recipe = read(FULL, *overrides)
+    assert recipe.prune is not None and recipe.teacher.train is not None
+    assert (recipe.name, recipe.prune.heads, recipe.prune.layers) == ("other", 0.75, [1, 3])
+    assert recipe.teacher.train.optimization.epochs == 9
+    assert recipe.prune.ffn == 0.0  # neighbours stay
+
+
+def test_overrides_make_sections() -> None:
+    recipe = read(MINIMAL, "teacher.train.optimization.epochs=2", "prune.heads=0.25", "data.max_queries.test=4")
+    assert recipe.teacher.train is not None and recipe.teacher.train.optimization.epochs == 2
+    assert recipe.prune is not None and recipe.prune.heads == 0.25
+    assert recipe.data.max_queries.test == 4
+    assert recipe.data.sets == ["api-search"]
+
+
+def test_overrides_can_empty_a_section_and_make_one_of_an_empty_one() -> None:
+    assert read(FULL, "recover=", "prune=null").prune is None
+    recipe = read(changed(MINIMAL, "prune", None), "prune.heads=0.25")
+    assert recipe.prune is not None and recipe.prune.heads == 0.25
+
+
+def test_the_last_override_counts_and_values_may_hold_an_equals_sign() -> None:
+    recipe = read(MINIMAL, "seed=1", "seed=2", "teacher.model=a=b")
+    assert (recipe.seed, recipe.teacher.model) == (2, "a=b")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("prune.heads", ["key=value", "'prune.heads'"]),
+        ("=0.25", ["key=value", "'=0.25'"]),
+        ("", ["key=value"]),
+        ("prune.hedas=0.25", ["prune.hedas"]),
+        ("prunee.heads=0.25", ["prunee"]),
+        ("prune..heads=0.25", ["prune."]),
+        ("name.first=x", ["'name'", "holds no keys"]),
+        ("data.sets.0=x", ["'sets'", "holds no keys"]),
+        ("prune.heads=1.5", ["prune.heads"]),
+        ("prune.heads=half", ["prune.heads"]),
+        # The next one needs a fix in recipe.py: a value that is no YAML has to be a RecipeError.
+        ("prune.layers=[1, 2", ["prune.layers"]),
+    ],
+)
+def test_bad_overrides(override: str, words: list[str]) -> None:
+    message = fault(FULL, override)
+    assert all(word in message for word in words), message
+
+
+# Values that do not fit
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("prune.heads", 1.5, "less than or equal to 1"),
+        ("prune.heads", -0.1, "greater than or equal to 0"),
+        ("prune.ffn", float("nan"), "finite"),
+        ("prune.layers", [-1], "greater than or equal to 0"),
+        ("prune.layers", "all", "valid list"),
+        ("prune.importance", "random", "'fisher' or 'magnitude'"),
+        ("prune.ffn_multiple", 0, "greater than 0"),
+        ("seed", -1, "greater than or equal to 0"),
+        ("seed", 1.5, "integer"),
+        ("name", "", "pattern"),
+        ("name", "with/slash", "pattern"),
+        ("name", "../up", "pattern"),
+        ("data.sets", [], "at least 1"),
+        ("data.sets", "api-search", "valid list"),
+        ("data.candidates", 0, "greater than 0"),
+        ("data.max_queries.test", 0, "greater than 0"),
+        ("teacher.max_length", 4, "greater than or equal to 8"),
+        ("teacher.train.loss", "triplet", "'listwise' or 'pointwise'"),
+        ("teacher.train.optimization.accumulation", 5, "accumulation (5) must divide queries_per_batch (12)"),
+        ("teacher.train.optimization.learning_rate", 0, "greater than 0"),
+        ("teacher.train.optimization.dropout", 1, "less than 1"),
+        ("teacher.train.optimization.precision", "fp16", "'auto', 'bf16' or 'fp32'"),
+        ("recover.documents", 1, "greater than or equal to 2"),
+        ("recover.loss.temperature", 0, "greater than 0"),
+        ("recover.loss.listwise_kl", 0, "at least one of margin_mse, listwise_kl and hard"),
+        ("recover.loss.hard", -1, "greater than or equal to 0"),
+        ("quantize.artifacts.0.mode", "weights", "'dynamic' or 'static'"),
+        ("quantize.artifacts.0.runtime", "tensorrt", "tensorrt"),
+        ("quantize.artifacts.2.smooth_quant_alpha", 2, "less than or equal to 1"),
+        ("evaluate.margin", 0, "greater than 0"),
+        ("evaluate.confidence", 1, "less than 1"),
+        ("evaluate.confidence", 0.5, "greater than 0.5"),
+    ],
+)
+def test_values_that_do_not_fit_are_named(path: str, value: Any, words: str) -> None:
+    message = fault(changed(FULL, path, value))
+    assert words in message, message
+    key = path.split(".")[-1]
+    assert key in message
+
+
+def test_recovery_without_pruning() -> None:
+    message = fault(changed(FULL, "prune", None))
+    assert "recover is set without prune" in message
+    assert "recover is set without prune" in fault(changed(MINIMAL, "recover", {}))
+
+
+def test_training_without_negatives() -> None:
+    message = fault(changed(FULL, "teacher.train.random_negatives", 0))
+    assert "hard_negatives and random_negatives cannot both be 0" in message
+
+
+@pytest.mark.parametrize("missing", ["name", "data", "teacher"])
+def test_what_has_to_be_given(missing: str) -> None:
+    message = fault({key: value for key, value in MINIMAL.items() if key != missing})
+    assert f"{missing}: Field required" in message
+
+
+# Files that are no recipe
+
+
+@pytest.mark.parametrize("text", ["", "\n# only a comment\n", "~"])
+def test_empty_recipe(text: str) -> None:
+    message = fault(text)
+    assert "empty" in message and "NoneType" in message and "configs/" in message
+
+
+@pytest.mark.parametrize(("text", "kind"), [("- a\n- b\n", "list"), ("just words\n", "str"), ("12\n", "int")])
+def test_recipe_that_is_no_mapping(text: str, kind: str) -> None:
+    message = fault(text)
+    assert "no mapping" in message and kind in message
+
+
+@pytest.mark.parametrize(
+    "text", ["name: [unclosed\n", "name: a\n\tseed: 1\n", "name: a: b\n", "name: !!python/object:os.system x\n"]
+)
+def test_invalid_yaml_says_where(text: str) -> None:
+    message = fault(text)
+    assert "not valid YAML" in message and "line" in message
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing.yaml", tmp_path):
+        with pytest.raises(RecipeError, match="no such recipe") as caught:
+            Recipe.load(path)
+        assert str(path) in str(caught.value)
+
+
+def test_file_that_is_not_utf8(tmp_path: Path) -> None:
+    # Needs a fix in recipe.py: Recipe.load has to turn UnicodeDecodeError into a RecipeError.
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(RecipeError, match="UTF-8"):
+        Recipe.load(path)
+
+
+def test_load_reads_the_file_with_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(FULL, allow_unicode=True), encoding="utf-8")
+    assert Recipe.load(path) == read(FULL)
+    assert Recipe.load(path, ["seed=3"]).seed == 3
