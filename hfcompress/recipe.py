@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from hfcompress.errors import RecipeError
 
@@ -20,7 +20,13 @@ class _Strict(BaseModel):
 
 
 class SplitLimits(_Strict):
-    """At most so many queries of each split; all of them where a split is left out."""
+    """At most so many queries of each split; all of them where a split is left out.
+
+    Attributes:
+        train: Train queries.
+        dev: Dev queries.
+        test: Test queries.
+    """
 
     train: Positive | None = None
     dev: Positive | None = None
@@ -188,6 +194,7 @@ class OnnxRuntimeInt8(_Strict):
     """An int8 artefact for ONNX Runtime.
 
     Attributes:
+        runtime: Always `onnxruntime`.
         mode: `dynamic` (activation ranges at run time) or `static` (ranges from calibration pairs).
         per_channel: One scale for each output channel of a weight.
         reduce_range: 7-bit weights; `auto` uses them where the CPU has no VNNI and 8 bits could saturate.
@@ -203,6 +210,7 @@ class OpenVinoInt8(_Strict):
     """An int8 artefact for OpenVINO, by NNCF's post-training quantization with its transformer preset.
 
     Attributes:
+        runtime: Always `openvino`.
         smooth_quant_alpha: Share of the outliers moved from activations into weights; -1 turns SmoothQuant off.
         optional: Skip this artefact, saying so, where the `openvino` extra is not installed.
     """
@@ -282,12 +290,18 @@ class Recipe(_Strict):
     quantize: QuantizeStep = QuantizeStep()
     evaluate: EvaluateStep = EvaluateStep()
     publish: PublishStep = PublishStep()
+    _source: str | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _recovery_needs_pruning(self) -> Recipe:
         if self.recover and not self.prune:
             raise ValueError("recover is set without prune: there is nothing to recover from")
         return self
+
+    @property
+    def text(self) -> str:
+        """The YAML text that this recipe was read from, verbatim; `to_yaml()` where it was changed or made in code."""
+        return self._source or self.to_yaml()
 
     def to_yaml(self) -> str:
         """The recipe as YAML with every default written out; `from_yaml` reads the same recipe back."""
@@ -324,7 +338,7 @@ class Recipe(_Strict):
         for override in overrides or []:
             _override(settings, override)
         try:
-            return cls.model_validate(settings)
+            recipe = cls.model_validate(settings)
         except ValidationError as error:
             faults = "; ".join(
                 f"{'.'.join(str(part) for part in fault['loc']) or 'recipe'}: {fault['msg']}"
@@ -334,8 +348,11 @@ class Recipe(_Strict):
                 "The recipe cannot be run",
                 value=faults,
                 expected="known keys with values that fit",
-                remedy="correct or remove these keys; the README lists all keys",
+                remedy="correct or remove these keys; docs/recipe.md lists all keys",
             ) from error
+        if not overrides:
+            recipe._source = text
+        return recipe
 
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> Recipe:

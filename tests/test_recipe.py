@@ -27,6 +27,7 @@ FULL: dict[str, Any] = {
             "loss": "pointwise",
             "hard_negatives": 0,
             "random_negatives": 3,
+            "queries": 900,
             "optimization": {
                 "epochs": 2,
                 "queries_per_batch": 12,
@@ -55,6 +56,7 @@ FULL: dict[str, Any] = {
     "recover": {
         "documents": 4,
         "random_negatives": 1,
+        "queries": 800,
         "loss": {"margin_mse": 0.0, "listwise_kl": 1.0, "hard": 0.0, "temperature": 2.0},
         "optimization": {"epochs": 3},
     },
@@ -93,6 +95,11 @@ def read(settings: dict[str, Any], *overrides: str) -> Recipe:
     return Recipe.from_yaml(yaml.safe_dump(settings, allow_unicode=True), list(overrides))
 
 
+def same(first: Recipe, second: Recipe) -> bool:
+    """Whether two recipes have the same settings, wherever they were read from."""
+    return first.model_dump() == second.model_dump()
+
+
 def fault(text: str | dict[str, Any], *overrides: str) -> str:
     with pytest.raises(RecipeError) as caught:
         Recipe.from_yaml(text if isinstance(text, str) else yaml.safe_dump(text), list(overrides))
@@ -110,7 +117,7 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_recipes_in_configs_load_and_round_trip(path: Path) -> None:
     recipe = Recipe.load(path)
-    assert Recipe.from_yaml(recipe.to_yaml()) == recipe
+    assert same(Recipe.from_yaml(recipe.to_yaml()), recipe)
 
 
 def test_defaults() -> None:
@@ -176,15 +183,15 @@ VARIANTS: list[tuple[str, Any]] = [
 def test_round_trip(settings: dict[str, Any]) -> None:
     recipe = read(settings)
     again = Recipe.from_yaml(recipe.to_yaml())
-    assert again == recipe
+    assert same(again, recipe)
     assert again.to_yaml() == recipe.to_yaml()
 
 
 @pytest.mark.parametrize(("path", "value"), VARIANTS)
 def test_variants_round_trip(path: str, value: Any) -> None:
     recipe = read(changed(FULL, path, value))
-    assert recipe != read(FULL)
-    assert Recipe.from_yaml(recipe.to_yaml()) == recipe
+    assert not same(recipe, read(FULL))
+    assert same(Recipe.from_yaml(recipe.to_yaml()), recipe)
 
 
 def test_recipes_cannot_be_changed() -> None:
@@ -395,5 +402,5 @@ def test_file_that_is_not_utf8(tmp_path: Path) -> None:
 def test_load_reads_the_file_with_overrides(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(FULL, allow_unicode=True), encoding="utf-8")
-    assert Recipe.load(path) == read(FULL)
+    assert same(Recipe.load(path), read(FULL))
     assert Recipe.load(path, ["seed=3"]).seed == 3

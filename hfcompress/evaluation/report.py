@@ -98,7 +98,13 @@ class Artifact(_Strict):
 
 
 class FirstStage(_Strict):
-    """The order in which the candidates came: BM25, or the one given with the data."""
+    """The order in which the candidates came: BM25, or the one given with the data.
+
+    Attributes:
+        name: How the card calls it.
+        quality: Mean of each metric over the test queries.
+        per_query: nDCG@10 of each test query.
+    """
 
     name: str
     quality: dict[str, float]
@@ -106,7 +112,21 @@ class FirstStage(_Strict):
 
 
 class DataSummary(_Strict):
-    """What was trained and measured on; ids and figures only, no texts."""
+    """What was trained and measured on; ids and figures only, no texts.
+
+    Attributes:
+        name: Names of the sets, joined by `+`.
+        fingerprint: SHA-256 over ids, texts, judgements and candidates.
+        license: Licence of the data.
+        language: ISO 639 code.
+        publish_texts: Whether texts may be shown.
+        queries: Queries with candidates, by split.
+        documents: Documents of the corpus.
+        candidates_per_query: Mean number of candidates of a test query.
+        mean_tokens: Mean length of a test pair in tokens, after truncation.
+        truncated_share: Share of the test pairs that are longer than the model's input.
+        notes: What else identifies the data, such as versions of the libraries it was made from.
+    """
 
     name: str
     fingerprint: str
@@ -122,7 +142,15 @@ class DataSummary(_Strict):
 
 
 class LayerKept(_Strict):
-    """What one surviving layer keeps, with the numbers of the teacher's layers and heads."""
+    """What one surviving layer keeps, with the numbers of the teacher's layers and heads.
+
+    Attributes:
+        layer: Number of the layer.
+        heads: Numbers of its surviving heads.
+        heads_of: Heads of the teacher's layer.
+        ffn: Surviving FFN neurons.
+        ffn_of: FFN neurons of the teacher's layer.
+    """
 
     layer: int
     heads: list[int]
@@ -166,7 +194,16 @@ class Step(_Strict):
 
 
 class Machine(_Strict):
-    """Where the timings were taken."""
+    """Where the timings were taken.
+
+    Attributes:
+        cpu: Name of the CPU.
+        flags: Instruction sets that int8 and bf16 speed depend on.
+        cores: Cores that the run could use.
+        memory_gb: Physical memory in GB.
+        platform: Operating system and architecture.
+        versions: Versions of Python and of the packages.
+    """
 
     cpu: str
     flags: list[str]
@@ -185,8 +222,16 @@ class RunReport(_Strict):
         base_model: Hub id or name of the model that was compressed, as the card shows it.
         model_type: Architecture family, e.g. `bert`.
         license: Licence under which the compressed model is published.
+        max_length: Longest input in tokens.
         recipe: The recipe as YAML, verbatim.
         primary_metric: Metric of the verdict.
+        data: Data that was trained and measured on.
+        pruning: What was pruned; None if nothing was.
+        first_stage: Quality of the order before reranking.
+        teacher: The teacher in fp32 PyTorch.
+        artifacts: Everything that the run made and measured.
+        steps: Steps of the run and what they cost.
+        machine: Where the timings were taken.
     """
 
     schema_version: int = SCHEMA_VERSION

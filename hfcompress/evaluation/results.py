@@ -153,7 +153,7 @@ def build_report(
         model_type=architecture_of(config).model_type,
         license=recipe.publish.license,
         max_length=recipe.teacher.max_length,
-        recipe=recipe.to_yaml(),
+        recipe=recipe.text,
         primary_metric=PRIMARY_METRIC,
         data=summarize_data(recipe, data),
         pruning=pruning,

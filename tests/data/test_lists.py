@@ -112,6 +112,14 @@ def test_queries_without_a_relevant_document_are_left_out() -> None:
     assert training_lists(data, 3, 1, seed=0)["query_id"][:] == ["q1"]
 
 
+def test_at_most_so_many_lists_which_are_the_first() -> None:
+    everything = training_lists(example(), 6, 2, seed=0).to_list()
+    assert training_lists(example(), 6, 2, seed=0, queries=3).to_list() == everything[:3]
+    assert training_lists(example(), 6, 2, seed=0, queries=99).to_list() == everything
+    data = with_split({"q0": {"d0": 0}, "q1": {"d1": 1}}, {"q0": ["d0"], "q1": ["d1"]})
+    assert training_lists(data, 3, 1, seed=0, queries=1)["query_id"][:] == ["q1"]
+
+
 def test_a_seed_gives_the_same_lists_and_another_seed_gives_others() -> None:
     first, again, other = (training_lists(example(), 6, 2, seed).to_list() for seed in (0, 0, 1))
     assert first == again

@@ -1,0 +1,119 @@
+"""Write docs/recipe.md and docs/report.md from the models of recipe and report, and their docstrings.
+
+Run it after a change to hfcompress/recipe.py or hfcompress/evaluation/report.py: python scripts/reference.py
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic.fields import PydanticUndefined
+
+from hfcompress import recipe
+from hfcompress.evaluation import report
+
+DOCS = Path(__file__).parents[1] / "docs"
+RECIPE = (
+    recipe.Recipe,
+    recipe.DataStep,
+    recipe.SplitLimits,
+    recipe.TeacherStep,
+    recipe.TeacherTraining,
+    recipe.PruneStep,
+    recipe.RecoverStep,
+    recipe.DistillationLoss,
+    recipe.Optimization,
+    recipe.QuantizeStep,
+    recipe.OnnxRuntimeInt8,
+    recipe.OpenVinoInt8,
+    recipe.EvaluateStep,
+    recipe.PublishStep,
+)
+REPORT = (
+    report.RunReport,
+    report.Artifact,
+    report.Delta,
+    report.Latency,
+    report.FirstStage,
+    report.DataSummary,
+    report.PruningSummary,
+    report.LayerKept,
+    report.Step,
+    report.Machine,
+)
+PAGES = {
+    "recipe.md": (
+        "# Recipe reference",
+        "Written by `python scripts/reference.py` from `hfcompress/recipe.py`. A recipe is a YAML mapping; unknown "
+        "keys are errors. `--set section.key=value` replaces any of them on the command line.",
+        RECIPE,
+    ),
+    "report.md": (
+        "# report.json",
+        "Written by `python scripts/reference.py` from `hfcompress/evaluation/report.py`. A run writes this file; the "
+        "model card is rendered from it alone. It holds ids and figures, no texts.",
+        REPORT,
+    ),
+}
+
+
+def attributes(model: type[BaseModel]) -> dict[str, str]:
+    """Texts of the `Attributes` section of a docstring, by attribute."""
+    _, _, section = inspect.getdoc(model).partition("Attributes:\n")
+    found = re.findall(r"^    (\w+): ((?:.+)(?:\n {8,}.+)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def kind(annotation: object) -> str:
+    """A readable type."""
+    if isinstance(annotation, type):
+        return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(
+            annotation.__name__, f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+        )
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return ", ".join(f"`{argument}`" for argument in arguments)
+    if origin is typing.Annotated:
+        return kind(arguments[0])
+    if origin is list:
+        return f"list of {kind(arguments[0])}"
+    if origin is dict:
+        return f"{kind(arguments[1])} by {kind(arguments[0])}"
+    return " or ".join(dict.fromkeys(kind(argument) for argument in arguments if argument is not type(None)))
+
+
+def default(field: typing.Any) -> str:
+    """The default as YAML would show it."""
+    if field.is_required():
+        return "required"  # in a report: always there
+    value = field.get_default(call_default_factory=True)
+    if value is None or value is PydanticUndefined:
+        return ""
+    if isinstance(value, BaseModel | list):
+        return "its defaults"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def render(page: str) -> str:
+    """One page, by its file name."""
+    title, introduction, models = PAGES[page]
+    parts = [title, introduction]
+    for model in models:
+        texts = attributes(model)
+        summary = inspect.getdoc(model).splitlines()[0]
+        rows = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+        for name, field in model.model_fields.items():
+            text = texts.get(name, "")
+            rows.append(f"| `{name}` | {kind(field.annotation)} | {default(field)} | {text} |")
+        parts += [f"## {model.__name__}", summary, "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    DOCS.mkdir(exist_ok=True)
+    for page in PAGES:
+        (DOCS / page).write_text(render(page), encoding="utf-8")

