@@ -45,7 +45,8 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # not one of click's usage errors
             raise
-        err.print(f"[bold red]error:[/] {escape(error.format_message())}", soft_wrap=True)
+        if message := error.format_message():  # empty where the help was shown for want of arguments
+            err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
         sys.exit(2)
     if code == INTERRUPTED:
         err.print("interrupted: a run goes on from its last finished step with the same command and --resume")
@@ -85,9 +86,11 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     baseline: Annotated[str | None, typer.Option(help="Model to compare with, query by query.")] = None,
     runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; the fastest by default.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Longest input in tokens.")] = None,
-    max_queries: Annotated[int | None, typer.Option(help="At most so many queries, by hash of their id.")] = None,
-    candidates: Annotated[int, typer.Option(help="Documents to rank for a query.")] = 20,
+    max_length: Annotated[int | None, typer.Option(min=8, help="Longest input in tokens.")] = None,
+    max_queries: Annotated[
+        int | None, typer.Option(min=1, help="At most so many queries, by hash of their id.")
+    ] = None,
+    candidates: Annotated[int, typer.Option(min=1, help="Documents to rank for a query.")] = 20,
     margin: Annotated[float, typer.Option(help="Largest loss in nDCG@10 that counts as ranking as well.")] = 0.01,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
     quiet: Quiet = False,
@@ -110,6 +113,8 @@ def evaluate(
             expected="torch, onnxruntime or openvino",
             remedy="correct --runtime, or leave it out",
         )
+    if margin <= 0:
+        raise DataError("The margin does not fit", value=margin, expected="a margin above 0", remedy="correct --margin")
     result = evaluate_models(
         model, baseline, data, split, runtime, max_length, max_queries, candidates, margin, progress=not quiet
     )
@@ -169,7 +174,12 @@ def rank(
         raise DataError("The query is empty", value=query, expected="some text", remedy="give --query a text")
     if not docs.is_file():
         raise DataError("There is no such file", value=str(docs), expected="a text file", remedy="correct --docs")
-    documents = docs.read_text(encoding="utf-8").splitlines()
+    try:
+        documents = docs.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{docs} is not text", value=str(error), expected="a text file in UTF-8", remedy="save it as UTF-8"
+        ) from error
     empty = [number for number, line in enumerate(documents, 1) if not line.strip()]
     if empty or not documents:
         raise DataError(

@@ -139,13 +139,28 @@ def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokeni
     Raises:
         ModelError: The model has no fast tokenizer.
     """
-    tokenizer = AutoTokenizer.from_pretrained(resolve(name))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve(name))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "The tokenizer cannot be opened",
+            value=f"{name} ({str(error).splitlines()[0]})",
+            expected="a folder with tokenizer.json, or the id of a model on the Hub",
+            remedy="check the name, and the network if it is a Hub id",
+        ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(
             "The model has no fast tokenizer",
             value=type(tokenizer).__name__,
             expected="a model with tokenizer.json",
             remedy="convert the tokenizer with transformers and save it beside the model",
+        )
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes where there is no file
+        raise ModelError(
+            "The model has no tokenizer",
+            value=name,
+            expected="tokenizer.json beside config.json",
+            remedy="save the tokenizer into the model's folder",
         )
     if max_length is not None:
         tokenizer.model_max_length = max_length

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 from hfcompress.architectures import require_one_score
 from hfcompress.card import write_card
 from hfcompress.checkpoint import save_checkpoint
-from hfcompress.data.lists import RankingCollator, training_lists, with_scores
+from hfcompress.data.lists import RankingCollator, check_corpus, training_lists, with_scores
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, ModelError
@@ -40,12 +40,13 @@ from hfcompress.rankers.load import activation_name
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, Recipe
 from hfcompress.search import check_budget, plan_for_budget
-from hfcompress.surgery import apply_plan, current_plan, encoder_flops
-from hfcompress.training.fit import fit
+from hfcompress.surgery import apply_plan, current_plan, encoder_flops, plan_of_config
+from hfcompress.training.fit import check_frozen, fit
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 from hfcompress.workspace import Workspace
 
 IDENTITY = "torch.nn.modules.linear.Identity"
+CALIBRATION_DOCUMENTS = 8  # of a query's list, for the Fisher information
 
 
 @dataclass
@@ -129,8 +130,13 @@ def check(recipe: Recipe) -> None:
             remedy="lower teacher.max_length",
         )
     load_tokenizer(recipe.teacher.model)
+    plan = plan_of_config(config)
+    if recipe.teacher.train:
+        check_frozen(recipe.teacher.train.optimization.freeze_layers, len(plan.layers))
     if recipe.prune:
-        check_budget(recipe.prune, config.num_hidden_layers)
+        check_budget(recipe.prune, plan)
+        if recipe.recover:
+            check_frozen(recipe.recover.optimization.freeze_layers, len(recipe.prune.layers or plan.layers))
     for artifact in recipe.quantize.artifacts:
         if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
             require_openvino()
@@ -154,6 +160,12 @@ def check_data(recipe: Recipe, data: RankingData) -> None:
         data.split("train")
         if "dev" in data.splits:
             data.split("dev")
+    if (training := recipe.teacher.train) is not None:
+        check_corpus(data, 1 + training.hard_negatives + training.random_negatives)
+    if recipe.prune and recipe.prune.importance == "fisher":
+        check_corpus(data, CALIBRATION_DOCUMENTS)
+    if recipe.recover:
+        check_corpus(data, recipe.recover.documents)
 
 
 def train_teacher(current: Run) -> tuple[str, str]:
@@ -216,7 +228,9 @@ def prune(current: Run, teacher: str, made_of: str) -> tuple[str, PruningSummary
         if step.importance == "magnitude":
             importance = magnitude(model)
         else:
-            lists = training_lists(current.data, 8, 2, current.recipe.seed + 1, queries=step.calibration_queries)
+            lists = training_lists(
+                current.data, CALIBRATION_DOCUMENTS, 2, current.recipe.seed + 1, queries=step.calibration_queries
+            )
             collate = RankingCollator(tokenizer, current.max_length)
             importance = fisher(model, [collate([row]) for row in lists], current.progress)
         before = current_plan(model)

@@ -345,8 +345,7 @@ class Recipe(_Strict):
                 for fault in error.errors()
             )
             raise RecipeError(
-                "The recipe cannot be run",
-                value=faults,
+                f"The recipe cannot be run: {faults}",  # not as the value, which is shortened
                 expected="known keys with values that fit",
                 remedy="correct or remove these keys; docs/recipe.md lists all keys",
             ) from error
@@ -368,7 +367,16 @@ class Recipe(_Strict):
                 expected="a YAML file",
                 remedy="check the path; configs/ has recipes to start from",
             )
-        return cls.from_yaml(path.read_text(encoding="utf-8"), overrides)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RecipeError(
+                f"The recipe {path} is not text",
+                value=str(error),
+                expected="a YAML file in UTF-8",
+                remedy="save it as UTF-8",
+            ) from error
+        return cls.from_yaml(text, overrides)
 
 
 def _override(settings: dict[str, Any], override: str) -> None:
@@ -393,4 +401,12 @@ def _override(settings: dict[str, Any], override: str) -> None:
                 expected="keys of nested sections",
                 remedy="correct the key",
             )
-    target[last] = yaml.safe_load(value)
+    try:
+        target[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(
+            f"The value of --set {key} is not valid YAML",
+            value=value,
+            expected="a YAML value, for example 0.25 or [0, 2, 4]",
+            remedy="correct the value, or quote it",
+        ) from error

@@ -11,26 +11,36 @@ from hfcompress.plan import LayerPlan, PruningPlan
 from hfcompress.recipe import PruneStep
 
 
-def check_budget(budget: PruneStep, layers: int) -> None:
-    """Check that a budget can leave something, before any long work.
+def check_budget(budget: PruneStep, current: PruningPlan) -> None:
+    """Check that a budget leaves something of a model, before any long work.
 
     Raises:
-        PlanError: Unknown or repeated layers, no layers, or no heads.
+        PlanError: No layers, unknown or repeated ones or ones that are gone, or no heads.
     """
+    left = [layer.layer for layer in current.layers]
     if budget.layers is not None:
-        faults = [layer for layer in budget.layers if layer >= layers]
+        faults = [layer for layer in budget.layers if layer >= current.layers_of]
         if faults or not budget.layers or len(set(budget.layers)) != len(budget.layers):
             raise PlanError(
                 "The layers to keep are not valid",
                 value=budget.layers,
-                expected=f"at least one of the layers 0 to {layers - 1}, each once",
+                expected=f"at least one of the layers 0 to {current.layers_of - 1}, each once",
                 remedy="correct prune.layers",
             )
-    if budget.heads == 0:
+        if gone := sorted(set(budget.layers) - set(left)):
+            raise PlanError(
+                "The budget keeps layers that this model no longer has",
+                value=gone,
+                expected=f"layers among {left}",
+                remedy="correct prune.layers",
+            )
+    heads = [len(layer.heads) for layer in current.layers if layer.layer in (budget.layers or left)]
+    counts = heads if budget.spread == "uniform" else [sum(heads)]
+    if not any(round(budget.heads * count) for count in counts):
         raise PlanError(
             "The budget leaves no attention head, so the query never meets the document",
             value=budget.heads,
-            expected="prune.heads above 0",
+            expected=f"a share that comes to at least one of {sum(heads)} heads",
             remedy="raise prune.heads",
         )
 
@@ -49,16 +59,9 @@ def plan_for_budget(importance: Importance, current: PruningPlan, budget: PruneS
     Raises:
         PlanError: The budget leaves nothing, or names layers that are gone.
     """
-    check_budget(budget, current.layers_of)
+    check_budget(budget, current)
     wanted = [layer.layer for layer in current.layers] if budget.layers is None else sorted(budget.layers)
     position = {layer.layer: index for index, layer in enumerate(current.layers)}
-    if gone := [layer for layer in wanted if layer not in position]:
-        raise PlanError(
-            "The budget keeps layers that this model no longer has",
-            value=gone,
-            expected=f"layers among {sorted(position)}",
-            remedy="correct prune.layers",
-        )
     places = [position[layer] for layer in wanted]
     heads = _keep([importance.heads[place] for place in places], budget.heads, 1, budget.spread)
     ffn = _keep([importance.ffn[place] for place in places], budget.ffn, budget.ffn_multiple, budget.spread)
@@ -87,6 +90,6 @@ def _keep(scores: list[Tensor], share: float, multiple: int, spread: str) -> lis
         counts = torch.bincount(owner[order], minlength=len(scores)).tolist()
     kept = []
     for score, count in zip(scores, counts, strict=True):
-        rounded = min(len(score), multiple * round(count / multiple))
+        rounded = len(score) if count >= len(score) else min(len(score), multiple * round(count / multiple))
         kept.append(sorted(torch.argsort(score, descending=True, stable=True)[:rounded].tolist()))
     return kept

@@ -105,7 +105,15 @@ class Workspace:
             )
 
     def _read_state(self) -> dict[str, dict[str, Any]]:
-        state = json.loads(self._state_file.read_text(encoding="utf-8"))
+        try:
+            state = json.loads(self._state_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise OutputError(
+                f"{self._state_file} cannot be read",
+                value=str(error),
+                expected="the state of an earlier run",
+                remedy="name another folder with --out",
+            ) from error
         if state.get("format") != STATE_FORMAT:
             raise OutputError(
                 "The output folder was written by another version of hfcompress",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from hfcompress.data.bm25 import retrieve
-from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check
+from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check, check_texts
 from hfcompress.errors import DataError
 
 
@@ -43,6 +44,7 @@ def load_beir(folder: Path, candidates: int = 20) -> RankingData:
     corpus = {
         row["_id"]: Document(title=row.get("title") or "", text=row["text"]) for row in _read_jsonl(folder, "corpus")
     }
+    check_texts(folder.resolve().name, queries, corpus)  # before BM25, which needs some word
     splits = {}
     for split in SPLITS:
         qrels = _read_qrels(folder, split)
@@ -54,6 +56,13 @@ def load_beir(folder: Path, candidates: int = 20) -> RankingData:
             chosen = {query: _pool(listed.get(query, []), judged) for query, judged in qrels.items()}
         else:
             given = _read_candidates(folder, split)
+            if given is not None and not given.keys() & qrels.keys():
+                raise DataError(
+                    f"{folder / 'bm25' / split}.tsv names no query of qrels/{split}.tsv",
+                    value=list(given)[:5],
+                    expected=f"candidates for queries such as {list(qrels)[:5]}",
+                    remedy="check that both files belong to the same data set",
+                )
             chosen = retrieve(wanted, corpus, candidates) if given is None else given
         splits[split] = Split(qrels=qrels, candidates={query: chosen.get(query, []) for query in qrels})
     if not splits:
@@ -93,7 +102,7 @@ def _open(path: Path) -> Iterator[IO[str]]:
     try:
         with opened(path, "rt", encoding="utf-8", newline="") as stream:
             yield stream
-    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path} cannot be read",
             value=f"{type(error).__name__}: {error}",
@@ -107,12 +116,15 @@ def _read_meta(folder: Path) -> dict:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(meta, dict) or not isinstance(meta.get("relevant_from", 1), int):
+            raise ValueError(repr(meta))
+        return meta
+    except ValueError as error:  # also what json and the decoder raise
         raise DataError(
-            f"{path} is not valid JSON",
+            f"{path} is not valid JSON, or not of the kind expected",
             value=str(error),
-            expected="a JSON object",
+            expected="a JSON object in UTF-8, with an integer for relevant_from if it is there",
             remedy="correct the file, or remove it",
         ) from error
 
@@ -191,6 +203,12 @@ def _read_candidates(folder: Path, split: str) -> dict[str, list[str]] | None:
         if not rank.strip().isdecimal():
             raise _bad_line(path, number, rank, "a rank that is an integer")
         ranked.setdefault(query, []).append((int(rank), document))
+    if not ranked:
+        raise DataError(
+            f"{folder / name} is empty",
+            expected="at least one candidate",
+            remedy="write the file again, or remove it to have the candidates retrieved with BM25",
+        )
     return {query: [document for _, document in sorted(rows)] for query, rows in ranked.items()}
 
 

@@ -29,7 +29,8 @@ def training_lists(
 
     A list starts with up to `positives` relevant documents, drawn at random. Hard negatives follow: candidates of the
     first stage that are not relevant, drawn at random, which in a pool set are the documents judged as not relevant.
-    Documents drawn from the whole corpus fill the rest.
+    Documents drawn from the whole corpus fill the rest; a list is shorter only where no other
+    document is left that is not relevant.
 
     Args:
         data: Data with the split.
@@ -49,13 +50,7 @@ def training_lists(
     """
     chosen = data.split(split)
     identifiers = list(data.corpus)
-    if len(identifiers) <= documents:
-        raise DataError(
-            f"The corpus of {data.name!r} is too small for lists of {documents} documents",
-            value=f"{len(identifiers)} documents",
-            expected=f"more than {documents}",
-            remedy="use shorter lists or a larger corpus",
-        )
+    check_corpus(data, documents)
     rows: list[dict[str, Any]] = []
     for query, candidates in chosen.candidates.items():
         if len(rows) == queries:
@@ -70,7 +65,7 @@ def training_lists(
         wanted = documents - random_negatives - len(listed)
         listed += rng.sample(hard, max(0, min(wanted, len(hard))))
         taken = {*listed, *relevant}
-        while len(listed) < documents:
+        while len(listed) < documents and len(taken) < len(identifiers):
             drawn = rng.choice(identifiers)
             if drawn not in taken:
                 taken.add(drawn)
@@ -85,6 +80,21 @@ def training_lists(
             }
         )
     return Dataset.from_list(rows)
+
+
+def check_corpus(data: RankingData, documents: int) -> None:
+    """Check that lists of so many documents can be made.
+
+    Raises:
+        DataError: The corpus is too small.
+    """
+    if len(data.corpus) <= documents:
+        raise DataError(
+            f"The corpus of {data.name!r} is too small for lists of {documents} documents",
+            value=f"{len(data.corpus)} documents",
+            expected=f"more than {documents}",
+            remedy="use shorter lists or a larger corpus",
+        )
 
 
 def with_scores(lists: Dataset, scorer: Any, column: str = "teacher_scores", progress: bool = True) -> Dataset:

@@ -120,13 +120,15 @@ class RankingData:
                 digest.update(part.encode())
                 digest.update(b"\x00")
 
+        add("relevant from", str(self.relevant_from))
+        for key, text in self.corpus.items():
+            add(key, text.content)
         for name in sorted(self.splits):
             split = self.splits[name]
             add("split", name)
             for query, documents in split.candidates.items():
                 add("query", query, self.queries[query])
-                for document in documents:
-                    add(document, self.corpus[document].content)
+                add("candidates", *documents)
                 for document, grade in sorted(split.qrels.get(query, {}).items()):
                     add(document, str(grade))
         return digest.hexdigest()
@@ -143,18 +145,7 @@ def check(data: RankingData) -> RankingData:
     Raises:
         DataError: The first fault found, with the ids concerned.
     """
-    for kind, texts in (
-        ("query", data.queries.items()),
-        ("document", ((key, document.content) for key, document in data.corpus.items())),
-    ):
-        empty = [key for key, text in texts if not text.strip()]
-        if empty:
-            raise DataError(
-                f"{len(empty)} {kind} text(s) of {data.name!r} are empty",
-                value=empty[:5],
-                expected=f"every {kind} to hold some text",
-                remedy=f"remove these {kind} ids from the data, or give them a text",
-            )
+    check_texts(data.name, data.queries, data.corpus)
     for name, split in data.splits.items():
         _check_ids(data, name, "qrels", {query: list(grades) for query, grades in split.qrels.items()})
         _check_ids(data, name, "candidates", split.candidates)
@@ -176,6 +167,26 @@ def check(data: RankingData) -> RankingData:
                     remedy="remove the repeated lines from the candidates file",
                 )
     return data
+
+
+def check_texts(name: str, queries: Mapping[str, str], corpus: Mapping[str, Document]) -> None:
+    """Check that every text holds something.
+
+    Raises:
+        DataError: Some do not, with the ids concerned.
+    """
+    for kind, texts in (
+        ("query", queries.items()),
+        ("document", ((key, document.content) for key, document in corpus.items())),
+    ):
+        empty = [key for key, text in texts if not text.strip()]
+        if empty:
+            raise DataError(
+                f"{len(empty)} {kind} text(s) of {name!r} are empty",
+                value=empty[:5],
+                expected=f"every {kind} to hold some text",
+                remedy=f"remove these {kind} ids from the data, or give them a text",
+            )
 
 
 def _check_ids(data: RankingData, split: str, source: str, documents: Mapping[str, list[str]]) -> None:

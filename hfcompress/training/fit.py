@@ -130,6 +130,21 @@ def set_dropout(model: nn.Module, probability: float) -> None:
             module.p = probability
 
 
+def check_frozen(frozen: int, layers: int) -> None:
+    """Check that a layer is left to train.
+
+    Raises:
+        ModelError: As many layers are frozen as there are.
+    """
+    if frozen >= layers:
+        raise ModelError(
+            "freeze_layers leaves no layer to train",
+            value=frozen,
+            expected=f"less than the model's {layers} layers",
+            remedy="lower freeze_layers",
+        )
+
+
 def freeze(model: PreTrainedModel, layers: int) -> None:
     """Freeze the embeddings and the lowest `layers` encoder layers; -1 freezes nothing.
 
@@ -139,13 +154,7 @@ def freeze(model: PreTrainedModel, layers: int) -> None:
     if layers < 0:
         return
     encoder = encoder_layers(model)
-    if layers >= len(encoder):
-        raise ModelError(
-            "freeze_layers leaves no layer to train",
-            value=layers,
-            expected=f"less than the model's {len(encoder)} layers",
-            remedy="lower freeze_layers",
-        )
+    check_frozen(layers, len(encoder))
     model.base_model.embeddings.requires_grad_(False)
     for layer in encoder[:layers]:
         layer.requires_grad_(False)
