@@ -121,7 +121,7 @@ def evaluate(
     if json_file:
         write_text(json_file, result.model_dump_json(indent=2) + "\n")
     table = _table(f"{result.data} {split}, {len(result.artifacts[0].per_query)} queries")
-    table.add_row("first stage", *_quality(result.first_stage.quality), *[""] * 5)
+    table.add_row(result.first_stage.name, *_quality(result.first_stage.quality), *[""] * 5)
     for artifact in result.artifacts:
         _add_row(table, artifact)
     out.print(table)

@@ -301,7 +301,15 @@ class Recipe(_Strict):
     @property
     def text(self) -> str:
         """The YAML text that this recipe was read from, verbatim; `to_yaml()` where it was changed or made in code."""
-        return self._source or self.to_yaml()
+        if self._source and type(self).model_validate(yaml.safe_load(self._source)) == self:
+            return self._source
+        return self.to_yaml()
+
+    def __eq__(self, other: object) -> bool:
+        """Recipes are equal if their settings are, whatever text they were read from."""
+        return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]
 
     def to_yaml(self) -> str:
         """The recipe as YAML with every default written out; `from_yaml` reads the same recipe back."""

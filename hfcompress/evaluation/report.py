@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hfcompress.errors import OutputError
 from hfcompress.files import write_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 REPORT_FILE = "report.json"
 
 Verdict = Literal["non-inferior", "inferior", "inconclusive"]
@@ -234,7 +234,7 @@ class RunReport(_Strict):
         machine: Where the timings were taken.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
     name: str
     base_model: str
     model_type: str

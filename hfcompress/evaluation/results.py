@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from transformers import PretrainedConfig
+from transformers.utils import cached_file
 
 from hfcompress.architectures import architecture_of
 from hfcompress.data.ranking import RankingData
@@ -83,6 +84,8 @@ class Candidate:
     def size(self) -> int:
         """Bytes on disk of what a deployment needs."""
         folder = Path(resolve(self.folder))
+        if not folder.is_dir():  # a model on the Hub: what was downloaded of it
+            folder = Path(str(cached_file(self.folder, "config.json"))).parent
         if self.runtime == "torch":
             weights = [*folder.glob("*.safetensors"), *folder.glob("modeling_*.py")]
         else:
@@ -158,7 +161,7 @@ def build_report(
         data=summarize_data(recipe, data),
         pruning=pruning,
         first_stage=FirstStage(
-            name="first stage",
+            name="BM25",
             quality=means(first),
             per_query={query: values[PRIMARY_METRIC] for query, values in first.items()},
         ),

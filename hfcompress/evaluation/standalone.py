@@ -70,7 +70,7 @@ def evaluate_models(
         fingerprint=data.fingerprint(),
         split=split,
         first_stage=FirstStage(
-            name="first stage",
+            name="BM25",
             quality=means(first),
             per_query={query: values[PRIMARY_METRIC] for query, values in first.items()},
         ),
