@@ -11,6 +11,7 @@ import ast
 import importlib.metadata
 import importlib.util
 import inspect
+import platform
 import re
 import sysconfig
 import warnings
@@ -82,8 +83,13 @@ def load_api_search(limits: Mapping[str, int | None] | None = None, progress: bo
         },
         publish_texts=True,
         license="the licences of the libraries that the docstrings are from",
-        notes=tuple(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES),
+        notes=(f"made from the docstrings of {_sources()}",),
     )
+
+
+def _sources() -> str:
+    packages = [f"{package} {importlib.metadata.version(package)}" for package in PACKAGES]
+    return ", ".join([f"Python {platform.python_version()}", *packages])
 
 
 def _split_of(name: str) -> str:
