@@ -172,7 +172,7 @@ def rank(
     silence_libraries()
     if not query.strip():
         raise DataError("The query is empty", value=query, expected="some text", remedy="give --query a text")
-    if not docs.is_file():
+    if not docs.exists() or docs.is_dir():
         raise DataError("There is no such file", value=str(docs), expected="a text file", remedy="correct --docs")
     try:
         documents = docs.read_text(encoding="utf-8").splitlines()

@@ -110,7 +110,7 @@ def word_data() -> RankingData:
         candidates = {}
         for number in numbers:
             others = rng.sample([f"n{other}" for other in range(60)], 5)
-            candidates[f"q{number}"] = sorted([f"d{number}", *others])
+            candidates[f"q{number}"] = rng.sample([f"d{number}", *others], 6)
         splits[split] = Split({f"q{number}": {f"d{number}": 1} for number in numbers}, candidates)
     return RankingData("words", queries, corpus, splits)
 
