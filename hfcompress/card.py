@@ -134,7 +134,7 @@ def _results(report: RunReport) -> str:
     return (
         f"## Results\n\n{md.table(head, rows, right_from=2)}\n\n"
         f"Difference: {_metric(report)} of the artefact less that of the teacher, mean over the test queries. "
-        f"p50 and p95: time of one query with {report.teacher.latency.candidates:g} documents. "
+        f"p50 and p95: time of one query with {round(report.teacher.latency.candidates, 1):g} documents. "
         "MB: 10^6 bytes of the files that a deployment needs, tokenizer included.\n\n"
         f"![nDCG@10 of the teacher and of every artefact against documents scored per second]({figures.PARETO_FILE})"
     )
