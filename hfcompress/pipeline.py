@@ -11,42 +11,38 @@ from pathlib import Path
 from datasets import Dataset, load_from_disk
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from hfcompress.architectures import require_one_score
 from hfcompress.card import write_card
 from hfcompress.checkpoint import save_checkpoint
-from hfcompress.data.lists import RankingCollator, check_corpus, training_lists, with_scores
+from hfcompress.checks import CALIBRATION_DOCUMENTS, check, check_data
+from hfcompress.data.lists import RankingCollator, training_lists, with_scores
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
-from hfcompress.errors import DataError, ModelError
 from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates, pruning_summary
 from hfcompress.importance.scores import fisher, magnitude
 from hfcompress.layout import WORK_FOLDER
 from hfcompress.machine import versions
 from hfcompress.models import (
-    load_config,
     load_encoder,
     load_model,
     load_tokenizer,
     model_fingerprint,
-    position_limit,
 )
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.quantization.artifacts import write_graphs
 from hfcompress.quantization.config import config_from_recipe
-from hfcompress.quantization.openvino import is_available, require_openvino
+from hfcompress.quantization.openvino import is_available
 from hfcompress.quiet import quiet
 from hfcompress.rankers.load import activation_name
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, Recipe
-from hfcompress.search import check_budget, plan_for_budget
-from hfcompress.surgery import apply_plan, current_plan, encoder_flops, plan_of_config
-from hfcompress.training.fit import check_frozen, fit
+from hfcompress.search import plan_for_budget
+from hfcompress.surgery import apply_plan, current_plan, encoder_flops
+from hfcompress.training.fit import fit
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 from hfcompress.workspace import Workspace
 
 IDENTITY = "torch.nn.modules.linear.Identity"
-CALIBRATION_DOCUMENTS = 8  # of a query's list, for the Fisher information
 
 
 @dataclass
@@ -110,62 +106,6 @@ def run(
     publish_locally(out, checkpoint, report)
     say(f"card: {out / 'README.md'}")
     return report
-
-
-def check(recipe: Recipe) -> None:
-    """Check all that can be checked without data or long work.
-
-    Raises:
-        HfCompressError: The first fault found.
-    """
-    config = load_config(recipe.teacher.model)
-    if recipe.teacher.train is None:
-        require_one_score(config)
-    limit = position_limit(config)
-    if recipe.teacher.max_length > limit:
-        raise ModelError(
-            "teacher.max_length is longer than the model's positions",
-            value=recipe.teacher.max_length,
-            expected=f"at most {limit} tokens",
-            remedy="lower teacher.max_length",
-        )
-    load_tokenizer(recipe.teacher.model)
-    plan = plan_of_config(config)
-    if recipe.teacher.train:
-        check_frozen(recipe.teacher.train.optimization.freeze_layers, len(plan.layers))
-    if recipe.prune:
-        check_budget(recipe.prune, plan)
-        if recipe.recover:
-            check_frozen(recipe.recover.optimization.freeze_layers, len(recipe.prune.layers or plan.layers))
-    for artifact in recipe.quantize.artifacts:
-        if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
-            require_openvino()
-
-
-def check_data(recipe: Recipe, data: RankingData) -> None:
-    """Check that the splits which the recipe needs are there and judged.
-
-    Raises:
-        DataError: A split is missing, or has no relevant document.
-    """
-    data.split("test")
-    if len(data.splits["test"]) < 2:
-        raise DataError(
-            "One test query gives no interval and no verdict",
-            value=len(data.splits["test"]),
-            expected="at least 2 test queries; a few hundred for a verdict that decides something",
-            remedy="raise data.max_queries.test, or add test queries",
-        )
-    if recipe.teacher.train or recipe.prune or recipe.recover:
-        data.split("train")
-        if "dev" in data.splits:
-            data.split("dev")
-    if (training := recipe.teacher.train) is not None:
-        check_corpus(data, 1 + training.hard_negatives + training.random_negatives)
-    if recipe.prune and recipe.prune.importance == "fisher":
-        check_corpus(data, CALIBRATION_DOCUMENTS)
-    if recipe.recover:
-        check_corpus(data, recipe.recover.documents)
 
 
 def train_teacher(current: Run) -> tuple[str, str]:

@@ -240,8 +240,6 @@ def refused(tmp_path: Path, command: Command, settings: dict[str, Any]) -> Calla
         pytest.param([("prune.layers", [1, 1])], ["layers to keep", "[1, 1]"], id="layer twice"),
         pytest.param([("teacher.max_length", POSITIONS + 1)], ["65", "at most 64 tokens"], id="over the positions"),
         pytest.param([("teacher.model", "package:nowhere/model")], ["'nowhere'", "pip install nowhere"], id="package"),
-        # The next three need fixes: heads that round to none (check_budget), too many frozen layers (pipeline.check)
-        # and lists longer than the corpus (pipeline.check_data) are found only after the teacher is trained.
         pytest.param([("prune.heads", 0.1)], ["no attention head", "prune.heads"], id="share of less than a head"),
         pytest.param([("recover.optimization", {"freeze_layers": 2})], ["freeze_layers"], id="everything frozen"),
         pytest.param([("recover.documents", DOCUMENTS)], ["too small", f"{DOCUMENTS} documents"], id="long lists"),
@@ -261,7 +259,6 @@ def test_recipes_that_cannot_be_run(refused: Callable[..., None], changes: list[
         ("nowhere", [], ["cannot be opened", "nowhere", "config.json"]),
         # RoBERTa numbers positions from 2 on.
         ("roberta", [("teacher.max_length", POSITIONS - 1)], ["63", "at most 62 tokens"]),
-        # Needs a fix in models.py: transformers makes a tokenizer of five special tokens where no file is.
         ("no-tokenizer", [], ["tokenizer"]),
     ],
 )
@@ -280,15 +277,12 @@ def test_two_labels_are_no_fault_where_a_new_head_is_trained(
 
 
 def test_layers_of_a_pruned_teacher_go_by_its_first_teachers_numbers(settings: dict[str, Any], models: Path) -> None:
-    # Needs a fix in pipeline.check: it counts the layers left (2), while plans and plan_for_budget count the
-    # first teacher's (6, of which 1 and 4 are left).
     settings["teacher"] = {"model": str(models / "pruned"), "max_length": 32}
     settings["prune"] = {"layers": [4]}
     pipeline.check(Recipe.model_validate(settings))
 
 
 def test_layers_that_a_pruned_teacher_no_longer_has(refused: Callable[..., None], models: Path) -> None:
-    # Needs a fix in pipeline.check: layer 0 is gone, which is found only when the plan is made.
     refused([("teacher.model", str(models / "pruned")), ("prune.layers", [0])], ["[0]", "prune.layers"])
 
 
@@ -417,7 +411,6 @@ def cut_off(folder: Path) -> None:
         (lambda folder: folder.write_text("a file"), [], ["is a file", "--out"]),
         (earlier_run, [], ["earlier run", "--resume", "--out"]),
         (other_version, ["--resume"], ["another version", "99"]),
-        # Needs a fix in workspace.py: a state.json that is no JSON has to be an OutputError.
         (cut_off, ["--resume"], ["state.json"]),
     ],
 )
@@ -480,7 +473,6 @@ def test_rank_with_an_empty_query(command: Command, models: Path, documents: Pat
         (None, ["no such file", "--docs"]),
         (b"", ["no documents"]),
         (b"the cat\n\nthe dog\n   \n", ["empty", "[2, 4]"]),
-        # Needs a fix in cli.py: a file that is not UTF-8 has to be a DataError.
         (b"caf\xe9\n", ["UTF-8"]),
     ],
     ids=["missing", "empty", "empty lines", "not UTF-8"],
@@ -563,14 +555,12 @@ def test_evaluate_on_a_split_that_is_not_there(cross_encoder: Path, command: Com
     ids=" ".join,
 )
 def test_evaluate_with_numbers_out_of_range(command: Command, models: Path, data: Path, options: list[str]) -> None:
-    # Needs a fix in cli.py: min=1 on these options, and a check that the margin is above 0.
     code, message = command("evaluate", models / "encoder", "--data", data, "--quiet", *options)
     assert code == 2 and message.startswith("error: ") and options[0].strip("-").split("-")[0] in message
 
 
 @pytest.mark.parametrize("model", ["gpt2", "two-labels", "nowhere"])
 def test_evaluate_with_a_model_that_cannot_rank(command: Command, models: Path, data: Path, model: str) -> None:
-    # "nowhere" needs a fix in models.py: load_tokenizer has to turn OSError and ValueError into a ModelError.
     word = "num_labels=2" if model == "two-labels" else model
     clear_fault(command("evaluate", models / model, "--data", data, "--quiet"), word)
 
@@ -625,6 +615,5 @@ def test_usage_errors(command: Command, arguments: list[str], word: str) -> None
 
 
 def test_no_arguments_show_the_help(command: Command) -> None:
-    # Needs a fix in cli.py: the help is followed by an "error:" with nothing behind it.
     code, message = command()
     assert code in (0, 2) and not message.rstrip().endswith("error:")

@@ -20,7 +20,7 @@ LAYERS = [
     {"training", "quantization"},
     {"importance"},
     {"search", "evaluation"},
-    {"front_matter", "snippets", "figures", "card", "workspace"},
+    {"front_matter", "snippets", "figures", "card", "workspace", "checks"},
     {"pipeline"},
     {"cli"},
 ]

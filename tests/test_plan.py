@@ -270,7 +270,6 @@ def test_a_full_budget_keeps_everything() -> None:
 
 @pytest.mark.parametrize("spread", ["global", "uniform"])
 def test_a_full_share_keeps_everything_also_where_the_multiple_does_not_divide(spread: str) -> None:
-    # Needs a fix in search.py: a width of 40 is rounded down to 32 although the share is 1.
     full = PruningPlan.full(2, 2, 40)
     plan = plan_for_budget(random_importance(full), full, PruneStep(heads=1.0, ffn=1.0, spread=spread, ffn_multiple=32))
     assert plan.is_full

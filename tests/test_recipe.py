@@ -234,7 +234,6 @@ def test_all_faults_are_named_at_once() -> None:
 
 
 def test_many_faults_are_all_named() -> None:
-    # Needs a fix in recipe.py: as the value of the error, the list of faults is shortened to 200 characters.
     keys = [f"unknown_{number}" for number in range(8)]
     message = fault({**MINIMAL, **dict.fromkeys(keys, 1)})
     assert all(key in message for key in keys)
@@ -288,7 +287,6 @@ def test_the_last_override_counts_and_values_may_hold_an_equals_sign() -> None:
         ("data.sets.0=x", ["'sets'", "holds no keys"]),
         ("prune.heads=1.5", ["prune.heads"]),
         ("prune.heads=half", ["prune.heads"]),
-        # The next one needs a fix in recipe.py: a value that is no YAML has to be a RecipeError.
         ("prune.layers=[1, 2", ["prune.layers"]),
     ],
 )
@@ -392,7 +390,6 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_file_that_is_not_utf8(tmp_path: Path) -> None:
-    # Needs a fix in recipe.py: Recipe.load has to turn UnicodeDecodeError into a RecipeError.
     path = tmp_path / "recipe.yaml"
     path.write_bytes(b"name: caf\xe9\n")
     with pytest.raises(RecipeError, match="UTF-8"):

@@ -212,7 +212,6 @@ def test_no_qrels_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "query-id\tcorpus-id\trank\tscore\n"], ids=["nothing", "header only"])
 def test_empty_candidates_file(tmp_path: Path, content: str) -> None:
-    # Needs a fix in beir.py: _read_candidates has to refuse a file with no rows, as _read_qrels does.
     write_folder(tmp_path)
     put(tmp_path, "bm25/test.tsv", content)
     error = fault(tmp_path)
@@ -220,7 +219,6 @@ def test_empty_candidates_file(tmp_path: Path, content: str) -> None:
 
 
 def test_candidates_of_other_queries_only(tmp_path: Path) -> None:
-    # Needs a fix in beir.py: a candidates file that names no query of its qrels leaves nothing to rank.
     write_folder(tmp_path, bm25={"test": [("q3", "d1", "1", "1")]})
     assert "bm25/test.tsv" in str(fault(tmp_path)).replace("\\", "/")
 
@@ -294,7 +292,6 @@ def test_ids_and_texts_that_do_not_resolve(
 
 
 def test_all_documents_empty_is_an_error_before_retrieval(tmp_path: Path) -> None:
-    # Needs a fix in beir.py: texts have to be checked before BM25, which fails on a corpus without a word.
     write_folder(tmp_path)
     put(tmp_path, "corpus.jsonl", lines([{"_id": key, "text": ""} for key in TEXTS]))
     message = str(fault(tmp_path))
@@ -334,7 +331,6 @@ def test_gzip_with_a_wrong_checksum(tmp_path: Path) -> None:
 
 
 def test_gzip_with_damaged_blocks(tmp_path: Path) -> None:
-    # Needs a fix in beir.py: _open has to catch zlib.error too.
     write_folder(tmp_path, zipped=True)
     path = tmp_path / "corpus.jsonl.gz"
     content = bytearray(path.read_bytes())
@@ -353,7 +349,6 @@ def test_text_that_is_not_utf8(tmp_path: Path, name: str) -> None:
 
 
 def test_table_with_a_field_that_is_no_id(tmp_path: Path) -> None:
-    # Needs a fix in beir.py: _open has to catch csv.Error too (here: a field over csv's limit, as in a wrong file).
     write_folder(tmp_path)
     put(tmp_path, "qrels/test.tsv", "x" * 200_000 + "\n")
     assert "test.tsv" in str(fault(tmp_path))
@@ -371,7 +366,6 @@ def test_broken_meta(tmp_path: Path) -> None:
     ids=["a list", "no number", "not UTF-8"],
 )
 def test_meta_of_the_wrong_kind(tmp_path: Path, content: bytes, word: str) -> None:
-    # Needs a fix in beir.py: _read_meta has to check for an object, its encoding and relevant_from.
     write_folder(tmp_path)
     (tmp_path / "meta.json").write_bytes(content)
     assert word in str(fault(tmp_path))

@@ -150,7 +150,6 @@ def test_faults_of_the_data() -> None:
 
 
 def test_a_query_to_which_most_documents_are_relevant_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Needs a fix in lists.py: where fewer documents are left than a list wants, the draw never ends.
     class Limited(random.Random):
         draws = 0
 

@@ -1,0 +1,72 @@
+"""Everything that can be found wrong before a run begins its long work."""
+
+from __future__ import annotations
+
+from hfcompress.architectures import require_one_score
+from hfcompress.data.lists import check_corpus
+from hfcompress.data.ranking import RankingData
+from hfcompress.errors import DataError, ModelError
+from hfcompress.models import load_config, load_tokenizer, position_limit
+from hfcompress.quantization.openvino import require_openvino
+from hfcompress.recipe import OpenVinoInt8, Recipe
+from hfcompress.search import check_budget
+from hfcompress.surgery import plan_of_config
+from hfcompress.training.fit import check_frozen
+
+CALIBRATION_DOCUMENTS = 8  # of a query's list, for the Fisher information
+
+
+def check(recipe: Recipe) -> None:
+    """Check all that can be checked without data or long work.
+
+    Raises:
+        HfCompressError: The first fault found.
+    """
+    config = load_config(recipe.teacher.model)
+    if recipe.teacher.train is None:
+        require_one_score(config)
+    limit = position_limit(config)
+    if recipe.teacher.max_length > limit:
+        raise ModelError(
+            "teacher.max_length is longer than the model's positions",
+            value=recipe.teacher.max_length,
+            expected=f"at most {limit} tokens",
+            remedy="lower teacher.max_length",
+        )
+    load_tokenizer(recipe.teacher.model)
+    plan = plan_of_config(config)
+    if recipe.teacher.train:
+        check_frozen(recipe.teacher.train.optimization.freeze_layers, len(plan.layers))
+    if recipe.prune:
+        check_budget(recipe.prune, plan)
+        if recipe.recover:
+            check_frozen(recipe.recover.optimization.freeze_layers, len(recipe.prune.layers or plan.layers))
+    for artifact in recipe.quantize.artifacts:
+        if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
+            require_openvino()
+
+
+def check_data(recipe: Recipe, data: RankingData) -> None:
+    """Check that the splits which the recipe needs are there and judged.
+
+    Raises:
+        DataError: A split is missing, or has no relevant document.
+    """
+    data.split("test")
+    if len(data.splits["test"]) < 2:
+        raise DataError(
+            "One test query gives no interval and no verdict",
+            value=len(data.splits["test"]),
+            expected="at least 2 test queries; a few hundred for a verdict that decides something",
+            remedy="raise data.max_queries.test, or add test queries",
+        )
+    if recipe.teacher.train or recipe.prune or recipe.recover:
+        data.split("train")
+        if "dev" in data.splits:
+            data.split("dev")
+    if (training := recipe.teacher.train) is not None:
+        check_corpus(data, 1 + training.hard_negatives + training.random_negatives)
+    if recipe.prune and recipe.prune.importance == "fisher":
+        check_corpus(data, CALIBRATION_DOCUMENTS)
+    if recipe.recover:
+        check_corpus(data, recipe.recover.documents)
