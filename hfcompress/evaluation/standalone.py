@@ -8,6 +8,7 @@ from typing import cast
 from pydantic import BaseModel
 
 from hfcompress.data.load import load_data
+from hfcompress.data.ranking import SPLITS
 from hfcompress.evaluation.metrics import first_stage_run, means, per_query
 from hfcompress.evaluation.report import Artifact, FirstStage, Machine
 from hfcompress.evaluation.results import PRIMARY_METRIC, Candidate, evaluate_candidates, machine
@@ -60,7 +61,8 @@ def evaluate_models(
     limit = max_length or min(load_tokenizer(model).model_max_length, position_limit(load_config(model)))
     compared = [] if baseline is None else [Candidate("baseline", baseline, baseline, "torch", "fp32")]
     compared.append(_candidate(model, cast(Runtime | None, runtime)))
-    limits = SplitLimits(**{split: max_queries}) if max_queries else SplitLimits()
+    # The other splits are not looked at: one query keeps them valid, and candidates for more need not be retrieved.
+    limits = SplitLimits(**{**dict.fromkeys(SPLITS, 1), split: max_queries})
     data = load_data(DataStep(sets=sets, candidates=candidates, max_queries=limits), progress)
     artifacts = evaluate_candidates(compared, data, EvaluateStep(margin=margin), limit, 0, progress, split)
     chosen = data.split(split)
