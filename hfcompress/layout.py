@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 ONNX_FP32 = "onnx/model.onnx"
-# transformers.js and others read this name for int8; it holds the dynamic int8 graph, or the static one if alone.
+# transformers.js and others read this name for int8; it holds the dynamic int8 graph.
 ONNX_INT8 = "onnx/model_quantized.onnx"
 ONNX_INT8_STATIC = "onnx/model_qint8_static.onnx"
 OPENVINO_FP32 = "openvino/openvino_model.xml"

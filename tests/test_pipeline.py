@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from hfcompress.evaluation.report import RunReport
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.plan import PruningPlan
 from hfcompress.quantization.openvino import is_available
+from hfcompress.rankers.load import default_graph
 from hfcompress.recipe import Recipe
 
 QUICK = {"epochs": 2, "learning_rate": 1e-3, "queries_per_batch": 8}
@@ -126,6 +128,23 @@ def test_all_forms_of_the_checkpoint_agree(finished: tuple[Path, list[str]]) -> 
     for runtime, file in graphs:
         np.testing.assert_allclose(hfcompress.load_ranker(out, runtime, file).score(pairs), scores, atol=1e-4)
     assert hfcompress.load_ranker(out).score(pairs).shape == (3,)
+
+
+def test_the_fastest_graph_of_the_report_is_the_default(finished: tuple[Path, list[str]], tmp_path: Path) -> None:
+    out, _ = finished
+    shutil.copytree(out / "onnx", tmp_path / "onnx")
+    assert default_graph(tmp_path) == ("onnxruntime", "onnx/model_quantized.onnx")
+    report = RunReport.load(out)
+    for fastest in ("onnx/model_quantized.onnx", "onnx/model_qint8_static.onnx"):
+        artifacts = [
+            artifact.model_copy(update={"speedup": 9.0 if artifact.path == fastest else 1.0})
+            for artifact in report.artifacts
+        ]
+        report.model_copy(update={"artifacts": artifacts}).save(tmp_path)
+        assert default_graph(tmp_path) == ("onnxruntime", fastest)
+    assert default_graph(tmp_path, "openvino") is None
+    (tmp_path / "onnx" / "model_quantized.onnx").unlink()
+    assert default_graph(tmp_path, "onnxruntime") == ("onnxruntime", "onnx/model_qint8_static.onnx")
 
 
 def test_compression_config_is_saved_in_optimums_manner(finished: tuple[Path, list[str]]) -> None:

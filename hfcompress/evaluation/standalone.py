@@ -14,7 +14,7 @@ from hfcompress.evaluation.report import Artifact, FirstStage, Machine
 from hfcompress.evaluation.results import PRIMARY_METRIC, Candidate, evaluate_candidates, machine
 from hfcompress.layout import ONNX_INT8, OPENVINO_INT8
 from hfcompress.models import load_config, load_tokenizer, position_limit
-from hfcompress.rankers.load import Runtime, default_runtime
+from hfcompress.rankers.load import Runtime, default_graph
 from hfcompress.recipe import DataStep, EvaluateStep, SplitLimits
 
 
@@ -82,7 +82,10 @@ def evaluate_models(
 
 
 def _candidate(model: str, runtime: Runtime | None) -> Candidate:
-    chosen = runtime or default_runtime(Path(model))
-    if chosen == "torch":
+    graph = None if runtime == "torch" else default_graph(Path(model), runtime)
+    if graph:
+        return Candidate("model", model, graph[1], graph[0], "int8")
+    if runtime in (None, "torch"):
         return Candidate("model", model, model, "torch", "fp32")
-    return Candidate("model", model, ONNX_INT8 if chosen == "onnxruntime" else OPENVINO_INT8, chosen, "int8")
+    fallback = ONNX_INT8 if runtime == "onnxruntime" else OPENVINO_INT8
+    return Candidate("model", model, fallback, cast(Runtime, runtime), "int8")  # the ranker says that it is missing

@@ -19,7 +19,7 @@ from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
 
-EXPORT_TOLERANCE = 1e-3
+EXPORT_TOLERANCE = 1e-4
 CALIBRATION_BATCH = 8
 CHECKED_PAIRS = 16
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,8 @@ from scipy.special import expit
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from hfcompress.errors import ModelError
-from hfcompress.layout import ONNX_INT8, OPENVINO_INT8
+from hfcompress.evaluation.report import REPORT_FILE, RunReport
+from hfcompress.layout import ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_INT8
 from hfcompress.models import load_config, load_model, load_tokenizer, position_limit
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
@@ -19,6 +21,12 @@ from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
+
+GRAPHS: tuple[tuple[Runtime, str], ...] = (
+    ("openvino", OPENVINO_INT8),
+    ("onnxruntime", ONNX_INT8),
+    ("onnxruntime", ONNX_INT8_STATIC),
+)
 
 # By name only, and nothing else: a checkpoint must not be able to name code to run.
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -82,8 +90,8 @@ def load_ranker(
 
     Args:
         name: A folder written by hfcompress, any other cross-encoder's folder, or a Hub id.
-        runtime: Where to run; by default the fastest int8 file of the folder whose runtime is installed, else PyTorch.
-        file: File of an ONNX or OpenVINO graph in the folder; by default the int8 one.
+        runtime: Where to run; by default where `default_graph` runs, else PyTorch.
+        file: File of an ONNX or OpenVINO graph in the folder; by default that of `default_graph`.
         max_length: Longest input in tokens; by default the tokenizer's.
         options: How to use the machine.
 
@@ -92,13 +100,15 @@ def load_ranker(
         MissingExtraError: The runtime asked for is not installed.
     """
     name = str(name)
-    runtime = runtime or default_runtime(Path(name))
+    graph = default_graph(Path(name), runtime)
+    if runtime is None:
+        runtime = graph[0] if graph else "torch"
     config = load_config(name)
     tokenizer = ranking_tokenizer(name, config, max_length)
     activation = activation_of(config)
     if runtime == "torch":
         return TorchRanker(load_model(name, dtype="float32"), tokenizer, activation, options)
-    path = Path(name, file or (ONNX_INT8 if runtime == "onnxruntime" else OPENVINO_INT8))
+    path = Path(name, file or (graph[1] if graph else ONNX_INT8 if runtime == "onnxruntime" else OPENVINO_INT8))
     if not path.is_file():
         raise ModelError(
             f"The folder has no graph for {runtime}",
@@ -111,10 +121,24 @@ def load_ranker(
     return OpenVinoRanker(path, tokenizer, activation, options, exact=path.name == "openvino_model.xml")
 
 
-def default_runtime(folder: Path) -> Runtime:
-    """The fastest int8 file of a folder whose runtime is installed, else PyTorch."""
-    from importlib.util import find_spec
+def default_graph(folder: Path, runtime: Runtime | None = None) -> tuple[Runtime, str] | None:
+    """The int8 graph of a folder to use where none is named.
 
-    if (folder / OPENVINO_INT8).is_file() and find_spec("openvino"):
-        return "openvino"
-    return "onnxruntime" if (folder / ONNX_INT8).is_file() else "torch"
+    The fastest by the folder's own `report.json`; without a report OpenVINO's, then ONNX Runtime's.
+
+    Args:
+        folder: A folder written by hfcompress, or anything else.
+        runtime: Only graphs for this runtime; by default those whose runtime is installed.
+
+    Returns:
+        Runtime and path in the folder; None where there is no such graph.
+    """
+    found = [
+        (engine, path)
+        for engine, path in GRAPHS
+        if (folder / path).is_file() and (engine == runtime or (runtime is None and find_spec(engine)))
+    ]
+    if (folder / REPORT_FILE).is_file():
+        speed = {artifact.path: artifact.speedup for artifact in RunReport.load(folder).artifacts}
+        found.sort(key=lambda graph: -speed.get(graph[1], 0.0))
+    return found[0] if found else None
