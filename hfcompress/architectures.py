@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hfcompress.errors import ModelError
+from hfcompress.modeling_hfcompress import head_rows, head_size
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "architecture_of",
+    "encoder_layers",
+    "head_size",
+    "projection",
+    "require_one_score",
+]
 
 
 @dataclass(frozen=True)
@@ -21,11 +33,18 @@ class Architecture:
         model_class: Sequence-classification class of transformers.
         layers: The list of encoder layers.
         attention: Module that computes the context of all heads; replaced by nothing when no head is left.
-        query: Linear layer of the queries; so `key` and `value`.
+        query: Linear layer of the queries; so `key` and `value`. One path for all three is a fused layer, with their
+            rows in this order.
         attention_output: Linear layer W_O, whose input columns belong to heads.
         ffn_in: Linear layer W_1, whose output rows are FFN neurons.
         ffn_out: Linear layer W_2, whose input columns are FFN neurons.
         ffn_size: Name of the FFN width in the config.
+        ffn_blocks: How many rows of W_1 make a neuron: 2 in a gated FFN, where all gates follow all inputs.
+        position_key: Linear layer that makes keys of relative positions, where the config has one; so `position_query`.
+        head_bias: Argument of `attention` with a bias for every head that the encoder computes once for all layers.
+        attention_norm: Norm before the attention, which the first layer does without; so `ffn_norm`, which it has. Only
+            in families that normalize before their sublayers: an empty sublayer then needs none.
+        positions_after_padding: Whether positions are numbered from `pad_token_id + 1`.
     """
 
     model_type: str
@@ -39,18 +58,37 @@ class Architecture:
     ffn_in: str = "intermediate.dense"
     ffn_out: str = "output.dense"
     ffn_size: str = "intermediate_size"
+    ffn_blocks: int = 1
+    position_key: str = ""
+    position_query: str = ""
+    head_bias: str = ""
+    attention_norm: str = ""
+    ffn_norm: str = ""
+    positions_after_padding: bool = False
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """The row as plain data, as a pruned checkpoint carries it."""
         return asdict(self)
+
+    @property
+    def head_rows(self) -> dict[str, int]:
+        """Linear layers whose output rows belong to heads, and how many blocks of heads each has."""
+        return head_rows(self.to_dict())
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     row.model_type: row
     for row in (
         Architecture("bert", "BertForSequenceClassification", "bert.encoder.layer"),
-        Architecture("roberta", "RobertaForSequenceClassification", "roberta.encoder.layer"),
-        Architecture("xlm-roberta", "XLMRobertaForSequenceClassification", "roberta.encoder.layer"),
+        Architecture(
+            "roberta", "RobertaForSequenceClassification", "roberta.encoder.layer", positions_after_padding=True
+        ),
+        Architecture(
+            "xlm-roberta", "XLMRobertaForSequenceClassification", "roberta.encoder.layer", positions_after_padding=True
+        ),
+        Architecture(
+            "camembert", "CamembertForSequenceClassification", "roberta.encoder.layer", positions_after_padding=True
+        ),
         Architecture("electra", "ElectraForSequenceClassification", "electra.encoder.layer"),
         Architecture(
             "distilbert",
@@ -65,6 +103,43 @@ ARCHITECTURES: dict[str, Architecture] = {
             ffn_out="ffn.lin2",
             ffn_size="hidden_dim",
         ),
+        Architecture(
+            "mpnet",
+            "MPNetForSequenceClassification",
+            "mpnet.encoder.layer",
+            attention="attention.attn",
+            query="attention.attn.q",
+            key="attention.attn.k",
+            value="attention.attn.v",
+            attention_output="attention.attn.o",
+            head_bias="position_bias",
+            positions_after_padding=True,
+        ),
+        Architecture(
+            "deberta-v2",
+            "DebertaV2ForSequenceClassification",
+            "deberta.encoder.layer",
+            query="attention.self.query_proj",
+            key="attention.self.key_proj",
+            value="attention.self.value_proj",
+            position_key="attention.self.pos_key_proj",
+            position_query="attention.self.pos_query_proj",
+        ),
+        Architecture(
+            "modernbert",
+            "ModernBertForSequenceClassification",
+            "model.layers",
+            attention="attn",
+            query="attn.Wqkv",
+            key="attn.Wqkv",
+            value="attn.Wqkv",
+            attention_output="attn.Wo",
+            ffn_in="mlp.Wi",
+            ffn_out="mlp.Wo",
+            ffn_blocks=2,
+            attention_norm="attn_norm",
+            ffn_norm="mlp_norm",
+        ),
     )
 }
 
@@ -73,7 +148,7 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     """Return the row for the family of `config`.
 
     Raises:
-        ModelError: The family is not supported, is used as a decoder, or does not give exactly one score.
+        ModelError: The family is not supported, or is used as a decoder.
     """
     row = ARCHITECTURES.get(config.model_type)
     if row is None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from hfcompress import figures
 from hfcompress import markdown as md
-from hfcompress.evaluation.report import Artifact, Delta, RunReport
+from hfcompress.evaluation.report import Artifact, Delta, PruningSummary, RunReport
 from hfcompress.files import write_bytes, write_text
 from hfcompress.front_matter import METRIC_NAMES, front_matter, hub_id
+from hfcompress.layout import STRUCTURE_FILE
 from hfcompress.snippets import loading_snippets
 
 CARD_FILE = "README.md"
@@ -25,7 +26,7 @@ def write_card(folder: Path, report: RunReport) -> list[Path]:
     """
     written = [write_bytes(folder / figures.PARETO_FILE, figures.pareto(report))]
     if report.pruning:
-        written.append(write_bytes(folder / figures.STRUCTURE_FILE, figures.structure(report)))
+        written.append(write_bytes(folder / STRUCTURE_FILE, figures.structure(report.pruning)))
     return [write_text(folder / CARD_FILE, render(report)), *written]
 
 
@@ -158,10 +159,28 @@ def _pruning(report: RunReport) -> str:
     return (
         f"## What was pruned\n\n{len(pruning.layers)} of {md.count(pruning.layers_of, 'layer')} and "
         f"{md.percent(pruning.encoder_flops_kept)} of the encoder's multiply-adds a token are left. Heads and FFN "
-        f"neurons were ranked by {md.code(pruning.importance)}. Numbers count from 0, as in the teacher.\n\n"
-        f"![Heads and FFN neurons that each layer keeps]({figures.STRUCTURE_FILE})\n\n"
+        f"neurons were ranked by {md.code(pruning.importance)}. Numbers count from 0, as in the teacher."
+        f"{_sought(pruning)}\n\n"
+        f"![Heads and FFN neurons that each layer keeps]({STRUCTURE_FILE})\n\n"
         f"{md.table(['Layer', 'Heads kept', 'FFN neurons kept'], rows)}"
     )
+
+
+def _sought(pruning: PruningSummary) -> str:
+    """What was asked for and predicted, and what was cut out of the vocabulary."""
+    sentences = ""
+    if pruning.predicted_speedup:
+        sentences += (
+            f" The plan was searched for the target {md.code(pruning.target)} in measured time; the search predicted "
+            f"{pruning.predicted_speedup:.2f}x the speed of the unpruned model on the same runtime."
+        )
+    if (vocabulary := pruning.vocabulary) is not None:
+        sentences += (
+            f" {vocabulary.tokens_after:,} of {vocabulary.tokens_before:,} tokens are left in the vocabulary; "
+            f"{md.percent(vocabulary.changed_share, 1)} of {vocabulary.held_out_pairs:,} pairs of other queries are "
+            "cut into other tokens than before."
+        )
+    return sentences
 
 
 def _agreement(report: RunReport) -> str:

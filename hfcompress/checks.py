@@ -7,13 +7,12 @@ from hfcompress.data.lists import check_corpus
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, ModelError
 from hfcompress.models import load_config, load_tokenizer, position_limit
+from hfcompress.pruning import CALIBRATION_DOCUMENTS
 from hfcompress.quantization.openvino import require_openvino
 from hfcompress.recipe import OpenVinoInt8, Recipe
-from hfcompress.search import check_budget
+from hfcompress.search.explicit import check_budget
 from hfcompress.surgery import plan_of_config
 from hfcompress.training.fit import check_frozen
-
-CALIBRATION_DOCUMENTS = 8  # of a query's list, for the Fisher information
 
 
 def check(recipe: Recipe) -> None:
@@ -38,7 +37,10 @@ def check(recipe: Recipe) -> None:
     if recipe.teacher.train:
         check_frozen(recipe.teacher.train.optimization.freeze_layers, len(plan.layers))
     if recipe.prune:
-        check_budget(recipe.prune, plan)
+        if recipe.prune.target is None:
+            check_budget(recipe.prune, plan)
+        if recipe.prune.runtime == "openvino":
+            require_openvino()
         if recipe.recover:
             check_frozen(recipe.recover.optimization.freeze_layers, len(recipe.prune.layers or plan.layers))
     for artifact in recipe.quantize.artifacts:
@@ -66,7 +68,7 @@ def check_data(recipe: Recipe, data: RankingData) -> None:
             data.split("dev")
     if (training := recipe.teacher.train) is not None:
         check_corpus(data, 1 + training.hard_negatives + training.random_negatives)
-    if recipe.prune and recipe.prune.importance == "fisher":
+    if recipe.prune:
         check_corpus(data, CALIBRATION_DOCUMENTS)
     if recipe.recover:
         check_corpus(data, recipe.recover.documents)

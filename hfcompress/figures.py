@@ -19,11 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from hfcompress.errors import OutputError
 from hfcompress.evaluation.report import Artifact, PruningSummary, RunReport
 
 PARETO_FILE = "figures/pareto.png"
-STRUCTURE_FILE = "figures/structure.png"
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -81,7 +79,7 @@ def pareto(report: RunReport) -> bytes:
     return _png(figure)
 
 
-def structure(report: RunReport) -> bytes:
+def structure(pruning: PruningSummary) -> bytes:
     """Draw which heads and how many FFN neurons each layer of the teacher keeps.
 
     Left: one cell a head, coloured by its importance if kept, grey and hatched if removed. Right: the share of FFN
@@ -89,17 +87,7 @@ def structure(report: RunReport) -> bytes:
 
     Returns:
         A PNG image.
-
-    Raises:
-        OutputError: The report has no pruning.
     """
-    pruning = report.pruning
-    if pruning is None:
-        raise OutputError(
-            f"The run {report.name!r} pruned nothing, so there is no structure to draw",
-            expected="a report with a pruning summary",
-            remedy="add a pruning step to the recipe",
-        )
     height = max(2.6, 1.3 + 0.3 * pruning.layers_of)
     figure = Figure(figsize=(9.0, height), dpi=150, facecolor="white", layout="constrained")
     heads, neurons = figure.subplots(1, 2, sharey=True, width_ratios=(1.6, 1.0))

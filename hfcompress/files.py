@@ -25,11 +25,15 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` when the block ends without an error."""
+    """Yield an empty folder that takes the place of `path` when the block ends without an error, and else goes."""
     aside = path.with_name(f".{path.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    yield aside
+    try:
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     if path.exists():
         shutil.rmtree(path)
     os.replace(aside, path)

@@ -12,3 +12,6 @@ OPENVINO_INT8 = "openvino/openvino_model_qint8_quantized.xml"
 # What a deployment needs beside the weights.
 COMMON_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 WORK_FOLDER = ".hfcompress"  # state, teacher, caches: never published
+
+PRUNING_FILE = "pruning.json"  # what was cut, beside a pruned checkpoint
+STRUCTURE_FILE = "figures/structure.png"

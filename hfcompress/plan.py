@@ -143,7 +143,7 @@ class PruningPlan:
                 for layer in data["layers"]
             )
             return cls(data["layers_of"], data["heads_of"], data["ffn_of"], layers)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PlanError(
                 "The pruning plan cannot be read",
                 value=f"{type(error).__name__}: {error}",
@@ -157,8 +157,21 @@ class PruningPlan:
 
     @classmethod
     def load(cls, path: Path) -> PruningPlan:
-        """Read a plan from JSON."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        """Read a plan from JSON.
+
+        Raises:
+            PlanError: The file cannot be read, is not JSON, or holds no plan of this format.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise PlanError(
+                f"The pruning plan {path} cannot be read",
+                value=f"{type(error).__name__}: {error}",
+                expected="a JSON file that PruningPlan.save wrote",
+                remedy="check the path, or make the plan again",
+            ) from error
+        return cls.from_dict(data)
 
 
 def format_ranges(numbers: Iterable[int]) -> str:

@@ -22,6 +22,21 @@ MARK = "sun"
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 
 FAMILIES = sorted(ARCHITECTURES)
+# Settings that give a family other modules than its row's usual ones.
+VARIANTS = [
+    pytest.param(
+        "deberta-v2",
+        {"share_att_key": False, "position_biased_input": True, "type_vocab_size": 2, "conv_kernel_size": 3},
+        id="deberta-v2-with-position-projections-and-convolution",
+    ),
+    pytest.param("deberta-v2", {"relative_attention": False}, id="deberta-v2-without-relative-attention"),
+    pytest.param(
+        "modernbert",
+        {"attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_pooling": "mean"},
+        id="modernbert-with-biases-and-mean-pooling",
+    ),
+]
+FAMILIES_AND_VARIANTS = [*(pytest.param(family, {}, id=family) for family in FAMILIES), *VARIANTS]
 
 
 @pytest.fixture(autouse=True)
@@ -30,15 +45,32 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+# What a family's config needs beside the sizes: token ids within the pico vocabulary, the settings of the models that
+# people use (DeBERTa-v3's), and those in which a part shows (a window that is shorter than the inputs).
+FAMILY_SETTINGS: dict[str, dict[str, object]] = {
+    "electra": {"embedding_size": 16},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "position_biased_input": False,
+    },
+    "modernbert": {
+        "pad_token_id": 1, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3,
+        "local_attention": 8,
+    },
+}  # fmt: skip
+
+
 def pico_config(family: str, **changes: object) -> AutoConfig:
     names = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": FFN}
     if family == "distilbert":
         names = {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": FFN}
-    if family == "electra":
-        names["embedding_size"] = 16
     # RoBERTa's positions start behind the padding token, so 514 positions hold 512 tokens.
     settings = {"vocab_size": VOCABULARY, "num_labels": 1, "max_position_embeddings": 514, **names}
-    return AutoConfig.for_model(family, **{**settings, **changes})
+    return AutoConfig.for_model(family, **{**settings, **FAMILY_SETTINGS.get(family, {}), **changes})
 
 
 def make_pico(family: str = "bert", seed: int = 0, **changes: object) -> PreTrainedModel:
@@ -70,6 +102,13 @@ def uneven_plan() -> PruningPlan:
             LayerPlan(2, (), tuple(range(5))),
             LayerPlan(3, (0, 2, 3), ()),
         ),
+    )
+
+
+def front_plan() -> PruningPlan:
+    """The first layer dropped, so that another comes to the front; the rest uneven."""
+    return PruningPlan(
+        LAYERS, HEADS, FFN, (LayerPlan(1, (2,), (4, 60)), LayerPlan(2, (), ()), LayerPlan(3, (0, 1, 3), (0, 1)))
     )
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from hfcompress.errors import OutputError
 from hfcompress.evaluation.report import (
     Artifact,
     DataSummary,
@@ -41,7 +40,7 @@ def artifact(name: str, speedup: float, delta: Delta | None) -> Artifact:
     )
 
 
-def report(artifacts: int = 2, pruning: PruningSummary | None = None) -> RunReport:
+def report(artifacts: int) -> RunReport:
     delta = Delta(
         mean=-0.004, ci_low=-0.012, ci_high=0.003, confidence=0.95, margin=0.01, verdict="inconclusive", power=0.5
     )
@@ -66,7 +65,7 @@ def report(artifacts: int = 2, pruning: PruningSummary | None = None) -> RunRepo
             truncated_share=0,
             notes=[],
         ),
-        pruning=pruning,
+        pruning=None,
         first_stage=FirstStage(name="BM25", quality={"ndcg@10": 0.4}, per_query={}),
         teacher=artifact("teacher", 1.0, None),
         artifacts=[artifact(f"student-{number}", 2.0 + number, delta) for number in range(artifacts)],
@@ -127,9 +126,9 @@ def test_pareto_takes_an_interval_that_does_not_hold_the_mean() -> None:
     ],
 )
 def test_structure_draws_every_shape(pruning: PruningSummary) -> None:
-    content = structure(report(pruning=pruning))
+    content = structure(pruning)
     pixels(content)
-    assert content == structure(report(pruning=pruning))
+    assert content == structure(pruning)
 
 
 def test_structure_shows_what_was_removed() -> None:
@@ -137,13 +136,5 @@ def test_structure_shows_what_was_removed() -> None:
     whole = [LayerKept(layer=row, heads=[0, 1], heads_of=2, ffn=64, ffn_of=64) for row in range(2)]
     fewer_heads = [whole[0].model_copy(update={"heads": [1]}), whole[1]]
     fewer_neurons = [whole[0].model_copy(update={"ffn": 32}), whole[1]]
-    images = {
-        structure(report(pruning=summary(2, 2, importance, layers)))
-        for layers in (whole, fewer_heads, fewer_neurons, whole[1:])
-    }
+    images = {structure(summary(2, 2, importance, layers)) for layers in (whole, fewer_heads, fewer_neurons, whole[1:])}
     assert len(images) == 4
-
-
-def test_structure_needs_a_pruning() -> None:
-    with pytest.raises(OutputError, match="pruned nothing"):
-        structure(report())

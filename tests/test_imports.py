@@ -15,12 +15,15 @@ PACKAGE = Path(__file__).parents[1] / "hfcompress"
 LAYERS = [
     {"errors", "files", "layout", "quiet", "machine", "markdown", "modeling_hfcompress", "recipe", "optimum_config"},
     {"architectures", "plan"},
-    {"models", "surgery", "checkpoint", "data"},
+    {"models", "surgery", "checkpoint", "data", "vocabulary", "costs"},
     {"rankers", "training.losses", "evaluation.report", "evaluation.metrics", "evaluation.significance"},
     {"training", "quantization"},
     {"importance"},
+    {"probes", "latency"},
     {"search", "evaluation"},
+    {"pruning"},
     {"front_matter", "snippets", "figures", "card", "workspace", "checks"},
+    {"oneshot"},
     {"pipeline"},
     {"cli"},
 ]

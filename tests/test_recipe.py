@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from hfcompress.errors import RecipeError
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, Recipe
+from hfcompress.recipe import TARGETS, OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Recipe
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 
@@ -52,6 +52,11 @@ FULL: dict[str, Any] = {
         "spread": "uniform",
         "ffn_multiple": 8,
         "calibration_queries": 16,
+        "search_steps": 5,
+        "sequential": False,
+        "structure": "free",
+        "runtime": "onnxruntime",
+        "vocabulary": {"min_count": 3, "keep": ["ünder", "##s"], "characters": "corpus"},
     },
     "recover": {
         "documents": 4,
@@ -129,9 +134,10 @@ def test_defaults() -> None:
 
 
 def test_sections_left_empty_take_no_defaults_by_accident() -> None:
-    assert "prune" in read(changed(MINIMAL, "prune", {})).to_yaml()
-    assert read(changed(MINIMAL, "prune", {})).prune is not None
     assert read(changed(MINIMAL, "prune", None)).prune is None
+    assert "target_speedup, target_latency_ms" in fault(changed(MINIMAL, "prune", {}))
+    assert read(changed(MINIMAL, "prune.vocabulary", {})).prune is not None
+    assert read(changed(MINIMAL, "teacher.train", {})).teacher.train is not None
 
 
 def test_every_value_of_a_full_recipe_arrives() -> None:
@@ -170,6 +176,13 @@ VARIANTS: list[tuple[str, Any]] = [
     ("prune.layers", [0]),
     ("prune.heads", 1 / 3),
     ("prune.importance", "fisher"),
+    ("prune", {"target_speedup": 2.5, "structure": "stock"}),
+    ("prune", {"target_latency_ms": 0.5, "runtime": "openvino"}),
+    ("prune", {"target_parameters": 0.123}),
+    ("prune", {"target_flops": 0.5, "vocabulary": {}}),
+    ("prune", {"vocabulary": {"keep": ["no", "~"]}}),
+    ("prune", {"ffn": 0.5, "spread": "uniform", "structure": "stock"}),
+    ("prune.vocabulary", None),
     ("recover.optimization", {"queries_per_batch": 16, "accumulation": 16}),
     ("quantize.artifacts", []),
     ("quantize.artifacts", [{"runtime": "openvino"}]),
@@ -209,6 +222,7 @@ SECTIONS = [
     "teacher.train.",
     "teacher.train.optimization.",
     "prune.",
+    "prune.vocabulary.",
     "recover.",
     "recover.loss.",
     "recover.optimization.",
@@ -308,6 +322,19 @@ def test_bad_overrides(override: str, words: list[str]) -> None:
         ("prune.layers", "all", "valid list"),
         ("prune.importance", "random", "'fisher' or 'magnitude'"),
         ("prune.ffn_multiple", 0, "greater than 0"),
+        ("prune.target_speedup", 1, "greater than 1"),
+        ("prune.target_speedup", "fast", "valid number"),
+        ("prune.target_latency_ms", 0, "greater than 0"),
+        ("prune.target_parameters", 1, "less than 1"),
+        ("prune.target_flops", 0, "greater than 0"),
+        ("prune.target_flops", float("inf"), "finite"),
+        ("prune.structure", "even", "'free' or 'stock'"),
+        ("prune.runtime", "tensorrt", "'torch', 'onnxruntime' or 'openvino'"),
+        ("prune.search_steps", 0, "greater than 0"),
+        ("prune.calibration_queries", 0, "greater than 0"),
+        ("prune.vocabulary.min_count", 0, "greater than 0"),
+        ("prune.vocabulary.characters", "some", "'all' or 'corpus'"),
+        ("prune.vocabulary.keep", "word", "valid list"),
         ("seed", -1, "greater than or equal to 0"),
         ("seed", 1.5, "integer"),
         ("name", "", "pattern"),
@@ -340,6 +367,44 @@ def test_values_that_do_not_fit_are_named(path: str, value: Any, words: str) -> 
     assert words in message, message
     key = path.split(".")[-1]
     assert key in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        pytest.param({}, ["give one of target_speedup", "target_flops", "vocabulary"], id="nothing"),
+        pytest.param({"importance": "fisher"}, ["give one of target_speedup"], id="no budget"),
+        pytest.param({"target_speedup": None}, ["give one of target_speedup"], id="an empty target"),
+        pytest.param(
+            {"target_speedup": 2, "target_flops": 0.5}, ["not target_speedup, target_flops"], id="two targets"
+        ),
+        *(
+            pytest.param({"target_flops": 0.5, name: value}, [f"not target_flops, {name}"], id=f"target and {name}")
+            for name, value in (("heads", 1.0), ("ffn", 0.5), ("layers", [0]))
+        ),
+        pytest.param({"heads": 0.5, "spread": "uniform", "structure": "stock"}, ["leave out heads"], id="stock heads"),
+        pytest.param({"ffn": 0.5, "structure": "stock"}, ["set spread: uniform"], id="stock of uneven widths"),
+    ],
+)
+def test_budgets_that_contradict_themselves(settings: dict[str, Any], words: list[str]) -> None:
+    message = fault(changed(MINIMAL, "prune", settings))
+    assert all(word in message for word in words), message
+    with pytest.raises(RecipeError) as caught:
+        PruneStep.of(settings)
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(("name", "value"), list(zip(TARGETS, (2.0, 10.0, 0.5, 0.25), strict=True)))
+def test_a_target_goes_by_its_name(name: str, value: float) -> None:
+    assert PruneStep.of({name: value}).target == (name, value)
+    assert PruneStep.of({name: value, "structure": "stock"}).target == (name, value)
+
+
+@pytest.mark.parametrize("settings", [{"heads": 0.5}, {"ffn": 0.0}, {"layers": [0]}, {"vocabulary": {}}])
+def test_shares_and_a_vocabulary_alone_are_no_target(settings: dict[str, Any]) -> None:
+    step = PruneStep.of(settings)
+    assert step.target is None
+    assert [step.heads, step.ffn, step.layers] == [settings.get(name) for name in ("heads", "ffn", "layers")]
 
 
 def test_recovery_without_pruning() -> None:

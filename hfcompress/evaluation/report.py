@@ -159,6 +159,24 @@ class LayerKept(_Strict):
     ffn_of: int
 
 
+class VocabularySummary(_Strict):
+    """What was cut out of the vocabulary.
+
+    Attributes:
+        tokens_before: Tokens of the teacher's tokenizer.
+        tokens_after: Tokens that are left.
+        min_count: How often a token had to occur in the corpus and the train queries.
+        held_out_pairs: Pairs of other queries on which the new tokenizer was compared with the old one.
+        changed_share: Share of these that are cut into other tokens.
+    """
+
+    tokens_before: int
+    tokens_after: int
+    min_count: int
+    held_out_pairs: int
+    changed_share: float
+
+
 class PruningSummary(_Strict):
     """What was pruned.
 
@@ -169,6 +187,11 @@ class PruningSummary(_Strict):
         head_importance: Importance of every head of the teacher, layers x heads.
         encoder_flops_kept: Share of the encoder's multiply-adds a token that are left.
         custom_code: Whether loading needs `trust_remote_code` or hfcompress.
+        target: What was asked for, e.g. `speedup 2`; `explicit` for shares of heads, FFN and layers.
+        calibration_loss: Divergence of the pruned model's ranking from the dense model's, before any recovery, on
+            held-out train queries.
+        predicted_speedup: Speed-up over the dense model on the same runtime that the latency table predicts.
+        vocabulary: What was cut out of the vocabulary.
     """
 
     importance: str
@@ -177,6 +200,10 @@ class PruningSummary(_Strict):
     head_importance: list[list[float]]
     encoder_flops_kept: float
     custom_code: bool
+    target: str = "explicit"
+    calibration_loss: float | None = None
+    predicted_speedup: float | None = None
+    vocabulary: VocabularySummary | None = None
 
 
 class Step(_Strict):

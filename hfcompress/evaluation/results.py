@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import torch
 from transformers import PretrainedConfig
 from transformers.utils import cached_file
 
@@ -24,8 +25,8 @@ from hfcompress.evaluation.report import (
 )
 from hfcompress.evaluation.significance import compare
 from hfcompress.files import size_of
-from hfcompress.importance.scores import Importance
-from hfcompress.layout import COMMON_FILES
+from hfcompress.importance.importance import Importance
+from hfcompress.layout import COMMON_FILES, PRUNING_FILE
 from hfcompress.machine import cpu_flags, cpu_name, memory_gb, thread_count, versions
 from hfcompress.models import PACKAGE_SCHEME, load_model, load_tokenizer, resolve
 from hfcompress.plan import PruningPlan
@@ -34,6 +35,7 @@ from hfcompress.quantization.config import QuantizationConfig
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
 from hfcompress.rankers.load import Runtime, load_ranker
 from hfcompress.recipe import EvaluateStep, Recipe
+from hfcompress.surgery import encoder_flops, needs_custom_code, plan_of_config
 
 PRIMARY_METRIC = "ndcg@10"
 
@@ -205,7 +207,7 @@ def summarize_data(recipe: Recipe, data: RankingData) -> DataSummary:
 
 
 def pruning_summary(
-    importance: Importance, before: PruningPlan, plan: PruningPlan, flops_kept: float
+    importance: Importance, before: PruningPlan, plan: PruningPlan, flops_kept: float, custom_code: bool
 ) -> PruningSummary:
     """What a plan keeps, with the importance of every head that there was."""
     scores = [[0.0] * before.heads_of for _ in range(before.layers_of)]
@@ -227,8 +229,22 @@ def pruning_summary(
         ],
         head_importance=scores,
         encoder_flops_kept=flops_kept,
-        custom_code=not plan.is_stock,
+        custom_code=custom_code,
     )
+
+
+def read_pruning(folder: Path, config: PretrainedConfig, report: RunReport | None) -> PruningSummary:
+    """What was pruned of a model: as its report or the command that pruned it tells, else from its plan alone."""
+    if report and report.pruning:
+        return report.pruning
+    if (folder / PRUNING_FILE).is_file():
+        return PruningSummary.model_validate_json((folder / PRUNING_FILE).read_text(encoding="utf-8"))
+    plan = plan_of_config(config)
+    full = PruningPlan.full(plan.layers_of, plan.heads_of, plan.ffn_of)
+    heads = [torch.zeros(plan.heads_of) for _ in range(plan.layers_of)]
+    unknown = Importance.additive("unknown", heads, [torch.zeros(plan.ffn_of) for _ in range(plan.layers_of)])
+    share = encoder_flops(config, plan) / encoder_flops(config, full)
+    return pruning_summary(unknown, full, plan, share, needs_custom_code(config, plan))
 
 
 def machine() -> Machine:

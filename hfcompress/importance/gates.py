@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hfcompress.architectures import architecture_of, encoder_layers, projection
+from hfcompress.architectures import architecture_of, encoder_layers, head_size, projection
 
 
 @dataclass
@@ -41,12 +41,11 @@ def gated(model: PreTrainedModel, requires_grad: bool = False) -> Iterator[Gates
         requires_grad: Whether gradients with respect to the gates are wanted.
     """
     architecture = architecture_of(model.config)
-    head_size = model.config.hidden_size // model.config.num_attention_heads
     gates = Gates([], [])
     hooks = []
     for layer in encoder_layers(model):
         for path, width, store in (
-            (architecture.attention_output, head_size, gates.heads),
+            (architecture.attention_output, head_size(model.config), gates.heads),
             (architecture.ffn_out, 1, gates.ffn),
         ):
             module = projection(layer, path)

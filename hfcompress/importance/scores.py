@@ -1,35 +1,20 @@
-"""How much each head and FFN neuron matters."""
+"""Scores of heads and FFN neurons: magnitude of weights, and Fisher information of the ranking loss."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hfcompress.architectures import architecture_of, encoder_layers, projection
+from hfcompress.architectures import architecture_of, encoder_layers, head_size, projection
 from hfcompress.errors import DataError
 from hfcompress.importance.gates import gated
+from hfcompress.importance.importance import Importance
 from hfcompress.training.losses import listwise_softmax
 from hfcompress.training.trainer import RANKING_COLUMNS
-
-
-@dataclass(frozen=True)
-class Importance:
-    """Importance of every head and FFN neuron of a model, by layer; larger means worse to lose.
-
-    Attributes:
-        method: How it was found.
-        heads: For each layer a tensor `(heads,)`.
-        ffn: For each layer a tensor `(neurons,)`.
-    """
-
-    method: str
-    heads: list[Tensor]
-    ffn: list[Tensor]
 
 
 def magnitude(model: PreTrainedModel) -> Importance:
@@ -38,23 +23,24 @@ def magnitude(model: PreTrainedModel) -> Importance:
     The baseline: needs no data, and does not know what the activations are.
     """
     architecture = architecture_of(model.config)
-    head_size = model.config.hidden_size // model.config.num_attention_heads
+    # Blocks of rows that count: the last of a projection, which holds the values where it is fused; all of an FFN.
+    values, everything = slice(-1, None), slice(None)
     heads: list[Tensor] = []
     ffn: list[Tensor] = []
     for layer in encoder_layers(model):
-        for store, (inner, outer), width in (
-            (heads, (architecture.value, architecture.attention_output), head_size),
-            (ffn, (architecture.ffn_in, architecture.ffn_out), 1),
+        for store, (inner, outer), blocks, width in (
+            (heads, (architecture.value, architecture.attention_output), values, head_size(model.config)),
+            (ffn, (architecture.ffn_in, architecture.ffn_out), everything, 1),
         ):
             last = projection(layer, outer)
             first = projection(layer, inner) if last else None
             if first is None or last is None:
                 store.append(torch.zeros(0))
                 continue
-            rows = first.weight.detach().float().square().sum(1)
             columns = last.weight.detach().float().square().sum(0)
-            store.append((rows + columns).reshape(-1, width).sum(1))
-    return Importance("magnitude", heads, ffn)
+            rows = first.weight.detach().float().square().sum(1).reshape(-1, len(columns))
+            store.append((rows[blocks].sum(0) + columns).reshape(-1, width).sum(1))
+    return Importance.additive("magnitude", heads, ffn)
 
 
 def fisher(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]], progress: bool = True) -> Importance:
@@ -109,4 +95,4 @@ def fisher(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]], progres
             remedy="check the train split, or use importance: magnitude",
         )
     values = [total / queries for total in totals]
-    return Importance("fisher", values[: len(gates.heads)], values[len(gates.heads) :])
+    return Importance.additive("fisher", values[: len(gates.heads)], values[len(gates.heads) :])

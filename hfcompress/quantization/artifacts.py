@@ -39,6 +39,7 @@ def write_graphs(
     pairs: Sequence[Pair],
     say: Callable[[str], None],
     progress: bool = True,
+    first_token: bool = True,
 ) -> dict[str, QuantizationConfig]:
     """Export a model once for each runtime in `configs`, and quantize each export as often as asked for.
 
@@ -50,6 +51,7 @@ def write_graphs(
         pairs: Real pairs for calibration, and for the check of the exports.
         say: Called with a line for the user.
         progress: Show a progress bar.
+        first_token: Compute the last layer for the first token only, where the model's head reads nothing else.
 
     Returns:
         Path in the repository of every int8 graph, with its config.
@@ -68,7 +70,7 @@ def write_graphs(
     total = len(by_runtime) + len(configs)
     with tqdm(total=total, desc="exporting", unit="graph", disable=not progress, leave=False) as bar:
         if "onnxruntime" in by_runtime:
-            graph = onnx_backend.export_onnx(model, tokenizer)
+            graph = onnx_backend.export_onnx(model, tokenizer, first_token)
             path = onnx_backend.save_onnx(graph, folder / ONNX_FP32)
             _check(OnnxRuntimeRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
             bar.update()
@@ -77,7 +79,7 @@ def write_graphs(
                 written[graph_file(config)] = config
                 bar.update()
         if "openvino" in by_runtime:
-            graph = openvino_backend.export_openvino(model, tokenizer)
+            graph = openvino_backend.export_openvino(model, tokenizer, first_token)
             path = openvino_backend.save_openvino(graph, folder / OPENVINO_FP32)
             _check(OpenVinoRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
             bar.update()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.export import Dim
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfcompress.models import position_limit
+from hfcompress.quantization.first_token import first_token_only
 
 
 def example_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -32,10 +33,16 @@ def dynamic_shapes(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> d
 
 
 @contextmanager
-def ready_for_export(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """Put the model into evaluation mode on the CPU for the block."""
+def ready_for_export(model: PreTrainedModel, first_token: bool) -> Iterator[PreTrainedModel]:
+    """Put the model into evaluation mode on the CPU for the block.
+
+    Args:
+        model: A sequence-classification model.
+        first_token: Compute its last layer for the first token only, where its head reads nothing else.
+    """
     training = model.training
     try:
-        yield model.eval().cpu()
+        with first_token_only(model) if first_token else nullcontext():
+            yield model.eval().cpu()
     finally:
         model.train(training)

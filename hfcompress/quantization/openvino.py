@@ -35,12 +35,16 @@ def require_openvino() -> None:
         raise MissingExtraError("openvino and nncf", "openvino", "OpenVINO int8")
 
 
-def export_openvino(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> openvino.Model:
+def export_openvino(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, first_token: bool = True
+) -> openvino.Model:
     """Export to OpenVINO in fp32 with dynamic batch and length.
 
     Args:
         model: A sequence-classification model, pruned or not.
         tokenizer: Its tokenizer; says which inputs there are.
+        first_token: Compute the last layer for the first token only, where the head reads nothing else: same scores,
+            less work.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -50,7 +54,7 @@ def export_openvino(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 
     inputs = example_inputs(model, tokenizer)
     config = OpenVINOConfig(dynamic_shapes=dynamic_shapes(model, inputs))
-    with ready_for_export(model), quiet():
+    with ready_for_export(model, first_token), quiet():
         return OpenVINOExporter().export(model, inputs, config).program
 
 

@@ -35,6 +35,19 @@ def test_magnitude_is_the_norm_of_a_structures_weights() -> None:
     assert scores.ffn[1][5].item() == pytest.approx((first[5] ** 2).sum().item() + (second[:, 5] ** 2).sum().item())
 
 
+def test_magnitude_of_fused_projections_counts_values_and_both_rows_of_a_gated_neuron() -> None:
+    model = make_pico("modernbert")
+    scores = magnitude(model)
+    layer = model.model.layers[1]
+    _, _, value = layer.attn.Wqkv.weight.chunk(3)
+    rows = slice(2 * 8, 3 * 8)  # head 2 of 4, 8 wide
+    expected = (value[rows] ** 2).sum() + (layer.attn.Wo.weight[:, rows] ** 2).sum()
+    assert scores.heads[1][2].item() == pytest.approx(expected.item())
+    first, gate = layer.mlp.Wi.weight.chunk(2)
+    expected = (first[5] ** 2).sum() + (gate[5] ** 2).sum() + (layer.mlp.Wo.weight[:, 5] ** 2).sum()
+    assert scores.ffn[1][5].item() == pytest.approx(expected.item())
+
+
 def test_fisher_is_the_mean_squared_gradient_of_each_query(batches: list[dict[str, torch.Tensor]]) -> None:
     model = make_pico()
     scores = fisher(model, batches, progress=False)

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import FAMILIES, make_pico, random_inputs, uneven_plan
+from conftest import FAMILIES_AND_VARIANTS, make_pico, random_inputs, uneven_plan
 from transformers import BertTokenizerFast, PreTrainedModel
 
 from hfcompress.quantization import onnxruntime as onnx_backend
@@ -54,9 +54,11 @@ def run_onnx(path: Path, inputs: dict[str, torch.Tensor]) -> np.ndarray:
     return session.run(None, {node.name: inputs[node.name].numpy() for node in session.get_inputs()})[0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_onnx_of_a_pruned_model_equals_torch(family: str, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
-    model = apply_plan(make_pico(family), uneven_plan())
+@pytest.mark.parametrize(("family", "changes"), FAMILIES_AND_VARIANTS)
+def test_onnx_of_a_pruned_model_equals_torch(
+    family: str, changes: dict[str, object], tokenizer: BertTokenizerFast, tmp_path: Path
+) -> None:
+    model = apply_plan(make_pico(family, **changes), uneven_plan())
     names = tokenizer_for(family, tokenizer).model_input_names
     graph = onnx_backend.export_onnx(model, tokenizer_for(family, tokenizer))
     path = onnx_backend.save_onnx(graph, tmp_path / "onnx" / "model.onnx")
@@ -69,11 +71,13 @@ def test_onnx_of_a_pruned_model_equals_torch(family: str, tokenizer: BertTokeniz
 
 
 @needs_openvino
-@pytest.mark.parametrize("family", FAMILIES)
-def test_openvino_of_a_pruned_model_equals_torch(family: str, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "changes"), FAMILIES_AND_VARIANTS)
+def test_openvino_of_a_pruned_model_equals_torch(
+    family: str, changes: dict[str, object], tokenizer: BertTokenizerFast, tmp_path: Path
+) -> None:
     import openvino
 
-    model = apply_plan(make_pico(family), uneven_plan())
+    model = apply_plan(make_pico(family, **changes), uneven_plan())
     names = tokenizer_for(family, tokenizer).model_input_names
     graph = openvino_backend.export_openvino(model, tokenizer_for(family, tokenizer))
     path = openvino_backend.save_openvino(graph, tmp_path / "openvino_model.xml")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hfcompress.errors import PlanError
-from hfcompress.importance.scores import Importance
+from hfcompress.importance.importance import Importance, most_important
 from hfcompress.plan import LayerPlan, PruningPlan
 from hfcompress.recipe import PruneStep
 
@@ -36,10 +36,11 @@ def check_budget(budget: PruneStep, current: PruningPlan) -> None:
             )
     heads = [len(layer.heads) for layer in current.layers if layer.layer in (budget.layers or left)]
     counts = heads if budget.spread == "uniform" else [sum(heads)]
-    if not any(round(budget.heads * count) for count in counts):
+    share = 1.0 if budget.heads is None else budget.heads
+    if not any(round(share * count) for count in counts):
         raise PlanError(
             "The budget leaves no attention head, so the query never meets the document",
-            value=budget.heads,
+            value=share,
             expected=f"a share that comes to at least one of {sum(heads)} heads",
             remedy="raise prune.heads",
         )
@@ -78,8 +79,10 @@ def plan_for_budget(importance: Importance, current: PruningPlan, budget: PruneS
     return PruningPlan(current.layers_of, current.heads_of, current.ffn_of, tuple(layers))
 
 
-def _keep(scores: list[Tensor], share: float, multiple: int, spread: str) -> list[list[int]]:
+def _keep(scores: list[Tensor], share: float | None, multiple: int, spread: str) -> list[list[int]]:
     """Positions to keep in each layer; counts of a layer are rounded to the nearest multiple."""
+    if share is None:
+        return [list(range(len(score))) for score in scores]
     if spread == "uniform":
         counts = [share * len(score) for score in scores]
     else:
@@ -91,5 +94,5 @@ def _keep(scores: list[Tensor], share: float, multiple: int, spread: str) -> lis
     kept = []
     for score, count in zip(scores, counts, strict=True):
         rounded = len(score) if count >= len(score) else min(len(score), multiple * round(count / multiple))
-        kept.append(sorted(torch.argsort(score, descending=True, stable=True)[:rounded].tolist()))
+        kept.append(most_important(score, rounded))
     return kept

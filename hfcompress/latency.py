@@ -1,0 +1,315 @@
+"""Measured latency: what heads and FFN neurons cost on the runtime, in the precision and on the texts deployed.
+
+Probes are pruned, exported, quantized and run by the code that does so with real models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from hfcompress.costs import CostTable
+from hfcompress.errors import DataError, RecipeError
+from hfcompress.files import write_text
+from hfcompress.machine import cpu_flags, cpu_name, thread_count, versions
+from hfcompress.probes import VOCABULARY, Grid, Sizes, SmallVocabulary, cost_table, probe_model
+from hfcompress.quantization import onnxruntime as onnx_backend
+from hfcompress.quantization import openvino as openvino_backend
+from hfcompress.quantization.artifacts import calibration_batches
+from hfcompress.quantization.config import QuantizationConfig
+from hfcompress.quantization.first_token import reads_first_token_only
+from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
+from hfcompress.rankers.load import Runtime
+from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
+from hfcompress.rankers.openvino import OpenVinoRanker
+from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.surgery import plan_of_config
+
+FORMAT = 1
+CACHE_VARIABLE = "HFCOMPRESS_CACHE"
+ROUNDS = 7
+SAMPLE_TOKENS = 16384  # a few full batches
+CALIBRATION_PAIRS = 16  # activation ranges of random weights: any will do
+LENGTH_STEP = 8  # tokens: as exactly as two mixes of lengths are told apart
+# What decides, beside the sizes in the grid, how a model of a family computes; families have some of these.
+SHAPE = (
+    "model_type", "hidden_size", "num_attention_heads", "embedding_size", "hidden_act", "activation",
+    "hidden_activation", "relative_attention", "pos_att_type", "position_buckets", "share_att_key", "local_attention",
+    "_attn_implementation",
+)  # fmt: skip
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """How a model will be used.
+
+    Attributes:
+        runtime: Where it runs.
+        quantization: Settings of its int8 graph, made for the same runtime; None for fp32.
+        options: Threads and token budget of a batch.
+        documents_per_request: Candidates of the one query of a request; None for many queries scored together.
+        first_token: Whether exports compute the last layer for the first token only; PyTorch computes all tokens.
+
+    Raises:
+        RecipeError: The runtime does not run that graph, or a request has no documents.
+    """
+
+    runtime: Runtime = "torch"
+    quantization: QuantizationConfig | None = None
+    options: RankerOptions = field(default_factory=RankerOptions)
+    documents_per_request: int | None = None
+    first_token: bool = True
+
+    def __post_init__(self) -> None:
+        """Check that the settings fit together."""
+        if self.quantization and self.quantization.runtime != self.runtime:
+            raise RecipeError(
+                f"{self.runtime} does not run this graph",
+                value=f"{self.quantization.precision} for {self.quantization.runtime}",
+                expected="int8 settings made for the same runtime, or None for fp32; torch runs fp32 only",
+                remedy="give the runtime and the settings of one artifact",
+            )
+        if self.documents_per_request is not None and self.documents_per_request < 1:
+            raise RecipeError(
+                "A request has no documents",
+                value=self.documents_per_request,
+                expected="1 or more candidates of a query, or None for many queries scored together",
+                remedy="correct documents_per_request",
+            )
+
+    def last_differs(self, config: PretrainedConfig) -> bool:
+        """Whether the last layer of a model costs less than the same layer elsewhere."""
+        return self.first_token and self.runtime != "torch" and reads_first_token_only(config)
+
+
+def measure_costs(
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    pairs: Sequence[Pair],
+    deployment: Deployment,
+    cache_folder: Path | None = None,
+    ffn_multiple: int = 32,
+    progress: bool = True,
+) -> CostTable:
+    """Measure what attention and FFN of every size cost, or read it from an earlier measurement.
+
+    Args:
+        config: Of the model to be pruned, which may have been pruned before.
+        tokenizer: Its tokenizer, with `model_max_length` set.
+        pairs: A few hundred pairs like those to be ranked; where `deployment` has requests, the documents of a query
+            follow one another.
+        deployment: How the model will be used.
+        cache_folder: Folder of earlier measurements; by default `default_cache_folder()`.
+        ffn_multiple: FFN widths that matter are multiples of this.
+        progress: Show a progress bar.
+
+    Returns:
+        Costs in seconds a document, tokenization included in the fixed ones. Where the last layer has costs of its own,
+        its bias, residual and norm count as fixed: every model has them.
+
+    Raises:
+        DataError: There are no pairs.
+        MissingExtraError: The runtime is not installed.
+        ModelError: The family is not supported.
+    """
+    if not pairs:
+        raise _no_pairs()
+    if deployment.runtime == "openvino":
+        openvino_backend.require_openvino()
+    full = plan_of_config(config)
+    grid = Grid.of(full.heads_of, full.ffn_of, ffn_multiple, deployment.last_differs(config))
+    encoded = tokenizer([query for query, _ in pairs], [document for _, document in pairs], truncation=True)
+    lengths = np.array([len(row) for row in encoded["input_ids"]])
+    key = json.dumps(_conditions(config, tokenizer, pairs, lengths, deployment, grid), indent=2)
+    path = (cache_folder or default_cache_folder()) / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    table = _read(path)
+    if table is None:
+        sample = _sample(pairs, lengths, deployment)
+        table = cost_table(grid, partial(_time_probes, config, tokenizer, sample, deployment, progress))
+        record = {"format": FORMAT, "conditions": json.loads(key), "table": asdict(table)}
+        write_text(path, json.dumps(record, indent=2) + "\n")
+    return table
+
+
+def time_rankers(
+    rankers: Sequence[BatchedRanker],
+    pairs: Sequence[Pair],
+    rounds: int,
+    documents_per_request: int | None = None,
+    progress: bool = False,
+) -> list[float]:
+    """Time rankers on the same pairs in turns, so that the machine's drift falls on all alike.
+
+    One more round comes first and does not count: runtimes prepare kernels when they first meet a shape.
+
+    Args:
+        rankers: What to time.
+        pairs: Texts; where there are requests, the documents of a query follow one another.
+        rounds: Rounds that count.
+        documents_per_request: Score so many pairs at a time; None for all together.
+        progress: Show a progress bar.
+
+    Returns:
+        Seconds a document of each ranker, tokenization included: its median share of a round times the median round.
+
+    Raises:
+        DataError: There are no pairs.
+    """
+    if not pairs:
+        raise _no_pairs()
+    size = documents_per_request or len(pairs)
+    requests = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    turns = tqdm(range(1 + rounds), desc="timing", unit="round", disable=not progress, leave=False)
+    seconds = np.array([[_seconds(ranker, requests) for ranker in rankers] for _ in turns])[1:]
+    totals = seconds.sum(axis=1, keepdims=True)
+    return (np.median(seconds / totals, axis=0) * np.median(totals) / len(pairs)).tolist()
+
+
+def _seconds(ranker: BatchedRanker, requests: Sequence[Sequence[Pair]]) -> float:
+    start = time.perf_counter()
+    for request in requests:
+        ranker.score(request)
+    return time.perf_counter() - start
+
+
+def _time_probes(
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    pairs: Sequence[Pair],
+    deployment: Deployment,
+    progress: bool,
+    probes: list[Sizes],
+) -> list[float]:
+    """Seconds a document of each probe."""
+    small = cast(PreTrainedTokenizerFast, SmallVocabulary(tokenizer))
+    calibration = calibration_batches(tokenizer, pairs[:CALIBRATION_PAIRS])
+    for batch in calibration:
+        batch["input_ids"] %= VOCABULARY
+    with tempfile.TemporaryDirectory() as folder:
+        rankers = [
+            deploy(probe_model(config, sizes), small, deployment, calibration, Path(folder, str(number)))
+            for number, sizes in enumerate(tqdm(probes, desc="latency probes", disable=not progress, leave=False))
+        ]
+        return time_rankers(rankers, pairs, ROUNDS, deployment.documents_per_request, progress)
+
+
+def deploy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    deployment: Deployment,
+    calibration: Sequence[dict[str, torch.Tensor]],
+    folder: Path,
+) -> BatchedRanker:
+    """Export, quantize and open a model as it will be used.
+
+    Args:
+        model: A sequence-classification model, pruned or not.
+        tokenizer: Its tokenizer.
+        deployment: How it will be used.
+        calibration: Batches of model inputs, for static int8.
+        folder: Where its graph goes; keep it as long as the ranker.
+
+    Returns:
+        A ranker of raw logits.
+    """
+    graph: Any
+    int8: Any = deployment.quantization
+    if deployment.runtime == "torch":
+        return TorchRanker(model, tokenizer, _raw, deployment.options)
+    if deployment.runtime == "onnxruntime":
+        graph = onnx_backend.export_onnx(model, tokenizer, deployment.first_token)
+        graph = onnx_backend.quantize(graph, int8, calibration) if int8 else graph
+        path = onnx_backend.save_onnx(graph, folder / "model.onnx")
+        return OnnxRuntimeRanker(path, tokenizer, _raw, deployment.options)
+    graph = openvino_backend.export_openvino(model, tokenizer, deployment.first_token)
+    graph = openvino_backend.quantize(graph, int8, calibration) if int8 else graph
+    path = openvino_backend.save_openvino(graph, folder / "model.xml")
+    return OpenVinoRanker(path, tokenizer, _raw, deployment.options, exact=not int8)
+
+
+def _raw(logits: np.ndarray) -> np.ndarray:
+    return logits
+
+
+def _sample(pairs: Sequence[Pair], lengths: np.ndarray, deployment: Deployment) -> list[Pair]:
+    """Whole requests spread over all pairs, about `SAMPLE_TOKENS` tokens; they repeat where fewer are given."""
+    size = deployment.documents_per_request or 1
+    requests = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    count = math.ceil(SAMPLE_TOKENS / lengths.mean() / size)
+    places = np.linspace(0, len(requests), count, endpoint=False).astype(int)
+    return [pair for place in places for pair in requests[place]]
+
+
+def default_cache_folder() -> Path:
+    """`latency` in the folder that HFCOMPRESS_CACHE names, else in `hfcompress` in XDG_CACHE_HOME or `~/.cache`."""
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder, "latency")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hfcompress", "latency")
+
+
+def _conditions(
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    pairs: Sequence[Pair],
+    lengths: np.ndarray,
+    deployment: Deployment,
+    grid: Grid,
+) -> dict[str, Any]:
+    """Everything that decides over the costs, as plain data."""
+    mix = Counter((LENGTH_STEP * np.round(lengths / LENGTH_STEP)).astype(int).tolist())
+    int8, options = deployment.quantization, deployment.options
+    return {
+        "machine": [cpu_name(), cpu_flags(), thread_count()],
+        "versions": versions(),
+        "model": {name: getattr(config, name, None) for name in SHAPE},
+        "grid": asdict(grid),
+        "runtime": deployment.runtime,
+        "int8": int8.to_diff_dict() if int8 else None,
+        "threads": thread_count(options.threads),
+        "batch_tokens": options.batch_tokens,
+        "documents_per_request": deployment.documents_per_request,
+        "tokenizer": [type(tokenizer.backend_tokenizer.model).__name__, len(tokenizer), tokenizer.model_max_length],
+        "percent_by_tokens": {length: round(100 * mix[length] / len(pairs)) for length in sorted(mix)},
+        "characters": float(f"{np.mean([len(query) + len(document) for query, document in pairs]):.1e}"),
+    }
+
+
+def _read(path: Path) -> CostTable | None:
+    """An earlier measurement; None where there is none, or none that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {record['format']}")
+        unit, fixed, *parts = (record["table"][name] for name in CostTable.__dataclass_fields__)
+        return CostTable(unit, float(fixed), *({int(k): float(v) for k, v in part.items()} for part in parts))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s cannot be read (%s); measuring again", path, error)
+        return None
+
+
+def _no_pairs() -> DataError:
+    return DataError(
+        "There are no texts to time",
+        expected="a few hundred pairs like those to be ranked",
+        remedy="give pairs of query and document",
+    )

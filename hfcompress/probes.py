@@ -1,0 +1,134 @@
+"""Probes: small models whose times tell what attention and FFN of every size cost.
+
+They are of the same family and hidden size as the model to be pruned, with random weights, few layers and a small
+vocabulary. The costs of sublayers follow from the differences between whole probes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from hfcompress.architectures import architecture_of
+from hfcompress.costs import CostTable, Points
+from hfcompress.modeling_hfcompress import CONFIG_KEY
+from hfcompress.plan import LayerPlan, PruningPlan
+from hfcompress.surgery import apply_plan, plan_of_config
+
+Sizes = list[tuple[int, int]]
+"""(heads, FFN neurons) of each layer of a model, the last layer last."""
+
+VOCABULARY = 1024  # looking tokens up costs next to nothing, and a large table makes exports slow
+INNER_LAYERS = 2  # all alike, below the last one
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Sizes at which costs are measured, ascending from 0; between them a table is linear.
+
+    Attributes:
+        heads: Heads of a layer.
+        ffn: FFN neurons of a layer.
+        last_heads: Heads of the last layer where it has costs of its own; else empty.
+        last_ffn: FFN neurons of such a last layer.
+    """
+
+    heads: tuple[int, ...]
+    ffn: tuple[int, ...]
+    last_heads: tuple[int, ...] = ()
+    last_ffn: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, heads: int, ffn: int, multiple: int, last_differs: bool) -> Grid:
+        """The grid for layers of so many heads and FFN neurons."""
+        quarter = multiple * round(ffn / 4 / multiple)
+        widths = {min(width, ffn) for width in (0, multiple, quarter, ffn)}
+        inner = {0, 1, heads // 2, heads}, widths
+        last = ({0, 1, heads}, {0, ffn}) if last_differs else ()
+        return cls(*(tuple(sorted(sizes)) for sizes in (*inner, *last)))
+
+
+def cost_table(grid: Grid, time_models: Callable[[list[Sizes]], Sequence[float]]) -> CostTable:
+    """Time probes and solve for the costs of their parts.
+
+    The costs are the least-squares solution over all probes, with relative errors. None of the steps from one size to
+    the next may be negative, so that a larger sublayer never costs less, whatever the noise.
+
+    Args:
+        grid: Sizes at which to measure.
+        time_models: Gives seconds a document of models of the sizes given.
+    """
+    probes = _probes(grid)
+    seconds = np.array(time_models(probes))
+    parts = np.array([_parts(grid, sizes) for sizes in probes])
+    (fixed, empty, *steps), _ = nnls(parts / seconds[:, None], np.ones(len(probes)))
+    rest = iter(steps)
+    attention, ffn = (_points(points, rest, empty / 2) for points in (grid.heads, grid.ffn))
+    last = [_points(points, rest, 0.0) for points in (grid.last_heads, grid.last_ffn) if points]
+    return CostTable("seconds a document", fixed, attention, ffn, *(last or (attention, ffn)))
+
+
+def _probes(grid: Grid) -> list[Sizes]:
+    """Models whose times determine all costs: every size in turn, beside a middle size of the other sublayer."""
+    heads, ffn = (points[len(points) // 2] for points in (grid.heads, grid.ffn))
+    inner = [(0, 0), *((size, ffn) for size in grid.heads), *((heads, size) for size in grid.ffn if size != ffn)]
+    least = 1, 0  # a model needs a head somewhere
+    last = [*((size, 0) for size in grid.last_heads if size != 1), *((1, size) for size in grid.last_ffn if size)]
+    return [
+        [least],
+        *([layer] * INNER_LAYERS + [least] for layer in inner),
+        *([(heads, ffn)] * INNER_LAYERS + [layer] for layer in last),
+    ]
+
+
+def _parts(grid: Grid, sizes: Sizes) -> list[int]:
+    """How often a model has each part: all that is fixed, empty layers, and every step of the grid."""
+    inner, last = (sizes[:-1], sizes[-1:]) if grid.last_heads else (sizes, [])
+    counted = [1, len(inner)]
+    for layers, heads, ffn in ((inner, grid.heads, grid.ffn), (last, grid.last_heads, grid.last_ffn)):
+        counted += [sum(layer[0] >= point for layer in layers) for point in heads[1:]]
+        counted += [sum(layer[1] >= point for layer in layers) for point in ffn[1:]]
+    return counted
+
+
+def _points(points: Sequence[int], steps: Iterator[float], empty: float) -> Points:
+    """Cost at each point of a grid, from the cost of size 0 and the next steps."""
+    return dict(zip(points, accumulate(islice(steps, len(points) - 1), initial=empty), strict=True))
+
+
+def probe_model(config: PretrainedConfig, sizes: Sizes) -> PreTrainedModel:
+    """A model of the family and hidden size of `config` with layers of the sizes given and random weights."""
+    full = plan_of_config(config)
+    config = copy.deepcopy(config)
+    vars(config).pop(CONFIG_KEY, None)
+    setattr(config, architecture_of(config).ffn_size, full.ffn_of)
+    config.num_hidden_layers, config.vocab_size, config.num_labels = len(sizes), VOCABULARY, 1
+    for name, value in vars(config).items():
+        if name.endswith("_token_id") and isinstance(value, int):
+            setattr(config, name, value % VOCABULARY)
+    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
+    layers = (LayerPlan(number, tuple(range(heads)), tuple(range(ffn))) for number, (heads, ffn) in enumerate(sizes))
+    return apply_plan(model, PruningPlan(len(sizes), full.heads_of, full.ffn_of, tuple(layers)))
+
+
+class SmallVocabulary:
+    """A tokenizer, with token ids folded into the probes' vocabulary."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self.model_input_names = tokenizer.model_input_names
+        self.pad_token_id = tokenizer.pad_token_id % VOCABULARY
+
+    def __call__(self, *texts: list[str], **settings: Any) -> dict[str, Any]:
+        """Encode texts as the tokenizer does."""
+        encoded = dict(self.tokenizer(*texts, **settings))
+        encoded["input_ids"] = [[token % VOCABULARY for token in row] for row in encoded["input_ids"]]
+        return encoded

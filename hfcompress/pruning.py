@@ -1,0 +1,331 @@
+"""Importance, search and surgery: from a trained reranker to a family of pruned ones, without any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from hfcompress.costs import CostTable, flops_table, parameter_table
+from hfcompress.data.lists import RankingCollator, training_lists
+from hfcompress.data.ranking import RankingData
+from hfcompress.errors import DataError
+from hfcompress.importance.importance import Importance
+from hfcompress.importance.obs import obs
+from hfcompress.importance.scores import fisher, magnitude
+from hfcompress.importance.sequential import resettled
+from hfcompress.importance.tokens import Weights, margin_weights
+from hfcompress.latency import Deployment, measure_costs
+from hfcompress.plan import PruningPlan
+from hfcompress.quantization.config import (
+    DynamicQuantizationConfig,
+    OpenVINOQuantizationConfig,
+    config_from_recipe,
+)
+from hfcompress.rankers.base import Pair, RankerOptions
+from hfcompress.rankers.load import Runtime
+from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Target
+from hfcompress.search.calibration import CalibrationLoss
+from hfcompress.search.explicit import plan_for_budget
+from hfcompress.search.family import Found, search_family
+from hfcompress.search.stock import search_stock
+from hfcompress.surgery import current_plan, encoder_flops, needs_custom_code
+
+CALIBRATION_DOCUMENTS = 8  # of a query's list
+RANDOM_DOCUMENTS = 2  # of these, drawn from the whole corpus
+LISTS_PER_BATCH = 4
+HELD_OUT = 3 / 8  # share of the calibration queries that judge plans; the others settle weights
+LATENCY_PAIRS = 512
+DEFAULT_INT8 = {"onnxruntime": DynamicQuantizationConfig(), "openvino": OpenVINOQuantizationConfig()}
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A plan with all that goes with it.
+
+    Attributes:
+        target: What was asked for; None for explicit shares.
+        plan: What is kept, in the numbering of the first teacher.
+        weights: Settled weights, by their names in the pruned model.
+        loss: Divergence of the ranking from the dense model's, on held-out calibration queries.
+        flops_kept: Share of the encoder's multiply-adds a token.
+        seconds: Predicted seconds a document; None where time was no target.
+        dense_seconds: The same of the model before pruning.
+        sequential: Whether the weights were settled layer by layer.
+    """
+
+    target: Target | None
+    plan: PruningPlan
+    weights: dict[str, Tensor]
+    loss: float
+    flops_kept: float
+    seconds: float | None
+    dense_seconds: float | None
+    sequential: bool
+
+    @property
+    def speedup(self) -> float | None:
+        """Predicted speed-up."""
+        return self.dense_seconds / self.seconds if self.seconds and self.dense_seconds else None
+
+
+@dataclass(frozen=True)
+class Family:
+    """What one search found.
+
+    Attributes:
+        importance: Importance of what the model had.
+        members: One for each target.
+    """
+
+    importance: Importance
+    members: list[Pruned]
+
+
+class Calibration:
+    """Lists of train queries: some settle weights, the others judge plans.
+
+    Args:
+        data: Data with a train split.
+        collate: Makes batches of lists.
+        queries: How many lists to draw.
+        seed: Seed of the draw.
+
+    Attributes:
+        fitting: Batches from which importance and weights come.
+        judging: Batches on which plans are compared.
+        by_query: The lists of `fitting`, one a batch.
+
+    Raises:
+        DataError: There are too few train queries with a relevant document, or the corpus is too small.
+    """
+
+    def __init__(self, data: RankingData, collate: RankingCollator, queries: int, seed: int) -> None:
+        rows = list(training_lists(data, CALIBRATION_DOCUMENTS, RANDOM_DOCUMENTS, seed, queries=queries))
+        if len(rows) < 2:
+            raise DataError(
+                "There are too few calibration queries",
+                value=len(rows),
+                expected="at least 2 train queries with a relevant document; 64 make good plans",
+                remedy="add train queries, or raise data.max_queries.train",
+            )
+        judging = max(1, round(HELD_OUT * len(rows)))
+        self.fitting = _batches(rows[judging:], collate, LISTS_PER_BATCH)
+        self.judging = _batches(rows[:judging], collate, LISTS_PER_BATCH)
+        self.by_query = _batches(rows[judging:], collate, 1)
+
+
+def prune_family(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    data: RankingData,
+    step: PruneStep,
+    targets: Sequence[Target],
+    deployment: Deployment,
+    max_length: int,
+    seed: int,
+    say: Callable[[str], None],
+    progress: bool = True,
+) -> Family:
+    """Find plans and weights for one model and several targets; the model stays as it is.
+
+    Args:
+        model: The dense model, or one that has been pruned before.
+        tokenizer: Its tokenizer.
+        data: Data with a train split.
+        step: How to prune.
+        targets: What to reach; none for the explicit shares of `step`.
+        deployment: Where and how the pruned models will run; counts only for targets of time.
+        max_length: Longest input in tokens.
+        seed: Seed of everything random.
+        say: Called with a line for the user.
+        progress: Show progress bars.
+
+    Raises:
+        DataError: The calibration data cannot be used.
+        PlanError: A target is out of reach.
+    """
+    collate = RankingCollator(tokenizer, max_length)
+    calibration = Calibration(data, collate, step.calibration_queries, seed)
+    current = current_plan(model)
+    token_weights = margin_weights(model, calibration.fitting, seed, progress) if step.importance == "obs" else None
+    importance = measure_importance(step.importance, model, calibration, token_weights, progress)
+    for note in importance.notes:
+        say(f"prune: {note}")
+    loss_of = CalibrationLoss(model, calibration.judging, importance.weights)
+    table = None
+    if targets:
+        pairs = latency_pairs(data, LATENCY_PAIRS)
+        table = cost_table(model, tokenizer, pairs, targets, deployment, step.ffn_multiple, progress)
+        found = _search(importance, current, table, targets, deployment, loss_of, step, seed, progress)
+    else:
+        plan = plan_for_budget(importance, current, step)
+        found = [Found(plan, 0.0, loss_of(plan), 1)]
+    members = []
+    for number, result in enumerate(found):
+        pruned = Pruned(
+            targets[number] if targets else None,
+            result.plan,
+            importance.weights(result.plan),
+            result.loss,
+            encoder_flops(model.config, result.plan) / encoder_flops(model.config, current),
+            result.cost if table and _is_time(targets[number]) else None,
+            table.of_plan(current) if table and _is_time(targets[number]) else None,
+            sequential=False,
+        )
+        if step.sequential and step.importance == "obs":
+            pruned = _settled(model, pruned, calibration, token_weights, loss_of, progress)
+        members.append(pruned)
+    return Family(importance, members)
+
+
+def deployment_of(
+    step: PruneStep,
+    artifacts: Sequence[OnnxRuntimeInt8 | OpenVinoInt8],
+    options: RankerOptions,
+    documents: int,
+    first_token: bool = True,
+) -> Deployment:
+    """Where the pruned model will run.
+
+    Args:
+        step: Names the runtime, or leaves it to the artefacts.
+        artifacts: What will be made of the model; the first one for the runtime counts.
+        options: Threads and batch size.
+        documents: Candidates of a query.
+        first_token: Whether exports compute the last layer for the first token only.
+    """
+    fitting = [artifact for artifact in artifacts if step.runtime in ("auto", artifact.runtime)]
+    quantization = config_from_recipe(fitting[0]) if fitting else DEFAULT_INT8.get(step.runtime)
+    runtime = cast(Runtime, quantization.runtime if quantization else "torch")
+    timed = documents if step.target_latency_ms is not None else None
+    return Deployment(runtime, quantization, options, timed, first_token)
+
+
+def measure_importance(
+    method: str,
+    model: PreTrainedModel,
+    calibration: Calibration,
+    token_weights: Sequence[Weights] | None = None,
+    progress: bool = True,
+) -> Importance:
+    """Importance of what a model has, by one of the methods of a recipe."""
+    if method == "magnitude":
+        return magnitude(model)
+    if method == "fisher":
+        return fisher(model, calibration.by_query, progress)
+    return obs(model, calibration.fitting, token_weights, progress=progress)
+
+
+def cost_table(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    pairs: Sequence[Pair],
+    targets: Sequence[Target],
+    deployment: Deployment,
+    ffn_multiple: int,
+    progress: bool = True,
+) -> CostTable:
+    """The table in whose unit the targets are; all targets of a family are of one kind."""
+    kinds = {name for name, _ in targets}
+    if kinds == {"target_flops"}:
+        return flops_table(model.config, current_plan(model))
+    if kinds == {"target_parameters"}:
+        return parameter_table(model)
+    return measure_costs(model.config, tokenizer, pairs, deployment, ffn_multiple=ffn_multiple, progress=progress)
+
+
+def budget_of(target: Target, dense: float, documents: int) -> float:
+    """Largest cost that meets a target.
+
+    Args:
+        target: The target.
+        dense: Cost of the model before pruning.
+        documents: Candidates of a query.
+    """
+    name, value = target
+    if name == "target_speedup":
+        return dense / value
+    if name == "target_latency_ms":
+        return value / 1000 / documents
+    return dense * value
+
+
+def latency_pairs(data: RankingData, limit: int) -> list[Pair]:
+    """Pairs like those to be ranked: all candidates of train queries, one query after the other."""
+    pairs: list[Pair] = []
+    for query, documents in data.split("train").candidates.items():
+        pairs += data.pairs(query, documents)
+        if len(pairs) >= limit:
+            break
+    return pairs
+
+
+def _search(
+    importance: Importance,
+    current: PruningPlan,
+    table: CostTable,
+    targets: Sequence[Target],
+    deployment: Deployment,
+    loss_of: CalibrationLoss,
+    step: PruneStep,
+    seed: int,
+    progress: bool,
+) -> list[Found]:
+    documents = deployment.documents_per_request or 1
+    budgets = [budget_of(target, table.of_plan(current), documents) for target in targets]
+    if step.structure == "stock":
+        return search_stock(
+            importance,
+            current,
+            table,
+            budgets,
+            loss_of,
+            lambda plan: not needs_custom_code(loss_of.model.config, plan),
+            step.ffn_multiple,
+            step.search_steps,
+            progress,
+        )
+    return search_family(
+        importance, current, table, budgets, loss_of, step.ffn_multiple, step.search_steps, seed, progress
+    )
+
+
+def _settled(
+    model: PreTrainedModel,
+    pruned: Pruned,
+    calibration: Calibration,
+    token_weights: Sequence[Weights] | None,
+    loss_of: CalibrationLoss,
+    progress: bool,
+) -> Pruned:
+    """Settle layer by layer, and keep that if held-out queries agree."""
+    weights = resettled(model, pruned.plan, pruned.weights, calibration.fitting, token_weights, progress=progress)
+    loss = loss_of(pruned.plan, weights)
+    return replace(pruned, weights=weights, loss=loss, sequential=True) if loss < pruned.loss else pruned
+
+
+def _batches(rows: list[dict[str, Any]], collate: RankingCollator, size: int) -> list[dict[str, Tensor]]:
+    return [collate(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def _is_time(target: Target) -> bool:
+    return target[0] in ("target_speedup", "target_latency_ms")
+
+
+def describe(member: Pruned) -> str:
+    """What a plan keeps, in a line."""
+    plan = member.plan
+    heads = sum(len(layer.heads) for layer in plan.layers)
+    neurons = sum(len(layer.ffn) for layer in plan.layers)
+    parts = [
+        f"keeps {len(plan.layers)} of {plan.layers_of} layers, {heads} heads, {neurons} FFN neurons, "
+        f"{member.flops_kept:.0%} of the encoder's multiply-adds",
+        f"calibration loss {member.loss:.3g}",
+    ]
+    if member.speedup:
+        parts.append(f"predicted {member.speedup:.2f}x faster")
+    return "; ".join(parts)

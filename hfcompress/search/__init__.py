@@ -1,0 +1,1 @@
+"""From importance and a budget to a PruningPlan."""

@@ -1,0 +1,151 @@
+"""Settling layer by layer: the dense weights where nothing is cut, smaller errors where something is."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from conftest import FAMILIES, FFN, HEADS, LAYERS, front_plan, make_pico, stock_plan, uneven_plan
+from ranking_batches import FULL, batches_for, hidden_error, model_inputs, random_plan
+from transformers import BertTokenizerFast
+
+from hfcompress.architectures import architecture_of
+from hfcompress.data.ranking import RankingData
+from hfcompress.importance.obs import obs
+from hfcompress.importance.sequential import resettled
+from hfcompress.importance.tokens import margin_weights
+from hfcompress.plan import LayerPlan, PruningPlan
+from hfcompress.search.calibration import CalibrationLoss
+from hfcompress.surgery import apply_plan, pruned_copy
+
+PLANS = (
+    uneven_plan(),
+    front_plan(),
+    stock_plan(),
+    PruningPlan(LAYERS, HEADS, FFN, (LayerPlan(1, (2,), (0, 9)),)),
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_where_nothing_is_cut_the_weights_stay(
+    family: str, word_data: RankingData, tokenizer: BertTokenizerFast
+) -> None:
+    model = make_pico(family)
+    batches = batches_for(family, word_data, tokenizer)
+    weights = margin_weights(model, batches, progress=False)
+    found = resettled(model, FULL, {}, batches, weights, progress=False)
+    row = architecture_of(model.config)
+    parameters = ("weight",) if family == "modernbert" else ("weight", "bias")
+    paths = (row.attention_output, row.ffn_out)
+    assert found.keys() == {
+        f"{row.layers}.{layer}.{path}.{name}" for layer in range(LAYERS) for path in paths for name in parameters
+    }
+    dense = model.state_dict()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, dense[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_fit_the_pruned_model_and_the_model_stays_as_it_was(
+    family: str, word_data: RankingData, tokenizer: BertTokenizerFast
+) -> None:
+    model = make_pico(family).train()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    batches = batches_for(family, word_data, tokenizer, 2)
+    for plan in PLANS:
+        weights = resettled(model.train(), plan, {}, batches, progress=False)
+        assert model.training
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        # A copy shares with the dense model whatever pruning does not change.
+        changed = [key for key, tensor in model.state_dict().items() if not torch.equal(tensor, before[key])]
+        assert not changed
+        student = pruned_copy(model.eval(), plan, weights)
+        state = student.state_dict()
+        assert weights and all(torch.equal(tensor, state[key]) for key, tensor in weights.items())
+        with torch.inference_mode():
+            assert torch.isfinite(student(**model_inputs(batches[0])).logits).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states_come_closer_to_the_dense_ones(
+    family: str, word_data: RankingData, tokenizer: BertTokenizerFast
+) -> None:
+    """Every sublayer makes up for what was lost below it, also on lists that were not looked at."""
+    model = make_pico(family)
+    fitted, others = batches_for(family, word_data, tokenizer, 16, per_batch=8)
+    importance = obs(model, [fitted], progress=False)
+    for seed, dropped in ((0, 0.0), (1, 0.4)):
+        plan = random_plan(random.Random(seed), dropped, widths=(8, 16, 32, 64))
+        once = importance.weights(plan)
+        again = resettled(model, plan, once, [fitted], progress=False)
+        for batch in (fitted, others):
+            assert hidden_error(model, plan, again, [batch]) < hidden_error(model, plan, once, [batch])
+
+
+def test_rankings_come_closer_to_the_dense_ones_on_average(
+    word_data: RankingData, tokenizer: BertTokenizerFast
+) -> None:
+    shares = []
+    for seed, family in enumerate(("bert", "deberta-v2", "roberta")):
+        model = make_pico(family, seed)
+        batches = batches_for(family, word_data, tokenizer, 8, per_batch=8, seed=seed)
+        weights = margin_weights(model, batches, progress=False)
+        importance = obs(model, batches, weights, progress=False)
+        loss_of = CalibrationLoss(model, batches, importance.weights)
+        rng = random.Random(seed)
+        for plan in (random_plan(rng) for _ in range(3)):
+            again = resettled(model, plan, importance.weights(plan), batches, weights, progress=False)
+            shares.append(loss_of(plan, again) / loss_of(plan))
+    assert torch.tensor(shares).log().mean().exp() < 0.9
+
+
+def test_what_was_dropped_below_is_made_up_for(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
+    """Of one whole layer kept, the output is fitted to what the dense model has behind that layer."""
+    model, batches = make_pico(), batches_for("bert", word_data, tokenizer, 16)
+    plan = PruningPlan(LAYERS, HEADS, FFN, (FULL.layers[2],))
+    weights = resettled(model, plan, {}, batches, progress=False)
+    assert hidden_error(model, plan, weights, batches) < 0.7 * hidden_error(model, plan, {}, batches)
+
+
+def test_the_damping_holds_weights_to_their_first_values(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
+    model, batches = make_pico(), batches_for("bert", word_data, tokenizer)
+    plan = uneven_plan()
+    first = {name: tensor for name, tensor in pruned_copy(model, plan).state_dict().items() if ".dense.weight" in name}
+    distances = []
+    for damping in (1e-3, 1e-1, 1e9):
+        found = resettled(model, plan, {}, batches, damping=damping, progress=False)
+        distances.append(sum(float((found[n] - first[n]).square().sum()) for n in found if n.endswith("weight")))
+    assert distances[0] > distances[1] > 100 * distances[2]
+
+
+def test_weights_of_tokens_count(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
+    model, batches = make_pico(), batches_for("bert", word_data, tokenizer)
+    weights = margin_weights(model, batches, progress=False)
+    plain = resettled(model, uneven_plan(), {}, batches, progress=False)
+    weighted = resettled(model, uneven_plan(), {}, batches, weights, progress=False)
+    # Of the last layer only the first token counts, so of it the fit must be better.
+    name = "bert.encoder.layer.2.attention.output.dense.weight"
+    assert not torch.allclose(plain[name], weighted[name])
+    doubled = [{place: 2 * weight for place, weight in batch.items()} for batch in weights]
+    again = resettled(model, uneven_plan(), {}, batches, doubled, progress=False)
+    for key, tensor in weighted.items():  # only shares count
+        torch.testing.assert_close(again[key], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_pruned_model_is_settled_in_the_first_teachers_numbers(
+    word_data: RankingData, tokenizer: BertTokenizerFast
+) -> None:
+    model = apply_plan(make_pico(), uneven_plan())
+    batches = batches_for("bert", word_data, tokenizer)
+    plan = PruningPlan(LAYERS, HEADS, FFN, (LayerPlan(0, (3,), (0, 2, 4)), LayerPlan(3, (0, 2), ())))
+    weights = resettled(model, plan, {}, batches, progress=False)
+    state = pruned_copy(model, plan, weights).state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in weights.items())
+
+
+def test_bf16_models(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
+    model = make_pico().to(torch.bfloat16)
+    batches = batches_for("bert", word_data, tokenizer)
+    weights = resettled(model, uneven_plan(), {}, batches, progress=False)
+    assert hidden_error(model, uneven_plan(), weights, batches) < hidden_error(model, uneven_plan(), {}, batches)
