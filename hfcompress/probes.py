@@ -69,7 +69,8 @@ def cost_table(grid: Grid, time_models: Callable[[list[Sizes]], Sequence[float]]
     probes = _probes(grid)
     seconds = np.array(time_models(probes))
     parts = np.array([_parts(grid, sizes) for sizes in probes])
-    (fixed, empty, *steps), _ = nnls(parts / seconds[:, None], np.ones(len(probes)))
+    solution, _ = nnls(parts / seconds[:, None], np.ones(len(probes)))
+    fixed, empty, *steps = solution.tolist()
     rest = iter(steps)
     attention, ffn = (_points(points, rest, empty / 2) for points in (grid.heads, grid.ffn))
     last = [_points(points, rest, 0.0) for points in (grid.last_heads, grid.last_ffn) if points]

@@ -37,7 +37,7 @@ from hfcompress.surgery import current_plan, encoder_flops, needs_custom_code
 CALIBRATION_DOCUMENTS = 8  # of a query's list
 RANDOM_DOCUMENTS = 2  # of these, drawn from the whole corpus
 LISTS_PER_BATCH = 4
-HELD_OUT = 3 / 8  # share of the calibration queries that judge plans; the others settle weights
+HELD_OUT = 1 / 4  # share of the calibration queries that judge plans; the others settle weights
 LATENCY_PAIRS = 512
 DEFAULT_INT8 = {"onnxruntime": DynamicQuantizationConfig(), "openvino": OpenVINOQuantizationConfig()}
 

@@ -124,7 +124,6 @@ def test_weights_of_tokens_count(word_data: RankingData, tokenizer: BertTokenize
     weights = margin_weights(model, batches, progress=False)
     plain = resettled(model, uneven_plan(), {}, batches, progress=False)
     weighted = resettled(model, uneven_plan(), {}, batches, weights, progress=False)
-    # Of the last layer only the first token counts, so of it the fit must be better.
     name = "bert.encoder.layer.2.attention.output.dense.weight"
     assert not torch.allclose(plain[name], weighted[name])
     doubled = [{place: 2 * weight for place, weight in batch.items()} for batch in weights]
