@@ -205,7 +205,6 @@ CHANGES: dict[str, dict] = {
     "batch": {"deployment": Deployment(options=RankerOptions(batch_tokens=77))},
     "requests": {"deployment": Deployment(documents_per_request=5)},
     "runtime": {"deployment": Deployment("onnxruntime")},
-    "lengths": {"pairs": PAIRS[-4:]},
     "multiple": {"ffn_multiple": 8},
     "model": {"config": pico_config("bert", hidden_size=64)},
     "family": {"config": pico_config("roberta")},
@@ -222,12 +221,24 @@ def test_other_conditions_are_measured_anew(change: str, measured: list[int], to
     assert len(measured) == 2
 
 
+def test_texts_are_conditions(measured: list[int], tokenizer: BertTokenizerFast) -> None:
+    def pair(words: int) -> tuple[str, str]:
+        return " ".join(["ba"] * words), " ".join(["be"] * words)
+
+    mixes = [[pair(8), pair(8)], [pair(1), pair(15)], [pair(40), pair(40)], [pair(80), pair(80)]]
+    for pairs in mixes * 2:
+        measure_costs(pico_config("bert"), tokenizer, pairs, Deployment())
+    # The first two mixes have as many characters, the last two as many tokens: tokenizing what is cut off takes time.
+    assert len(measured) == len(mixes)
+
+
 def test_graphs_and_versions_are_conditions(
     measured: list[int], tokenizer: BertTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graphs = [
         Deployment("onnxruntime"),
         Deployment("onnxruntime", first_token=False),
+        Deployment("torch"),
         Deployment("onnxruntime", DynamicQuantizationConfig()),
         Deployment("onnxruntime", DynamicQuantizationConfig(per_channel=False)),
         Deployment("onnxruntime", StaticQuantizationConfig()),

@@ -32,7 +32,7 @@ def choose_levels(
     base = float(sum(cost.min() for cost in costs))
     if budget < base:
         return None
-    unit = max((budget - base) / buckets, np.finfo(float).tiny)
+    unit = max((budget - base) / buckets, 1e-200)  # above 0, and not so small that the division overflows
     best = np.zeros(buckets + 1)  # least error with at most so many buckets spent
     choices = []
     for error, cost in zip(errors, costs, strict=True):
