@@ -262,7 +262,7 @@ def _check(name: str, out: Path, targets: Sequence[Target]) -> None:
             expected="a new or empty folder, or one that `hfcompress prune` has written",
             remedy="name another folder with --out",
         )
-    if Path(resolve(name)).resolve().is_relative_to(out.resolve()):
+    if (given := Path(resolve(name))).is_dir() and given.resolve().is_relative_to(out.resolve()):
         raise OutputError(
             "The output folder holds the model that is to be pruned",
             value=f"{out} holds {name}",

@@ -90,7 +90,8 @@ def loading_snippets(report: RunReport) -> str:
     if custom:
         parts.append(
             "`trust_remote_code=True` lets transformers run `modeling_hfcompress.py` of this repository, which builds "
-            "the uneven layers; read it before you trust it. The exported graphs need no such code."
+            "the uneven layers; read it before you trust it. Without it, transformers takes the stock class and stops "
+            "at weights that do not fit. The exported graphs need no such code."
         )
     parts += [
         _titled("hfcompress", _HFCOMPRESS.format(**values)),

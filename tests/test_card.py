@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from hfcompress.evaluation.report import (
     PruningSummary,
     RunReport,
     Step,
+    VocabularySummary,
 )
 from hfcompress.evaluation.significance import compare
 
@@ -250,6 +252,36 @@ def test_results_table() -> None:
     assert "| `query-0` | 0.0000 | 0.5000 | +0.5000 |" in rows
     assert "| train | 5 min 12 s | yes |" in rows
     assert "| recover | 1 h 06 min |  |" in rows
+
+
+def test_what_was_sought_and_predicted_is_told_only_where_it_was() -> None:
+    pruning = example_report().pruning
+    assert pruning is not None
+    plain = body(example_report())
+    assert "searched" not in plain and "vocabulary" not in plain
+    vocabulary = VocabularySummary(
+        tokens_before=30522, tokens_after=9876, min_count=2, held_out_pairs=2000, changed_share=0.0125
+    )
+    sought = pruning.model_copy(
+        update={"target": "speedup 2", "calibration_loss": 0.01, "predicted_speedup": 2.0456, "vocabulary": vocabulary}
+    )
+    text = body(example_report(pruning=sought))
+    assert "searched for the target `speedup 2` in measured time; the search predicted 2.05x the speed" in text
+    assert (
+        "9,876 of 30,522 tokens are left in the vocabulary; 1.2% of 2,000 pairs of other queries are cut into other"
+    ) in text
+    of_flops = body(example_report(pruning=sought.model_copy(update={"predicted_speedup": None, "vocabulary": None})))
+    assert "predicted" not in of_flops and "tokens are left" not in of_flops
+
+
+def test_reports_of_earlier_runs_without_a_search_are_still_read(tmp_path: Path) -> None:
+    report = example_report()
+    path = report.save(tmp_path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("target", "calibration_loss", "predicted_speedup", "vocabulary"):
+        del content["pruning"][key]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert RunReport.load(tmp_path) == report
 
 
 def test_queries_left_out_are_counted() -> None:

@@ -241,6 +241,10 @@ def refused(tmp_path: Path, command: Command, settings: dict[str, Any]) -> Calla
         pytest.param([("teacher.max_length", POSITIONS + 1)], ["65", "at most 64 tokens"], id="over the positions"),
         pytest.param([("teacher.model", "package:nowhere/model")], ["'nowhere'", "pip install nowhere"], id="package"),
         pytest.param([("prune.heads", 0.1)], ["no attention head", "prune.heads"], id="share of less than a head"),
+        pytest.param([("prune", {})], ["give one of target_speedup", "vocabulary"], id="no budget"),
+        pytest.param([("prune.target_flops", 0.5)], ["not target_flops, heads, ffn"], id="target and shares"),
+        pytest.param([("prune.structure", "stock")], ["leave out heads"], id="stock structure with fewer heads"),
+        pytest.param([("prune", {"target_speedup": 1})], ["prune.target_speedup", "greater than 1"], id="no target"),
         pytest.param([("recover.optimization", {"freeze_layers": 2})], ["freeze_layers"], id="everything frozen"),
         pytest.param([("recover.documents", DOCUMENTS)], ["too small", f"{DOCUMENTS} documents"], id="long lists"),
     ],
@@ -289,6 +293,29 @@ def test_layers_that_a_pruned_teacher_no_longer_has(refused: Callable[..., None]
 def test_openvino_that_is_not_installed(refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hfcompress.quantization.openvino.is_available", lambda: False)
     refused([("quantize.artifacts", [{"runtime": "openvino"}])], ["openvino", "pip install 'hfcompress[openvino]'"])
+
+
+def test_a_runtime_for_measuring_that_is_not_installed(
+    refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hfcompress.quantization.openvino.is_available", lambda: False)
+    refused([("prune", {"target_speedup": 2, "runtime": "openvino"})], ["pip install 'hfcompress[openvino]'"])
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        {"target_speedup": 2},
+        {"target_latency_ms": 5},
+        {"target_parameters": 0.5},
+        {"target_flops": 0.5, "vocabulary": {}},
+    ],
+    ids=str,
+)
+def test_sound_targets(tmp_path: Path, command: Command, settings: dict[str, Any], budget: dict[str, Any]) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", settings, ("prune", budget))
+    with pytest.raises(LongWork):
+        command("run", recipe, "--out", tmp_path / "out", "--quiet")
 
 
 def test_settings_on_the_command_line(refused: Callable[..., None]) -> None:
@@ -570,6 +597,127 @@ def test_evaluate_with_a_missing_data_folder(command: Command, models: Path, tmp
     clear_fault(command("evaluate", models / "encoder", "--data", missing, "--quiet"), str(missing), "data folder")
 
 
+# prune
+
+
+@pytest.fixture
+def prune(
+    tmp_path: Path, command: Command, cross_encoder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str]]:
+    """Runs `prune` of a sound model, up to the long work."""
+
+    def long_work(*_args: Any, **_kwargs: Any) -> NoReturn:
+        raise LongWork
+
+    monkeypatch.setattr("hfcompress.oneshot.prune_family", long_work)
+
+    def run(*options: object, model: Path = cross_encoder) -> tuple[int, str]:
+        return command("prune", model, "--data", data, "--out", tmp_path / "out", "--quiet", *options)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--target-flops", "0.5"],
+        ["--target-speedup", "2", "--target-speedup", "3", "--structure", "stock", "--runtime", "torch"],
+        ["--heads", "0.5", "--ffn", "0.5", "--importance", "fisher"],
+        ["--ffn", "0.5", "--structure", "stock"],
+        ["--vocabulary", "corpus"],
+        ["--target-parameters", "0.5", "--vocabulary", "corpus", "--min-count", "3", "--max-length", "514"],
+    ],
+    ids=" ".join,
+)
+def test_prune_with_sound_options(prune: Callable[..., tuple[int, str]], options: list[str]) -> None:
+    with pytest.raises(LongWork):
+        prune(*options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], ["give one of target_speedup, target_latency_ms, target_parameters, target_flops"]),
+        (["--structure", "even", "--target-flops", "0.5"], ["structure", "'free' or 'stock'"]),
+        (["--importance", "random", "--target-flops", "0.5"], ["importance", "'obs', 'fisher' or 'magnitude'"]),
+        (["--runtime", "tensorrt", "--target-speedup", "2"], ["runtime", "'onnxruntime' or 'openvino'"]),
+        (["--vocabulary", "all"], ["no such vocabulary", "'all'", "--vocabulary"]),
+        (["--target-flops", "0.5", "--heads", "0.5"], ["give one target", "target_flops, heads"]),
+        (["--target-flops", "0.5", "--ffn", "1"], ["give one target", "target_flops, ffn"]),
+        (["--target-flops", "0.5", "--target-speedup", "2"], ["give one target", "target_speedup, target_flops"]),
+        (["--heads", "0.5", "--structure", "stock"], ["stock keeps all heads"]),
+        (["--target-speedup", "1"], ["target_speedup", "greater than 1"]),
+        (["--target-speedup", "2", "--target-speedup", "0"], ["target_speedup", "greater than 1"]),
+        (["--target-speedup", "2", "--target-speedup", "2.0"], ["given twice"]),
+        (["--target-latency-ms", "-5"], ["target_latency_ms", "greater than 0"]),
+        (["--target-parameters", "2"], ["target_parameters", "less than 1"]),
+        (["--heads", "1.5"], ["heads", "less than or equal to 1"]),
+        (["--target-flops", "0.5", "--max-length", "515"], ["max_length", "515", "at most 514 tokens"]),
+    ],
+    ids=lambda value: " ".join(value[:4]) or "nothing",
+)
+def test_prune_with_options_that_do_not_fit(
+    prune: Callable[..., tuple[int, str]], tmp_path: Path, options: list[str], words: list[str]
+) -> None:
+    clear_fault(prune(*options), *words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "option", [["--target-flops", "half"], ["--min-count", "0"], ["--calibration-queries", "1"], ["--threads", "-1"]]
+)
+def test_prune_with_numbers_that_are_none(prune: Callable[..., tuple[int, str]], option: list[str]) -> None:
+    code, message = prune(*option)
+    assert code == 2 and message.startswith("error: ") and option[0] in message
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("two-labels", ["num_labels=2"]),
+        ("gpt2", ["not an encoder"]),
+        ("nowhere", ["cannot be opened", "nowhere"]),
+        ("encoder", ["weights"]),
+    ],
+)
+def test_prune_of_what_cannot_rank(
+    prune: Callable[..., tuple[int, str]], models: Path, tmp_path: Path, model: str, words: list[str]
+) -> None:
+    clear_fault(prune("--target-flops", "0.5", model=models / model), *words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage", [remove("qrels/train.tsv"), rewrite("qrels/train.tsv", [("q0", "d0", "0")])])
+def test_prune_without_train_queries(
+    prune: Callable[..., tuple[int, str]], data: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(data)
+    clear_fault(prune("--target-flops", "0.5"), "'train' split")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("prepare", [thesis, earlier_run, lambda folder: folder.write_text("a file")])
+def test_prune_into_a_folder_in_use(
+    prune: Callable[..., tuple[int, str]], tmp_path: Path, prepare: Callable[[Path], Any]
+) -> None:
+    prepare(tmp_path / "out")
+    before = snapshot(tmp_path / "out")
+    clear_fault(prune("--target-flops", "0.5"), "something else", "--out")
+    assert snapshot(tmp_path / "out") == before
+
+
+def test_prune_of_the_model_in_its_own_output_folder(
+    prune: Callable[..., tuple[int, str]], cross_encoder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / "speedup-2").parent.mkdir()
+    cross_encoder.rename(out / "speedup-2")
+    (out / "family.json").write_text("[]")
+    before = snapshot(out)
+    clear_fault(prune("--target-flops", "0.5", model=out / "speedup-2"), "holds the model", "--out")
+    assert snapshot(out) == before
+
+
 # card and inspect
 
 
@@ -590,6 +738,14 @@ def test_card_of_a_missing_folder(tmp_path: Path, command: Command) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize("content", ["", "no JSON", "{}", '{"importance": "obs", "layers_of": "many"}'])
+def test_inspect_of_a_damaged_record_of_pruning(command: Command, models: Path, content: str) -> None:
+    path = models / "pruned" / "pruning.json"
+    path.write_text(content, encoding="utf-8")
+    clear_fault(command("inspect", models / "pruned"), str(path))
+    path.unlink()
+
+
 @pytest.mark.parametrize("model", ["gpt2", "nowhere"])
 def test_inspect_of_what_is_no_encoder(command: Command, models: Path, model: str) -> None:
     clear_fault(command("inspect", models / model), model)
@@ -605,6 +761,8 @@ def test_inspect_of_what_is_no_encoder(command: Command, models: Path, model: st
         (["run"], "recipe"),
         (["run", "recipe.yaml"], "--out"),
         (["run", "recipe.yaml", "--out", "out", "--fast"], "--fast"),
+        (["prune", "model", "--out", "out"], "--data"),
+        (["prune", "model", "--data", "x"], "--out"),
         (["evaluate", "model", "--data", "x", "--candidates", "many"], "--candidates"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

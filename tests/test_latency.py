@@ -134,6 +134,12 @@ def test_probes_are_pruned_models_of_the_family(family: str, tokenizer: BertToke
     assert config.vocab_size != VOCABULARY and len(config.hfcompress["plan"]["layers"]) == 3  # as it was
 
 
+def test_special_tokens_of_a_large_vocabulary_are_folded() -> None:
+    config = pico_config("modernbert", vocab_size=50368, pad_token_id=50283, cls_token_id=50281)
+    model = probe_model(config, [(1, 0)])
+    assert model.get_input_embeddings().padding_idx == model.config.pad_token_id == 50283 % VOCABULARY
+
+
 def test_tokens_of_a_large_vocabulary_are_folded(tokenizer: BertTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hfcompress.probes.VOCABULARY", 10)
     queries, documents = map(list, zip(*PAIRS, strict=True))

@@ -18,12 +18,14 @@ from hfcompress import pipeline
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.cli import main
 from hfcompress.data.ranking import RankingData
-from hfcompress.evaluation.report import RunReport
+from hfcompress.evaluation.report import PruningSummary, RunReport
+from hfcompress.models import load_model, load_tokenizer
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.plan import PruningPlan
 from hfcompress.quantization.openvino import is_available
 from hfcompress.rankers.load import default_graph
 from hfcompress.recipe import Recipe
+from hfcompress.surgery import current_plan
 
 QUICK = {"epochs": 2, "learning_rate": 1e-3, "queries_per_batch": 8}
 
@@ -61,11 +63,14 @@ def recipe_for(inputs: Path) -> dict:
         "name": "pico",
         "data": {"sets": [str(inputs / "words")], "candidates": 6},
         "teacher": {"model": str(inputs / "encoder"), "max_length": 32, "train": {"optimization": QUICK}},
-        "prune": {"heads": 0.5, "ffn": 0.5, "ffn_multiple": 8, "calibration_queries": 8},
+        "prune": {
+            "target_flops": 0.5, "ffn_multiple": 8, "calibration_queries": 12, "search_steps": 3,
+            "vocabulary": {"min_count": 8, "characters": "corpus"},
+        },
         "recover": {"documents": 4, "random_negatives": 1, "optimization": QUICK},
         "quantize": {"artifacts": [*artifacts, {"runtime": "openvino", "optional": True}], "calibration_pairs": 16},
         "evaluate": {"latency_queries": 2, "rounds": 2, "threads": 1},
-    }
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +162,7 @@ def test_compression_config_is_saved_in_optimums_manner(finished: tuple[Path, li
 def test_resuming_keeps_finished_steps_and_redoes_what_changed(inputs: Path, tmp_path: Path) -> None:
     settings = recipe_for(inputs)
     del settings["recover"]
+    settings["prune"] = {"heads": 0.5, "ffn": 0.5, "ffn_multiple": 8, "calibration_queries": 8}
     settings["quantize"]["artifacts"] = settings["quantize"]["artifacts"][:1]
     out = tmp_path / "out"
     first = pipeline.run(Recipe.model_validate(settings), out, progress=False, say=lambda line: None)
@@ -174,6 +180,79 @@ def test_resuming_keeps_finished_steps_and_redoes_what_changed(inputs: Path, tmp
         "evaluate": False,
     }
     assert sum(len(layer.heads) for layer in changed.pruning.layers) == 4
+
+
+def test_a_searched_plan_and_a_smaller_vocabulary_go_through_all_steps(
+    inputs: Path, finished: tuple[Path, list[str]]
+) -> None:
+    out, said = finished
+    pruning = RunReport.load(out).pruning
+    assert pruning is not None and pruning.vocabulary is not None
+    assert (pruning.importance, pruning.target) == ("obs", "flops 0.5")
+    assert pruning.encoder_flops_kept <= 0.5 and pruning.calibration_loss is not None
+    assert any(line.startswith("prune: keeps ") for line in said)
+    before, after = load_tokenizer(str(inputs / "encoder")), load_tokenizer(str(out))
+    assert (pruning.vocabulary.tokens_before, pruning.vocabulary.tokens_after) == (len(before), len(after))
+    assert len(after) < len(before)
+    for folder in (out, *(out / ".hfcompress" / step for step in ("prune", "recover", "int8"))):
+        assert load_tokenizer(str(folder)).get_vocab() == after.get_vocab()
+        model = load_model(str(folder))
+        assert model.get_input_embeddings().num_embeddings == model.config.vocab_size == len(after)
+        assert [(layer.layer, list(layer.heads), len(layer.ffn)) for layer in current_plan(model).layers] == [
+            (layer.layer, layer.heads, layer.ffn) for layer in pruning.layers
+        ]
+    # The teacher keeps all of its tokens.
+    assert len(load_tokenizer(str(out / ".hfcompress" / "teacher"))) == len(before)
+    assert f"{len(after)} of {len(before)} tokens are left in the vocabulary" in (out / "README.md").read_text()
+
+
+def test_a_searched_plan_is_kept_until_something_that_it_depends_on_changes(
+    inputs: Path, finished: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    for step in ("recover", "quantize", "evaluate"):
+        monkeypatch.setattr(pipeline, step, interrupted)
+
+    def kept(settings: dict) -> bool:
+        said: list[str] = []
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=said.append)
+        assert any(line.startswith("teacher: kept") for line in said)
+        return any(line.startswith("prune: kept") for line in said)
+
+    settings = recipe_for(inputs)
+    assert kept(settings)
+    settings["prune"]["vocabulary"]["min_count"] = 4
+    assert not kept(settings) and kept(settings)
+    settings["prune"]["target_flops"] = 0.6
+    assert not kept(settings) and kept(settings)
+
+
+def test_a_plan_for_a_target_of_time_depends_on_how_time_is_measured(inputs: Path, tmp_path: Path) -> None:
+    summary = PruningSummary(
+        importance="obs", layers_of=1, layers=[], head_importance=[], encoder_flops_kept=1, custom_code=False
+    )
+    (tmp_path / "pruning.json").write_text(summary.model_dump_json())
+
+    class Recorder:
+        def step(self, name: str, depends_on: list, work: object) -> tuple[Path, str]:
+            seen.append(json.dumps(depends_on, sort_keys=True))
+            return tmp_path, ""
+
+    seen: list[str] = []
+    for budget in ({"target_speedup": 2.0}, {"heads": 0.5}):
+        seen.clear()
+        for changes in (
+            {}, {"threads": 2}, {"batch_tokens": 512}, {"artifacts": [{"runtime": "openvino"}]}, {"margin": 0.5}
+        ):  # fmt: skip
+            settings = {**recipe_for(inputs), "prune": budget}
+            section = "quantize" if "artifacts" in changes else "evaluate"
+            settings[section] = {**settings[section], **changes}
+            current = pipeline.Run(Recipe.model_validate(settings), None, Recorder(), False)  # type: ignore[arg-type]
+            pipeline.prune(current, "teacher", "made of")
+        same, *others = (text == seen[0] for text in seen)
+        assert same and others == ([False, False, False, True] if "target_speedup" in budget else [True] * 4)
 
 
 def test_an_interrupted_run_is_completed_by_resume(

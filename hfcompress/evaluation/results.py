@@ -12,6 +12,7 @@ from transformers.utils import cached_file
 
 from hfcompress.architectures import architecture_of
 from hfcompress.data.ranking import RankingData
+from hfcompress.errors import OutputError
 from hfcompress.evaluation.measure import Measurement, measure
 from hfcompress.evaluation.metrics import agreement, first_stage_run, means, per_query, tied_share
 from hfcompress.evaluation.report import (
@@ -234,11 +235,23 @@ def pruning_summary(
 
 
 def read_pruning(folder: Path, config: PretrainedConfig, report: RunReport | None) -> PruningSummary:
-    """What was pruned of a model: as its report or the command that pruned it tells, else from its plan alone."""
+    """What was pruned of a model: as its report or the command that pruned it tells, else from its plan alone.
+
+    Raises:
+        OutputError: What the command wrote cannot be read.
+    """
     if report and report.pruning:
         return report.pruning
-    if (folder / PRUNING_FILE).is_file():
-        return PruningSummary.model_validate_json((folder / PRUNING_FILE).read_text(encoding="utf-8"))
+    if (path := folder / PRUNING_FILE).is_file():
+        try:
+            return PruningSummary.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise OutputError(
+                f"{path} cannot be read",
+                value=str(error).splitlines()[0],
+                expected="what `hfcompress prune` of this version wrote",
+                remedy="prune again, or remove the file: the plan in config.json is then shown alone",
+            ) from error
     plan = plan_of_config(config)
     full = PruningPlan.full(plan.layers_of, plan.heads_of, plan.ffn_of)
     heads = [torch.zeros(plan.heads_of) for _ in range(plan.layers_of)]

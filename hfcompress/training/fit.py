@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import nn
 from transformers import (
@@ -73,6 +74,7 @@ def fit(
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
+        use_cpu=not torch.accelerator.is_available(),  # without it, bf16 is refused on a machine that has no GPU
         bf16=settings.precision == "bf16" or (settings.precision == "auto" and has_bf16()),
         eval_strategy="steps" if has_dev else "no",
         eval_steps=every,

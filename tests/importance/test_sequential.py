@@ -8,12 +8,13 @@ import pytest
 import torch
 from conftest import FAMILIES, FFN, HEADS, LAYERS, front_plan, make_pico, stock_plan, uneven_plan
 from ranking_batches import FULL, batches_for, hidden_error, model_inputs, random_plan
+from torch import Tensor
 from transformers import BertTokenizerFast
 
-from hfcompress.architectures import architecture_of
+from hfcompress.architectures import architecture_of, encoder_layers
 from hfcompress.data.ranking import RankingData
 from hfcompress.importance.obs import obs
-from hfcompress.importance.sequential import resettled
+from hfcompress.importance.sequential import _calls, resettled
 from hfcompress.importance.tokens import margin_weights
 from hfcompress.plan import LayerPlan, PruningPlan
 from hfcompress.search.calibration import CalibrationLoss
@@ -148,3 +149,33 @@ def test_bf16_models(word_data: RankingData, tokenizer: BertTokenizerFast) -> No
     batches = batches_for("bert", word_data, tokenizer)
     weights = resettled(model, uneven_plan(), {}, batches, progress=False)
     assert hidden_error(model, uneven_plan(), weights, batches) < hidden_error(model, uneven_plan(), {}, batches)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        *(pytest.param(family, {}, id=family) for family in FAMILIES),
+        pytest.param(
+            "deberta-v2",
+            {"conv_kernel_size": 3},
+            marks=pytest.mark.xfail(strict=True, reason="a convolution follows the first layer, outside of all layers"),
+            id="deberta-v2 with a convolution",
+        ),
+    ],
+)
+def test_layers_get_what_the_encoder_gives_them(
+    family: str, changes: dict[str, object], word_data: RankingData, tokenizer: BertTokenizerFast
+) -> None:
+    model = make_pico(family, **changes)
+    (batch,) = batches_for(family, word_data, tokenizer, 2)
+    layers = encoder_layers(model)
+    given: list[Tensor] = []
+    hooks = [layer.register_forward_pre_hook(lambda _layer, inputs: given.append(inputs[0])) for layer in layers]
+    with torch.inference_mode():
+        calls = _calls(model, batch)
+        for hook in hooks:
+            hook.remove()
+        hidden = calls.hidden
+        for number, layer in enumerate(layers):
+            torch.testing.assert_close(hidden, given[number], rtol=0, atol=1e-6)
+            hidden = calls.run(layer, number, hidden)

@@ -109,6 +109,14 @@ def test_distillation_brings_a_pruned_model_back(
     assert current_plan(student) == uneven_plan()
 
 
+def test_bf16_needs_no_gpu(word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
+    labels = training_lists(word_data, 4, 0, seed=0)
+    options = Optimization(epochs=1, learning_rate=2e-3, queries_per_batch=8, precision="bf16")
+    model = make_pico()
+    figures = fit(RankingTrainer, model, tokenizer, labels, word_data, options, tmp_path, 0, progress=False)
+    assert figures["steps"] > 0 and {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
 def test_training_resumes_bit_equal(lists: Dataset, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
     settings = {"per_device_train_batch_size": 8, "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 5}
     whole = trainer(apply_plan(make_pico(), uneven_plan()), lists, tokenizer, tmp_path / "whole", **settings)

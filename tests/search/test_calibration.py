@@ -1,0 +1,69 @@
+"""The calibration loss by its definition, and a model that is left as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import FAMILIES, make_pico, stock_plan, uneven_plan
+from ranking_batches import FULL, batches_for, model_inputs
+from transformers import BertTokenizerFast
+
+from hfcompress.data.ranking import RankingData
+from hfcompress.importance.importance import unchanged
+from hfcompress.plan import PruningPlan
+from hfcompress.search.calibration import CalibrationLoss, list_scores
+from hfcompress.surgery import apply_plan
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_are_the_models_in_their_lists(
+    family: str, word_data: RankingData, tokenizer: BertTokenizerFast
+) -> None:
+    model = apply_plan(make_pico(family), uneven_plan()).train()
+    (batch,) = batches_for(family, word_data, tokenizer, 3)
+    scores = list_scores(model, batch)
+    assert model.training  # dropout was off for the scores only
+    with torch.inference_mode():
+        flat = model.eval()(**model_inputs(batch)).logits[:, 0]
+    assert batch["list_mask"].sum(1).tolist() == [8, 7, 8]
+    expected = torch.zeros(3, 8)
+    for row, (start, size) in enumerate(((0, 8), (8, 7), (15, 8))):
+        expected[row, :size] = flat[start : start + size]
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_loss_is_the_mean_divergence_over_all_lists(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
+    model, plan = make_pico(), uneven_plan()
+    batches = batches_for("bert", word_data, tokenizer, 7)  # batches of 4 and of 3: every list counts the same
+    divergences = []
+    pruned = apply_plan(make_pico(), plan)
+    with torch.inference_mode():
+        for batch in batches:
+            dense, cut = (each(**model_inputs(batch)).logits[:, 0].double() for each in (model, pruned))
+            for size in batch["list_mask"].sum(1).tolist():
+                first, second = dense[:size].softmax(0), cut[:size].softmax(0)
+                divergences.append(float((first * (first / second).log()).sum()))
+                dense, cut = dense[size:], cut[size:]
+    assert len(divergences) == 7
+    loss_of = CalibrationLoss(model, batches, unchanged)
+    assert loss_of(plan) == pytest.approx(sum(divergences) / 7, rel=1e-3)
+    assert abs(loss_of(FULL)) < 1e-6 < loss_of(plan)
+
+
+def test_weights_come_with_the_plan_unless_others_are_given(
+    word_data: RankingData, tokenizer: BertTokenizerFast
+) -> None:
+    model = make_pico().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    asked: list[PruningPlan] = []
+
+    def inverted(plan: PruningPlan) -> dict[str, torch.Tensor]:
+        asked.append(plan)
+        return {"classifier.weight": -before["classifier.weight"]}
+
+    loss_of = CalibrationLoss(model, batches_for("bert", word_data, tokenizer), inverted)
+    assert asked == []  # the dense scores need none
+    with_its_own, plain = loss_of(stock_plan()), loss_of(stock_plan(), {})
+    assert asked == [stock_plan()]
+    assert loss_of(stock_plan(), inverted(stock_plan())) == with_its_own != plain
+    assert model.training and all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
