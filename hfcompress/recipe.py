@@ -226,19 +226,34 @@ class DistillationLoss(_Strict):
     Attributes:
         margin_mse: Squared difference of the score margins of student and teacher.
         listwise_kl: Kullback-Leibler divergence between the softmax of both over the documents of a query.
+        ranknet: Logistic loss over the pairs that the teacher puts in order.
+        adr_mse: Squared difference of the ranks by student and teacher, discounted towards the end of the list.
+        listmle: Likelihood of the teacher's whole order.
+        mse: Squared difference of the scores themselves.
         hard: Pairwise logistic loss on the labels.
+        lambda_ndcg: The same with each pair weighted by what it changes in nDCG.
+        infonce: Likelihood of each relevant document against all that are not.
+        bce: Binary cross-entropy on the labels, document by document.
         temperature: Temperature of both softmaxes in `listwise_kl`.
     """
 
     margin_mse: Weight = 1.0
     listwise_kl: Weight = 0.5
+    ranknet: Weight = 0.0
+    adr_mse: Weight = 0.0
+    listmle: Weight = 0.0
+    mse: Weight = 0.0
     hard: Weight = 0.1
+    lambda_ndcg: Weight = 0.0
+    infonce: Weight = 0.0
+    bce: Weight = 0.0
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")
     def _something_left(self) -> DistillationLoss:
-        if not self.margin_mse + self.listwise_kl + self.hard:
-            raise ValueError("at least one of margin_mse, listwise_kl and hard must be above 0")
+        terms = [name for name in type(self).model_fields if name != "temperature"]
+        if not any(getattr(self, name) for name in terms):
+            raise ValueError(f"at least one of {', '.join(terms)} must be above 0")
         return self
 
 

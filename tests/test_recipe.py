@@ -352,7 +352,7 @@ def test_bad_overrides(override: str, words: list[str]) -> None:
         ("teacher.train.optimization.precision", "fp16", "'auto', 'bf16' or 'fp32'"),
         ("recover.documents", 1, "greater than or equal to 2"),
         ("recover.loss.temperature", 0, "greater than 0"),
-        ("recover.loss.listwise_kl", 0, "at least one of margin_mse, listwise_kl and hard"),
+        ("recover.loss.listwise_kl", 0, "at least one of margin_mse, listwise_kl, ranknet"),
         ("recover.loss.hard", -1, "greater than or equal to 0"),
         ("quantize.artifacts.0.mode", "weights", "'dynamic' or 'static'"),
         ("quantize.artifacts.0.runtime", "tensorrt", "tensorrt"),

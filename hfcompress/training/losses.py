@@ -1,4 +1,4 @@
-"""Ranking losses: fp32 functions of scores.
+"""Ranking losses: functions of scores, computed in fp32, or in fp64 where the scores are.
 
 All take tensors of shape `(lists, documents)`: the student's raw scores, targets, and a mask that is true where a list
 has a document. All return one value a list, shape `(lists,)`, so that the trainer can average exactly over the lists
@@ -21,24 +21,70 @@ def listwise_softmax(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     ListNet's top-one loss with labels as the target distribution (Cao et al., ICML 2007); with one relevant document
     it is the negative log-likelihood of that document.
     """
-    target = labels.float() * mask
+    target = _precise(labels) * mask
     target = target / target.sum(1, keepdim=True).clamp(min=1e-9)
     return -(target * _log_softmax(scores, mask)).sum(1)
 
 
-def pointwise_bce(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """Binary cross-entropy of every document, mean over the list; labels above 0 count as relevant."""
-    each = functional.binary_cross_entropy_with_logits(scores.float(), (labels > 0).float(), reduction="none")
-    return _mean(each, mask)
+def infonce(scores: Tensor, labels: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """Negative log-likelihood of each relevant document against all that are not, mean over the relevant ones.
 
-
-def pairwise_logistic(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """Logistic loss over all pairs in which one document has the higher label: log(1 + exp(-(s_i - s_j))).
-
-    RankNet (Burges et al., ICML 2005).
+    InfoNCE (van den Oord et al., 2018) over the documents of a query; unlike in `listwise_softmax`, relevant documents
+    do not compete with each other.
     """
-    better = (labels[:, :, None] > labels[:, None, :]) & _pairs(mask)
-    return _mean(functional.softplus(-_margins(scores.float())), better)
+    relevant = (labels > 0) & mask
+    scaled = _precise(scores) / temperature
+    others = torch.logsumexp(scaled.masked_fill(relevant | ~mask, MASKED), dim=1, keepdim=True)
+    return _mean(functional.softplus(others - scaled), relevant)
+
+
+def bce(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """Binary cross-entropy of every document, mean over the list; labels above 0 count as relevant."""
+    scores = _precise(scores)
+    return _mean(functional.binary_cross_entropy_with_logits(scores, (labels > 0).to(scores), reduction="none"), mask)
+
+
+def ranknet(scores: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Logistic loss over all pairs in which one document has the higher target: log(1 + exp(-(s_i - s_j))).
+
+    RankNet (Burges et al., ICML 2005); targets are labels or a teacher's scores, of which only the order counts.
+    """
+    better = (targets[:, :, None] > targets[:, None, :]) & _pairs(mask)
+    return _mean(functional.softplus(-_margins(_precise(scores))), better)
+
+
+def lambda_loss(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """`ranknet` with each pair weighted by what swapping it would change in nDCG, sum over all pairs.
+
+    LambdaRank in the LambdaLoss framework (Wang et al., CIKM 2018): the weight of a pair is the difference of gains
+    times that of the discounts 1 / log2(rank + 1) at the present ranks, over the ideal DCG. The gain is the grade
+    itself, as in the nDCG that this project reports. Equal scores share their mean rank, and a pair of them weighs what
+    lies between the first and the last rank that they may have.
+    """
+    scores = _precise(scores)
+    gains = torch.where(mask, labels.to(scores), 0.0)
+    places = torch.arange(1, mask.shape[1] + 1, device=mask.device).to(scores)
+    ideal = (gains.sort(dim=1, descending=True).values / torch.log2(places + 1)).sum(1).clamp(min=1e-9)
+    order = _margins(scores.detach())
+    ahead = (_pairs(mask) & (order < 0)).sum(2)
+    equal = (_pairs(mask) & (order == 0)).sum(2).clamp(min=1)
+    first, mean, last = (1 / torch.log2(1 + rank) for rank in (ahead + 1, ahead + (equal + 1) / 2, ahead + equal))
+    discounts = torch.where(order == 0, (first - last)[:, :, None], _margins(mean))
+    weights = (_margins(gains) * discounts).abs() / ideal[:, None, None]
+    better = (gains[:, :, None] > gains[:, None, :]) & _pairs(mask)
+    return torch.where(better, weights * functional.softplus(-_margins(scores)), 0.0).sum((1, 2))
+
+
+def listmle(scores: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Negative log-likelihood of the targets' order under the Plackett-Luce model of the scores, mean over the list.
+
+    ListMLE (Xia et al., ICML 2008). Documents with equal targets compete with each other and with all below them
+    (Breslow's treatment of ties), so that the order in which they are listed does not count.
+    """
+    scores = _precise(scores)
+    below = (targets[:, None, :] <= targets[:, :, None]) & _pairs(mask)
+    rivals = scores[:, None, :].expand(below.shape).masked_fill(~below, MASKED)
+    return _mean(torch.logsumexp(rivals, dim=2) - scores, mask)
 
 
 def margin_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor) -> Tensor:
@@ -46,9 +92,14 @@ def margin_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor) -> Tensor:
 
     Margin-MSE (Hofstaetter et al., 2020) over all pairs of documents instead of relevant-negative pairs only.
     """
-    difference = scores.float() - teacher_scores.float()
+    difference = _precise(scores) - teacher_scores
     upper = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).triu(1)
     return _mean(_margins(difference).square(), _pairs(mask) & upper)
+
+
+def mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor) -> Tensor:
+    """Squared difference between the scores of student and teacher, mean over the list."""
+    return _mean((_precise(scores) - teacher_scores).square(), mask)
 
 
 def listwise_kl(scores: Tensor, teacher_scores: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
@@ -57,13 +108,38 @@ def listwise_kl(scores: Tensor, teacher_scores: Tensor, mask: Tensor, temperatur
     Distillation of Hinton et al. (2015) over the documents of a query in place of classes; the factor keeps gradients
     of the same size at every temperature.
     """
-    teacher = _log_softmax(teacher_scores.float() / temperature, mask)
-    student = _log_softmax(scores.float() / temperature, mask)
+    teacher = _log_softmax(teacher_scores / temperature, mask)
+    student = _log_softmax(scores / temperature, mask)
     return (teacher.exp() * (teacher - student) * mask).sum(1) * temperature**2
 
 
+def adr_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """Squared difference between the ranks of student and teacher, discounted by log2(rank + 1), mean over the list.
+
+    ADR-MSE (Schlatt et al., Rank-DistiLLM, 2024). A student's rank is the smooth 1 + sum_j sigmoid((s_j - s_i) / T)
+    over the other documents j (Qin et al., 2010); equal scores of the teacher share their mean rank.
+    """
+    above = torch.sigmoid(-_margins(_precise(scores)) / temperature)
+    others = _pairs(mask) & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    smooth = 1 + torch.where(others, above, 0.0).sum(2)
+    wanted = _ranks(teacher_scores.to(smooth), mask)
+    return _mean((wanted - smooth).square() / torch.log2(wanted + 1), mask)
+
+
+def _precise(scores: Tensor) -> Tensor:
+    """Scores in fp32, or in fp64 where they are."""
+    return scores if scores.dtype == torch.float64 else scores.float()
+
+
+def _ranks(scores: Tensor, mask: Tensor) -> Tensor:
+    """Rank of each document in its list, from 1; equal scores share their mean rank."""
+    margins = _margins(scores)
+    ahead = (margins < 0) + 0.5 * (margins == 0)
+    return 0.5 + torch.where(_pairs(mask), ahead, 0.0).sum(2)
+
+
 def _log_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    return torch.log_softmax(scores.float().masked_fill(~mask, MASKED), dim=1)
+    return torch.log_softmax(_precise(scores).masked_fill(~mask, MASKED), dim=1)
 
 
 def _margins(values: Tensor) -> Tensor:

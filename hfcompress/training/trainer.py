@@ -11,12 +11,27 @@ from transformers import PreTrainedModel, Trainer
 
 from hfcompress.errors import DataError
 from hfcompress.recipe import DistillationLoss
-from hfcompress.training.losses import listwise_kl, listwise_softmax, margin_mse, pairwise_logistic, pointwise_bce
+from hfcompress.training.losses import (
+    adr_mse,
+    bce,
+    infonce,
+    lambda_loss,
+    listmle,
+    listwise_kl,
+    listwise_softmax,
+    margin_mse,
+    mse,
+    ranknet,
+)
 
-LABEL_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "listwise": listwise_softmax,
-    "pointwise": pointwise_bce,
-}
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+LABEL_LOSSES: dict[str, Loss] = {"listwise": listwise_softmax, "pointwise": bce}
+# The terms of `DistillationLoss`, but for `listwise_kl`, which has a temperature: what the teacher's scores, and what
+# the labels say.
+TEACHER_TERMS: dict[str, Loss] = {
+    "margin_mse": margin_mse, "ranknet": ranknet, "adr_mse": adr_mse, "listmle": listmle, "mse": mse,
+}  # fmt: skip
+LABEL_TERMS: dict[str, Loss] = {"hard": ranknet, "lambda_ndcg": lambda_loss, "infonce": infonce, "bce": bce}
 RANKING_COLUMNS = ("labels", "teacher_scores", "list_mask")
 
 
@@ -113,12 +128,13 @@ class RankingDistillationTrainer(RankingTrainer):
 
     def list_losses(self, scores: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """Weighted sum of the distillation terms, shape `(lists,)`."""
-        weights, mask, teacher = self.distillation_loss, targets["list_mask"], targets["teacher_scores"]
+        weights, mask = self.distillation_loss, targets["list_mask"]
+        labels, teacher = targets["labels"], targets["teacher_scores"]
         loss = torch.zeros(len(mask), device=scores.device)
-        if weights.margin_mse:
-            loss = loss + weights.margin_mse * margin_mse(scores, teacher, mask)
         if weights.listwise_kl:
             loss = loss + weights.listwise_kl * listwise_kl(scores, teacher, mask, weights.temperature)
-        if weights.hard:
-            loss = loss + weights.hard * pairwise_logistic(scores, targets["labels"], mask)
+        for terms, wanted in ((TEACHER_TERMS, teacher), (LABEL_TERMS, labels)):
+            for name, term in terms.items():
+                if weight := getattr(weights, name):
+                    loss = loss + weight * term(scores, wanted, mask)
         return loss

@@ -79,6 +79,26 @@ def test_reported_loss_is_the_mean_over_lists(lists: Dataset, tokenizer: BertTok
     torch.testing.assert_close(share * 2, alone)
 
 
+@pytest.mark.parametrize("name", sorted(DistillationLoss.model_fields.keys() - {"temperature"}))
+def test_every_term_of_the_recipe_counts_by_its_weight(
+    name: str, lists: Dataset, tokenizer: BertTokenizerFast, tmp_path: Path
+) -> None:
+    none = dict.fromkeys(DistillationLoss.model_fields.keys() - {"temperature"}, 0.0)
+    scores, mask = torch.tensor([[0.5, -1.0, 2.0]]), torch.ones(1, 3, dtype=torch.bool)
+    targets = {"labels": torch.tensor([[1.0, 0.0, 0.0]]), "teacher_scores": torch.tensor([[2.0, 1.0, 0.5]])}
+    values = []
+    for weight in (1.0, 3.0):
+        made = RankingDistillationTrainer(
+            make_pico(),
+            TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True, remove_unused_columns=False),
+            train_dataset=lists,
+            data_collator=RankingCollator(tokenizer, 32),
+            distillation_loss=DistillationLoss(**(none | {name: weight})),
+        )
+        values.append(made.list_losses(scores, {**targets, "list_mask": mask}).item())
+    assert 0 < 3 * values[0] == pytest.approx(values[1], rel=1e-5)
+
+
 def test_distillation_brings_a_pruned_model_back(
     word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
