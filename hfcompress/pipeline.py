@@ -220,7 +220,8 @@ def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: s
         )
         scorer = _torch_ranker(current, load_model(teacher, dtype="float32"))
         with quiet():
-            with_scores(lists, scorer, progress=current.progress).save_to_disk(str(folder))
+            scored = with_scores(lists, scorer, "teacher_scores", current.progress, partial, teacher_of)
+            scored.save_to_disk(str(folder))
 
     def work(folder: Path, partial: Path) -> None:
         model, tokenizer = load_model(pruned, dtype="float32"), load_tokenizer(pruned, current.max_length)

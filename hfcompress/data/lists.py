@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
+from safetensors.numpy import load_file, save
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
+from hfcompress.files import write_bytes
+
+LISTS_PER_PART = 64  # what an interruption of teacher scoring loses at most
 
 
 def training_lists(
@@ -97,26 +105,73 @@ def check_corpus(data: RankingData, documents: int) -> None:
         )
 
 
-def with_scores(lists: Dataset, scorer: Any, column: str = "teacher_scores", progress: bool = True) -> Dataset:
+def with_scores(
+    lists: Dataset,
+    scorer: Any,
+    column: str = "teacher_scores",
+    progress: bool = True,
+    cache: Path | None = None,
+    fingerprint: str = "",
+) -> Dataset:
     """Add a column with the raw scores of a ranker for every document of every list.
+
+    With a cache, scores are written part by part, under a hash of the ranker's fingerprint and the part's texts: a
+    second call, also after an interruption, scores only what is missing.
 
     Args:
         lists: What `training_lists` returned.
-        scorer: Any `Ranker`.
+        scorer: Any `Ranker`, be it the teacher in int8.
         column: Name of the new column.
         progress: Show a progress bar.
+        cache: Folder of scores; it may be shared by all teachers and data.
+        fingerprint: What distinguishes this ranker's scores from those of others; needed with a cache.
+
+    Raises:
+        DataError: A score is NaN or infinite, or a cache is given without a fingerprint.
     """
+    if cache and not fingerprint:
+        raise DataError(
+            "Cached scores need the fingerprint of their ranker",
+            value="",
+            expected="a text that changes whenever the ranker's scores may change",
+            remedy="pass hfcompress.models.model_fingerprint(name), joined with the longest input",
+        )
     scores: list[list[float]] = []
-    step = 64
     bar = tqdm(total=len(lists), desc="teacher scores", unit="query", disable=not progress, leave=False)
-    for start in range(0, len(lists), step):
-        part = lists[start : start + step]
+    for start in range(0, len(lists), LISTS_PER_PART):
+        part = lists[start : start + LISTS_PER_PART]
         pairs = [(q, d) for q, documents in zip(part["query"], part["documents"], strict=True) for d in documents]
-        flat = iter(scorer.score(pairs).tolist())
+        flat = iter(_cached(cache, fingerprint, scorer, pairs).tolist())
         scores += [[next(flat) for _ in documents] for documents in part["documents"]]
         bar.update(len(part["query"]))
     bar.close()
     return lists.add_column(column, scores)
+
+
+def _cached(cache: Path | None, fingerprint: str, scorer: Any, pairs: list[tuple[str, str]]) -> np.ndarray:
+    """Scores of pairs, from the cache where it has them all."""
+    if cache is None:
+        return _finite(scorer.score(pairs), pairs)
+    content = json.dumps([fingerprint, pairs], ensure_ascii=False)
+    path = cache / f"{hashlib.sha256(content.encode()).hexdigest()}.safetensors"
+    if path.is_file():
+        return load_file(path)["scores"]
+    scores = _finite(scorer.score(pairs), pairs)
+    write_bytes(path, save({"scores": np.ascontiguousarray(scores)}))
+    return scores
+
+
+def _finite(scores: np.ndarray, pairs: list[tuple[str, str]]) -> np.ndarray:
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if len(wrong):
+        query, document = pairs[wrong[0]]
+        raise DataError(
+            f"The teacher gives {len(wrong)} of {len(pairs)} pairs a score that is not a number",
+            value=f"{scores[wrong[0]]} for {query[:60]!r} with {document[:60]!r}",
+            expected="finite raw logits",
+            remedy="check the teacher's checkpoint, and score in fp32",
+        )
+    return scores
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,6 +206,68 @@ def test_scores_of_lists_of_unequal_length_over_several_parts() -> None:
     scored = with_scores(Dataset.from_list(rows), FakeScorer(), column="other", progress=False)
     for row in scored:
         assert row["other"] == expected_scores(row)
+
+
+class Interrupted(Exception):
+    """Stands for Ctrl-C."""
+
+
+class WeakScorer(FakeScorer):
+    """Breaks off after some calls."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.left = calls
+
+    def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+        if not self.left:
+            raise Interrupted
+        self.left -= 1
+        return super().score(pairs)
+
+
+def long_lists(queries: int = 150) -> Dataset:
+    """More lists than one part of the cache holds."""
+    data = example(30)
+    rows = training_lists(data, 5, 2, seed=0).to_list()
+    return Dataset.from_list([{**rows[number % 30], "number": number} for number in range(queries)])
+
+
+def test_interrupted_scoring_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    lists = long_lists()
+    with pytest.raises(Interrupted):
+        with_scores(lists, WeakScorer(2), progress=False, cache=tmp_path, fingerprint="a teacher")
+    again = FakeScorer()
+    scored = with_scores(lists, again, progress=False, cache=tmp_path, fingerprint="a teacher")
+    assert again.calls == [(150 - 2 * 64) * 5]
+    assert scored["teacher_scores"][:] == with_scores(lists, FakeScorer(), progress=False)["teacher_scores"][:]
+    with_scores(lists, WeakScorer(0), progress=False, cache=tmp_path, fingerprint="a teacher")
+    assert all(path.suffix == ".safetensors" for path in tmp_path.iterdir())
+
+
+def test_cached_scores_serve_only_the_same_teacher_and_texts(tmp_path: Path) -> None:
+    lists = long_lists(10)
+    with_scores(lists, FakeScorer(), progress=False, cache=tmp_path, fingerprint="a teacher")
+    with pytest.raises(Interrupted):
+        with_scores(lists, WeakScorer(0), progress=False, cache=tmp_path, fingerprint="another teacher")
+    changed = lists.map(lambda row: {"query": row["query"] + " 0"})
+    with pytest.raises(Interrupted):
+        with_scores(changed, WeakScorer(0), progress=False, cache=tmp_path, fingerprint="a teacher")
+    with pytest.raises(DataError, match="fingerprint"):
+        with_scores(lists, FakeScorer(), progress=False, cache=tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_teacher_whose_scores_are_no_numbers(tmp_path: Path, value: float) -> None:
+    class Broken(FakeScorer):
+        def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+            scores = super().score(pairs)
+            scores[3] = value
+            return scores
+
+    with pytest.raises(DataError, match=r"1 of 50 pairs.*not a number.*(nan|inf) for 'query 0'"):
+        with_scores(long_lists(10), Broken(), progress=False, cache=tmp_path, fingerprint="a teacher")
+    assert not list(tmp_path.iterdir())
 
 
 # Batches
