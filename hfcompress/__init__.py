@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hfcompress.rankers.load import load_ranker
     from hfcompress.recipe import Recipe
     from hfcompress.surgery import apply_plan
+    from hfcompress.training.callbacks import RankingEvalCallback
     from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "PruningPlan": "plan",
     "RankingDistillationTrainer": "training.trainer",
+    "RankingEvalCallback": "training.callbacks",
     "RankingTrainer": "training.trainer",
     "Recipe": "recipe",
     "apply_plan": "surgery",
@@ -31,6 +33,7 @@ _HOMES = {
 __all__ = [
     "PruningPlan",
     "RankingDistillationTrainer",
+    "RankingEvalCallback",
     "RankingTrainer",
     "Recipe",
     "apply_plan",

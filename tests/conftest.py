@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,26 @@ def word_data() -> RankingData:
             candidates[f"q{number}"] = rng.sample([f"d{number}", *others], 6)
         splits[split] = Split({f"q{number}": {f"d{number}": 1} for number in numbers}, candidates)
     return RankingData("words", queries, corpus, splits)
+
+
+def write_beir(folder: Path, data: RankingData) -> Path:
+    """Write data as a folder in BEIR's layout."""
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "bm25").mkdir()
+    queries = [json.dumps({"_id": key, "text": text}) for key, text in data.queries.items()]
+    corpus = [json.dumps({"_id": key, "title": "", "text": document.text}) for key, document in data.corpus.items()]
+    (folder / "queries.jsonl").write_text("\n".join(queries))
+    (folder / "corpus.jsonl").write_text("\n".join(corpus))
+    for name, split in data.splits.items():
+        judged = [f"{query}\t{key}\t{grade}" for query, row in split.qrels.items() for key, grade in row.items()]
+        listed = [
+            f"{query}\t{key}\t{rank}\t0.0"
+            for query, documents in split.candidates.items()
+            for rank, key in enumerate(documents, 1)
+        ]
+        (folder / "qrels" / f"{name}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(judged))
+        (folder / "bm25" / f"{name}.tsv").write_text("query-id\tcorpus-id\trank\tscore\n" + "\n".join(listed))
+    return folder
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import make_pico
+from conftest import make_pico, write_beir
 from safetensors import safe_open
 from transformers import BertTokenizerFast
 
@@ -28,25 +28,6 @@ from hfcompress.recipe import Recipe
 from hfcompress.surgery import current_plan
 
 QUICK = {"epochs": 2, "learning_rate": 1e-3, "queries_per_batch": 8}
-
-
-def write_beir(folder: Path, data: RankingData) -> Path:
-    (folder / "qrels").mkdir(parents=True)
-    (folder / "bm25").mkdir()
-    queries = [json.dumps({"_id": key, "text": text}) for key, text in data.queries.items()]
-    corpus = [json.dumps({"_id": key, "title": "", "text": document.text}) for key, document in data.corpus.items()]
-    (folder / "queries.jsonl").write_text("\n".join(queries))
-    (folder / "corpus.jsonl").write_text("\n".join(corpus))
-    for name, split in data.splits.items():
-        judged = [f"{query}\t{key}\t{grade}" for query, row in split.qrels.items() for key, grade in row.items()]
-        listed = [
-            f"{query}\t{key}\t{rank}\t0.0"
-            for query, documents in split.candidates.items()
-            for rank, key in enumerate(documents, 1)
-        ]
-        (folder / "qrels" / f"{name}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(judged))
-        (folder / "bm25" / f"{name}.tsv").write_text("query-id\tcorpus-id\trank\tscore\n" + "\n".join(listed))
-    return folder
 
 
 @pytest.fixture(scope="module")

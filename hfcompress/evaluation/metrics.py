@@ -22,6 +22,7 @@ Qrels = Mapping[str, Mapping[str, int]]
 """Relevance grades, `{query id: {document id: grade}}`."""
 
 CUTOFF = 10
+METRICS = ("ndcg@10", "mrr@10", "map", "recall@10")  # what `per_query` yields; more is better
 
 
 def run_from_scores(candidates: Mapping[str, list[str]], scores: Mapping[str, Sequence[float]]) -> Run:

@@ -1,0 +1,103 @@
+"""Callbacks for any `Trainer`: transformers' own, hfcompress's, and that of sentence-transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from hfcompress.data.ranking import RankingData
+from hfcompress.errors import DataError, ModelError, RecipeError
+from hfcompress.evaluation.metrics import METRICS
+from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.training.fit import split_quality
+
+PREFIX = "eval_"
+
+
+class RankingEvalCallback(TrainerCallback):
+    """Measures ranking quality at every evaluation: `eval_ndcg@10` and the other metrics of a report.
+
+    The figures join those of the evaluation, so `metric_for_best_model="eval_ndcg@10"` works, and stand in
+    `state.log_history`. Name this callback before an `EarlyStoppingCallback`, which looks at what is there when its
+    turn comes. With several processes each scores the whole split, so that all agree on what is best.
+
+    Args:
+        data: Data whose candidates are ranked.
+        tokenizer: Tokenizer of the model; its `model_max_length` is the longest input.
+        split: The split to rank; never the one that the final figures come from.
+
+    Raises:
+        DataError: The split is missing, or has no relevant document.
+        RecipeError: When training begins: `metric_for_best_model` names a ranking metric that does not exist, or one
+            of which less would count as better.
+    """
+
+    def __init__(self, data: RankingData, tokenizer: PreTrainedTokenizerBase, split: str = "dev") -> None:
+        data.split(split)
+        if split == "test":
+            raise DataError(
+                "Checkpoints would be chosen on the test split",
+                value=split,
+                expected="a split that the final figures do not come from",
+                remedy="use dev, or name a part of train dev",
+            )
+        self.data, self.tokenizer, self.split = data, tokenizer, split
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Check that the metric by which checkpoints are chosen is one that evaluations yield."""
+        wanted = args.metric_for_best_model
+        name = (wanted or "").removeprefix(PREFIX)
+        if "@" not in name and name not in METRICS:  # a loss, or what another callback or compute_metrics yields
+            return
+        if name not in METRICS or args.greater_is_better is False:
+            raise RecipeError(
+                "Checkpoints cannot be chosen by metric_for_best_model",
+                value=f"{wanted}, greater_is_better={args.greater_is_better}",
+                expected=f"one of {', '.join(PREFIX + each for each in METRICS)}, of all of which more is better",
+                remedy="correct the name, and leave greater_is_better out",
+            )
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the figures to those of the evaluation."""
+        assert model is not None
+        ranker = TorchRanker(transformer_of(model), self.tokenizer, lambda logits: logits)
+        figures = {f"{PREFIX}{name}": value for name, value in split_quality(ranker, self.data, self.split).items()}
+        if metrics is not None:
+            metrics.update(figures)
+        state.log_history.append({**figures, "step": state.global_step})
+
+
+def transformer_of(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside a wrapper, such as sentence-transformers' `CrossEncoder`.
+
+    Raises:
+        ModelError: There is none.
+    """
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            return module
+    raise ModelError(
+        "The trainer's model holds no transformers model",
+        value=type(model).__name__,
+        expected="a sequence-classification model, or a CrossEncoder",
+        remedy="train one of these",
+    )
