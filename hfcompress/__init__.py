@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from hfcompress.recipe import Recipe
     from hfcompress.surgery import apply_plan
     from hfcompress.training.callbacks import RankingEvalCallback
+    from hfcompress.training.gradual import GradualPruningCallback
     from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for: `import hfcompress` alone loads neither torch nor a runtime.
 _HOMES = {
+    "GradualPruningCallback": "training.gradual",
     "PruningPlan": "plan",
     "RankingDistillationTrainer": "training.trainer",
     "RankingEvalCallback": "training.callbacks",
@@ -31,6 +33,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "GradualPruningCallback",
     "PruningPlan",
     "RankingDistillationTrainer",
     "RankingEvalCallback",

@@ -19,7 +19,7 @@ LAYERS = [
     {"rankers", "training.losses", "evaluation.report", "evaluation.metrics", "evaluation.significance"},
     {"training", "quantization"},
     {"importance"},
-    {"probes", "latency"},
+    {"probes", "latency", "training.gradual"},
     {"search", "evaluation"},
     {"pruning"},
     {"front_matter", "snippets", "figures", "card", "workspace", "checks"},
