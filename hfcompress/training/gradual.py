@@ -28,9 +28,9 @@ class GradualPruningCallback(TrainerCallback):
 
     What the plan drops is closed in order of importance, heads and FFN neurons each for themselves; the share that is
     closed follows the cubic schedule 1 - (1 - t)^3 (Zhu and Gupta, 2017), with t running from 0 to 1 between `begin`
-    and `end`. A layer that the plan drops fades into its own input. So at the end of the schedule the gated model scores
-    as the pruned one will, and the rest of the training is recovery. When training ends, the model is cut by the plan
-    in place, and the optimizer is left with its parameters and no others.
+    and `end`. A layer that the plan drops fades into its own input. So at the end of the schedule the gated model
+    scores as the pruned one will, and the rest of the training is recovery. When training ends, the model is cut by the
+    plan in place, and the optimizer is left with its parameters and no others.
 
     The gates follow from the step alone, so a checkpoint in mid-schedule resumes bit-equal. Checkpoints hold all
     weights; with `load_best_model_at_end`, evaluations before the end of the schedule are those of a larger model, so
