@@ -130,9 +130,9 @@ def test_blocks_save_time_and_change_little(
     word_data: RankingData, tokenizer: BertTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batches = make_pico(), batches_for("bert", word_data, tokenizer)
-    one = obs(model, batches, progress=False)
+    one = obs(model, batches, damping=1e-2, progress=False)
     monkeypatch.setattr(obs_module, "BLOCKS", 16)  # 4 neurons at a time
-    four = obs(model, batches, progress=False)
+    four = obs(model, batches, damping=1e-2, progress=False)
     assert all(torch.equal(a, b) for a, b in zip(one.head_errors, four.head_errors, strict=True))  # never in blocks
     for errors, blocks in zip(one.ffn_errors, four.ffn_errors, strict=True):
         assert not torch.equal(errors, blocks)
@@ -377,7 +377,9 @@ def test_a_broken_head_is_refused_where_tokens_are_weighted(
 
 
 def test_errors_without_weights_are_shares_of_the_output(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
-    importance = obs(make_pico("modernbert"), batches_for("modernbert", word_data, tokenizer), progress=False)
+    importance = obs(
+        make_pico("modernbert"), batches_for("modernbert", word_data, tokenizer), damping=1e-2, progress=False
+    )
     for errors in (*importance.head_errors, *importance.ffn_errors):  # without a bias nothing is left in the end
         assert errors[-1].item() == pytest.approx(1, abs=0.02)
 
