@@ -4,7 +4,7 @@
     python scripts/distill.py TEACHER student --data DATA --out out/distilled
     accelerate launch --num_processes 2 scripts/distill.py TEACHER student --data DATA --out out/distilled
 
-With several processes the batch is shared out to them: the loss is the same as in one.
+With several processes the batch is shared out to them: but for dropout, the loss is the same as in one.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     options = parser.parse_args()
     processes = PartialState(cpu=not torch.accelerator.is_available())
+    if options.batch < 1 or options.batch % processes.num_processes:
+        parser.error(f"--batch {options.batch}: expected a multiple of the {processes.num_processes} processes")
 
     data = load_data(DataStep(sets=[options.data]), progress=processes.is_main_process)
     lists = training_lists(data, documents=8, random_negatives=2, seed=0)

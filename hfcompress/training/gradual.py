@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ class GradualPruningCallback(TrainerCallback):
         end: Share of all steps after which it is complete.
 
     Raises:
-        PlanError: The schedule is not one. When training begins: the plan keeps what the model does not have, or a
-            checkpoint is resumed that was made with another plan.
+        PlanError: The schedule is not one. When training begins: the plan keeps what the model does not have, the
+            importance is that of another model, or a checkpoint is resumed that was made with another plan.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class GradualPruningCallback(TrainerCallback):
         self._hooks.close()
         gates = self._hooks.enter_context(gated(inner))
         importance = self.importance or magnitude(inner)
+        _check_importance(importance, gates.heads, gates.ffn)
         kept = {place: (set(heads), set(ffn)) for place, heads, ffn in local}
         self._closing = [
             _least_first(gates.heads, importance.heads, {place: heads for place, (heads, _) in kept.items()}),
@@ -150,6 +152,18 @@ class GradualPruningCallback(TrainerCallback):
         return torch.lerp(output, hidden, self._share)
 
 
+def _check_importance(importance: Importance, heads: list[Tensor], ffn: list[Tensor]) -> None:
+    for name, given, gates in (("heads", importance.heads, heads), ("ffn", importance.ffn, ffn)):
+        found, wanted = [len(scores) for scores in given], [len(gate) for gate in gates]
+        if found != wanted:
+            raise PlanError(
+                f"The importance is not that of this model's {name}",
+                value=f"{found} for each layer",
+                expected=f"{wanted}",
+                remedy="measure it on the model that is trained, as it is before training",
+            )
+
+
 def _least_first(gates: list[Tensor], importance: list[Tensor], kept: dict[int, set[int]]) -> list[tuple[Tensor, int]]:
     """Gate and index of every structure that goes and whose layer stays, the least important first."""
     going = [
@@ -161,7 +175,7 @@ def _least_first(gates: list[Tensor], importance: list[Tensor], kept: dict[int, 
     return [(gates[place], index) for _, place, index in sorted(going)]
 
 
-def _origins(model: PreTrainedModel, plan: PruningPlan) -> Any:
+def _origins(model: PreTrainedModel, plan: PruningPlan) -> Callable[[str], str]:
     """A function from a parameter's name in the pruned model to that in this one, where layers have other numbers."""
     prefix = f"{architecture_of(model.config).layers}."
     places = [place for place, _, _ in plan.local(current_plan(model))]

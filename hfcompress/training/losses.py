@@ -65,11 +65,9 @@ def lambda_loss(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     gains = torch.where(mask, labels.to(scores), 0.0)
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device).to(scores)
     ideal = (gains.sort(dim=1, descending=True).values / torch.log2(places + 1)).sum(1).clamp(min=1e-9)
-    order = _margins(scores.detach())
-    ahead = (_pairs(mask) & (order < 0)).sum(2)
-    equal = (_pairs(mask) & (order == 0)).sum(2).clamp(min=1)
-    first, mean, last = (1 / torch.log2(1 + rank) for rank in (ahead + 1, ahead + (equal + 1) / 2, ahead + equal))
-    discounts = torch.where(order == 0, (first - last)[:, :, None], _margins(mean))
+    highest, lowest = _ranks(scores.detach(), mask)
+    first, mean, last = (1 / torch.log2(1 + rank) for rank in (highest, (highest + lowest) / 2, lowest))
+    discounts = torch.where(_margins(scores) == 0, (first - last)[:, :, None], _margins(mean))
     weights = (_margins(gains) * discounts).abs() / ideal[:, None, None]
     better = (gains[:, :, None] > gains[:, None, :]) & _pairs(mask)
     return torch.where(better, weights * functional.softplus(-_margins(scores)), 0.0).sum((1, 2))
@@ -108,8 +106,8 @@ def listwise_kl(scores: Tensor, teacher_scores: Tensor, mask: Tensor, temperatur
     Distillation of Hinton et al. (2015) over the documents of a query in place of classes; the factor keeps gradients
     of the same size at every temperature.
     """
-    teacher = _log_softmax(teacher_scores / temperature, mask)
-    student = _log_softmax(scores / temperature, mask)
+    teacher = _log_softmax(_precise(teacher_scores) / temperature, mask)
+    student = _log_softmax(_precise(scores) / temperature, mask)
     return (teacher.exp() * (teacher - student) * mask).sum(1) * temperature**2
 
 
@@ -122,7 +120,8 @@ def adr_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor, temperature: f
     above = torch.sigmoid(-_margins(_precise(scores)) / temperature)
     others = _pairs(mask) & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
     smooth = 1 + torch.where(others, above, 0.0).sum(2)
-    wanted = _ranks(teacher_scores.to(smooth), mask)
+    highest, lowest = _ranks(teacher_scores, mask)
+    wanted = (highest + lowest) / 2
     return _mean((wanted - smooth).square() / torch.log2(wanted + 1), mask)
 
 
@@ -131,11 +130,11 @@ def _precise(scores: Tensor) -> Tensor:
     return scores if scores.dtype == torch.float64 else scores.float()
 
 
-def _ranks(scores: Tensor, mask: Tensor) -> Tensor:
-    """Rank of each document in its list, from 1; equal scores share their mean rank."""
+def _ranks(scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last rank, from 1, that each document may have among those with equal scores."""
     margins = _margins(scores)
-    ahead = (margins < 0) + 0.5 * (margins == 0)
-    return 0.5 + torch.where(_pairs(mask), ahead, 0.0).sum(2)
+    ahead, equal = ((_pairs(mask) & others).sum(2) for others in (margins < 0, margins == 0))
+    return ahead + 1, ahead + equal.clamp(min=1)
 
 
 def _log_softmax(scores: Tensor, mask: Tensor) -> Tensor:

@@ -129,12 +129,12 @@ class RankingDistillationTrainer(RankingTrainer):
     def list_losses(self, scores: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """Weighted sum of the distillation terms, shape `(lists,)`."""
         weights, mask = self.distillation_loss, targets["list_mask"]
-        labels, teacher = targets["labels"], targets["teacher_scores"]
         loss = torch.zeros(len(mask), device=scores.device)
         if weights.listwise_kl:
-            loss = loss + weights.listwise_kl * listwise_kl(scores, teacher, mask, weights.temperature)
-        for terms, wanted in ((TEACHER_TERMS, teacher), (LABEL_TERMS, labels)):
+            kl = listwise_kl(scores, targets["teacher_scores"], mask, weights.temperature)
+            loss = loss + weights.listwise_kl * kl
+        for column, terms in (("teacher_scores", TEACHER_TERMS), ("labels", LABEL_TERMS)):
             for name, term in terms.items():
-                if weight := getattr(weights, name):
-                    loss = loss + weight * term(scores, wanted, mask)
+                if weight := getattr(weights, name):  # lists without labels do for the terms of the teacher
+                    loss = loss + weight * term(scores, targets[column], mask)
         return loss

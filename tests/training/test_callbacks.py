@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from conftest import make_pico
-from datasets import Dataset
+from script_inputs import labelled_pairs, pico_cross_encoder, tokenized
+from sentence_transformers import cross_encoder
 from transformers import BertTokenizerFast, EarlyStoppingCallback, Trainer, TrainingArguments
 
 from hfcompress import RankingEvalCallback
-from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.lists import RankingCollator, training_lists
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.errors import DataError, ModelError, RecipeError
@@ -20,29 +20,11 @@ from hfcompress.training.callbacks import transformer_of
 from hfcompress.training.fit import dev_metrics
 from hfcompress.training.trainer import RankingTrainer
 
-IDENTITY = "torch.nn.modules.linear.Identity"
 SETTINGS: dict[str, Any] = {
     "num_train_epochs": 4, "learning_rate": 2e-3, "per_device_train_batch_size": 8, "eval_strategy": "epoch",
     "save_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": "eval_ndcg@10", "report_to": [],
     "use_cpu": True, "disable_tqdm": True,
 }  # fmt: skip
-
-
-def labelled_pairs(data: RankingData) -> Dataset:
-    """Columns that a plain script has: texts, and 1 or 0."""
-    rows = [
-        {"query": query, "document": document, "label": float(label > 0)}
-        for row in training_lists(data, 4, 1, seed=0)
-        for query, document, label in zip([row["query"]] * 4, row["documents"], row["labels"], strict=True)
-    ]
-    return Dataset.from_list(rows)
-
-
-def tokenized(pairs: Dataset, tokenizer: BertTokenizerFast) -> Dataset:
-    return pairs.map(
-        lambda row: tokenizer(row["query"], row["document"], padding="max_length", truncation=True),
-        remove_columns=["query", "document"],
-    )
 
 
 def check(trained: Any, model: Any, tokenizer: BertTokenizerFast, data: RankingData) -> None:
@@ -87,9 +69,7 @@ def test_in_our_trainer(word_data: RankingData, tokenizer: BertTokenizerFast, tm
 def test_in_the_trainer_of_sentence_transformers(
     word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
-    cross_encoder = pytest.importorskip("sentence_transformers.cross_encoder")
-    save_checkpoint(tmp_path / "model", make_pico(), tokenizer, IDENTITY, 32)
-    model = cross_encoder.CrossEncoder(str(tmp_path / "model"), device="cpu")
+    model = pico_cross_encoder(tmp_path / "model", tokenizer)
     pairs = labelled_pairs(word_data)
     trainer = cross_encoder.CrossEncoderTrainer(
         model=model,

@@ -9,13 +9,13 @@ import pytest
 import torch
 from conftest import FAMILIES, FFN, HEADS, LAYERS, make_pico, random_inputs, stock_plan, uneven_plan
 from datasets import Dataset
-from test_callbacks import IDENTITY, labelled_pairs, tokenized
+from script_inputs import labelled_pairs, pico_cross_encoder, tokenized
+from sentence_transformers import cross_encoder
 from torch import Tensor
 from transformers import BertTokenizerFast, PreTrainedModel, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 import hfcompress
 from hfcompress import GradualPruningCallback
-from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.lists import RankingCollator, training_lists, with_scores
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import PlanError
@@ -159,9 +159,7 @@ def test_with_distillation(word_data: RankingData, tokenizer: BertTokenizerFast,
 def test_in_the_trainer_of_sentence_transformers(
     word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
-    cross_encoder = pytest.importorskip("sentence_transformers.cross_encoder")
-    save_checkpoint(tmp_path / "model", make_pico(), tokenizer, IDENTITY, 32)
-    model = cross_encoder.CrossEncoder(str(tmp_path / "model"), device="cpu")
+    model = pico_cross_encoder(tmp_path / "model", tokenizer)
     settings = {"output_dir": str(tmp_path / "out"), "report_to": [], "use_cpu": True, "disable_tqdm": True}
     trainer = cross_encoder.CrossEncoderTrainer(
         model=model,
@@ -182,6 +180,12 @@ def test_in_the_trainer_of_sentence_transformers(
 def test_schedules_that_are_none(begin: float, end: float) -> None:
     with pytest.raises(PlanError, match="no schedule"):
         GradualPruningCallback(stock_plan(), begin=begin, end=end)
+
+
+def test_the_importance_of_another_model(tmp_path: Path) -> None:
+    other = magnitude(make_pico(num_hidden_layers=2))
+    with pytest.raises(PlanError, match=r"not that of this model's heads.*\[4, 4\].*\[4, 4, 4, 4\]"):
+        begun(make_pico(), uneven_plan(), tmp_path, importance=other)
 
 
 def test_a_plan_for_what_is_gone(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ TEACHER_LOSSES: dict[str, Loss] = {
     "margin_mse": margin_mse,
     "listwise_kl": listwise_kl,
     "listwise_kl at 2": partial(listwise_kl, temperature=2.0),
+    "listwise_kl at 3": partial(listwise_kl, temperature=3.0),  # a division that half precision would round
     "mse": mse,
     "adr_mse": adr_mse,
     "ranknet": ranknet,

@@ -99,6 +99,16 @@ def test_every_term_of_the_recipe_counts_by_its_weight(
     assert 0 < 3 * values[0] == pytest.approx(values[1], rel=1e-5)
 
 
+def test_lists_without_labels_do_for_the_terms_of_the_teacher(
+    lists: Dataset, tokenizer: BertTokenizerFast, tmp_path: Path
+) -> None:
+    unlabelled = lists.remove_columns("labels")
+    made = trainer(make_pico(), unlabelled, tokenizer, tmp_path)
+    made.distillation_loss = DistillationLoss(hard=0)
+    batch = RankingCollator(tokenizer, 32)([unlabelled[index] for index in range(3)])
+    assert "labels" not in batch and torch.isfinite(made.compute_loss(made.model, batch))
+
+
 def test_distillation_brings_a_pruned_model_back(
     word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
