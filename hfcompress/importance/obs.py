@@ -21,8 +21,8 @@ from hfcompress.plan import PruningPlan
 from hfcompress.surgery import current_plan
 from hfcompress.training.trainer import RANKING_COLUMNS
 
-# Calibration is a few hundred pairs, and few of their tokens weigh much: with little damping the survivors fit these few,
-# and rank worse on other queries. Chosen on dev among 0.01, 0.1, 0.3 and 1.
+# Calibration is a few hundred pairs, and few of their tokens weigh much: with little damping the survivors fit these
+# few, and rank worse on other queries. Chosen on dev among 0.01, 0.1, 0.3 and 1.
 DAMPING = 0.3
 STRONGEST_DAMPING = 1e3
 BLOCKS = 96  # an FFN goes in so many steps
