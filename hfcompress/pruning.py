@@ -14,10 +14,10 @@ from hfcompress.data.lists import RankingCollator, training_lists
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
 from hfcompress.importance.importance import Importance
+from hfcompress.importance.margins import MarginGradients, margin_gradients
 from hfcompress.importance.obs import obs
 from hfcompress.importance.scores import fisher, magnitude
 from hfcompress.importance.sequential import resettled
-from hfcompress.importance.tokens import Weights, margin_weights
 from hfcompress.latency import Deployment, measure_costs
 from hfcompress.plan import PruningPlan
 from hfcompress.quantization.config import (
@@ -151,8 +151,8 @@ def prune_family(
     collate = RankingCollator(tokenizer, max_length)
     calibration = Calibration(data, collate, step.calibration_queries, seed)
     current = current_plan(model)
-    token_weights = margin_weights(model, calibration.fitting, seed, progress) if step.importance == "obs" else None
-    importance = measure_importance(step.importance, model, calibration, token_weights, progress)
+    gradients = margin_gradients(model, calibration.fitting, seed, progress) if step.importance == "obs" else None
+    importance = measure_importance(step.importance, model, calibration, gradients, progress)
     for note in importance.notes:
         say(f"prune: {note}")
     loss_of = CalibrationLoss(model, calibration.judging, importance.weights)
@@ -177,7 +177,7 @@ def prune_family(
             sequential=False,
         )
         if step.sequential and step.importance == "obs":
-            pruned = _settled(model, pruned, calibration, token_weights, loss_of, progress)
+            pruned = _settled(model, pruned, calibration, gradients, loss_of, progress)
         members.append(pruned)
     return Family(importance, members)
 
@@ -209,7 +209,7 @@ def measure_importance(
     method: str,
     model: PreTrainedModel,
     calibration: Calibration,
-    token_weights: Sequence[Weights] | None = None,
+    gradients: MarginGradients | None = None,
     progress: bool = True,
 ) -> Importance:
     """Importance of what a model has, by one of the methods of a recipe."""
@@ -217,7 +217,7 @@ def measure_importance(
         return magnitude(model)
     if method == "fisher":
         return fisher(model, calibration.by_query, progress)
-    return obs(model, calibration.fitting, token_weights, progress=progress)
+    return obs(model, calibration.fitting, gradients, progress=progress)
 
 
 def cost_table(
@@ -298,12 +298,13 @@ def _settled(
     model: PreTrainedModel,
     pruned: Pruned,
     calibration: Calibration,
-    token_weights: Sequence[Weights] | None,
+    gradients: MarginGradients | None,
     loss_of: CalibrationLoss,
     progress: bool,
 ) -> Pruned:
     """Settle layer by layer, and keep that if held-out queries agree."""
-    weights = resettled(model, pruned.plan, pruned.weights, calibration.fitting, token_weights, progress=progress)
+    tokens = gradients.tokens if gradients else None
+    weights = resettled(model, pruned.plan, pruned.weights, calibration.fitting, tokens, progress=progress)
     loss = loss_of(pruned.plan, weights)
     return replace(pruned, weights=weights, loss=loss, sequential=True) if loss < pruned.loss else pruned
 

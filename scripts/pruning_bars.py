@@ -27,7 +27,7 @@ from hfcompress.data.lists import RankingCollator
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.metrics import means, per_query, run_from_scores
-from hfcompress.importance.tokens import margin_weights
+from hfcompress.importance.margins import margin_gradients
 from hfcompress.latency import Deployment, deploy, time_rankers
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.pruning import (
@@ -104,8 +104,8 @@ def quality(bench: Bench) -> dict[str, str]:
         collate = RankingCollator(bench.tokenizer, bench.options.max_length)
         calibration = Calibration(bench.data, collate, bench.options.queries, seed)
         for method in ("magnitude", "fisher", "obs"):
-            weights = margin_weights(bench.model, calibration.fitting, seed) if method == "obs" else None
-            importance = measure_importance(method, bench.model, calibration, weights)
+            gradients = margin_gradients(bench.model, calibration.fitting, seed) if method == "obs" else None
+            importance = measure_importance(method, bench.model, calibration, gradients)
             plan = plan_for_budget(importance, current, PruneStep(importance=method, **UNIFORM))
             share = encoder_flops(bench.model.config, plan) / encoder_flops(bench.model.config, current)
             pruned = pruned_copy(bench.model, plan, importance.weights(plan))

@@ -15,8 +15,8 @@ from hfcompress.architectures import architecture_of, encoder_layers, head_size,
 from hfcompress.errors import DataError
 from hfcompress.importance.importance import Importance
 from hfcompress.importance.least_squares import Removal, damped, matrix_of, parameters_of, removal_order, solve
+from hfcompress.importance.margins import MarginGradients, Weights
 from hfcompress.importance.moments import Moments
-from hfcompress.importance.tokens import Weights
 from hfcompress.plan import PruningPlan
 from hfcompress.surgery import current_plan
 from hfcompress.training.trainer import RANKING_COLUMNS
@@ -25,6 +25,7 @@ from hfcompress.training.trainer import RANKING_COLUMNS
 # few, and rank worse on other queries. Chosen on dev among 0.01, 0.1, 0.3 and 1.
 DAMPING = 0.3
 STRONGEST_DAMPING = 1e3
+ALL_DIRECTIONS = 0.1  # share of an error that counts all directions of the output alike
 BLOCKS = 96  # an FFN goes in so many steps
 KEPT_SOLUTIONS = 256
 NOTHING = Removal(torch.zeros(0, dtype=torch.long), torch.zeros(1, dtype=torch.float64))
@@ -39,7 +40,9 @@ class Problem:
         hessian: H, float32 to save memory, shape `(columns, columns)`.
         size: Columns of a group: those of a head, or one.
         bias: Whether there is a bias.
-        scale: What a loss of `tr(D H D^T)` is worth as an error.
+        scale: What a loss of `tr(M D H D^T M^T)` is worth as an error.
+        metric: M, float64, shape `(outputs, outputs)`; the unit matrix where left out. It decides what goes, and not
+            how the survivors are settled: that is the same for every M.
     """
 
     weight: Tensor
@@ -47,6 +50,7 @@ class Problem:
     size: int
     bias: bool
     scale: float
+    metric: Tensor | None = None
 
     @property
     def groups(self) -> int:
@@ -56,7 +60,8 @@ class Problem:
     def removal(self) -> Removal:
         """Order of all groups, and their errors."""
         block = 1 if self.size > 1 else max(1, round(self.groups / BLOCKS))
-        removal = removal_order(self.weight, self.hessian.double(), self.size, self.groups, block)
+        weight = self.weight if self.metric is None else self.metric @ self.weight
+        removal = removal_order(weight, self.hessian.double(), self.size, self.groups, block)
         return Removal(removal.order, self.scale * removal.errors)
 
     def settled(self, groups: list[int]) -> dict[str, Tensor]:
@@ -108,7 +113,7 @@ class Reconstruction:
 def obs(
     model: PreTrainedModel,
     batches: Sequence[dict[str, Tensor]],
-    token_weights: Sequence[Weights] | None = None,
+    gradients: MarginGradients | None = None,
     damping: float = DAMPING,
     progress: bool = True,
 ) -> Importance:
@@ -117,12 +122,14 @@ def obs(
     The second moments of the inputs of W_O and W_2 are measured over real tokens in one forward pass. Then the
     structures of each sublayer are removed one after the other, always the one whose loss costs the output least once
     all survivors, the bias among them, are settled by least squares. The score of a structure is the error of the
-    sublayer, relative to the second moment of its output, at the time when it goes.
+    sublayer at the time when it goes: the expected squared change of the margins, to first order; without gradients,
+    the error relative to the second moment of the sublayer's output.
 
     Args:
         model: A sequence-classification model of a supported family, pruned or not.
         batches: Batches of `RankingCollator`.
-        token_weights: For each batch what `margin_weights` gives; all real tokens alike where left out.
+        gradients: What `margin_gradients` gives for the batches; all real tokens and all directions of the output alike
+            where left out.
         damping: Share of the mean of H's diagonal added to the diagonal.
         progress: Show progress bars.
 
@@ -131,14 +138,16 @@ def obs(
     """
     architecture = architecture_of(model.config)
     paths = (architecture.attention_output, architecture.ffn_out)
-    moments = measure_moments(model, batches, token_weights, progress)
-    lists = sum(len(batch["list_mask"]) for batch in batches) if token_weights else None
+    moments = measure_moments(model, batches, gradients.tokens if gradients else None, progress)
+    lists = sum(len(batch["list_mask"]) for batch in batches) if gradients else None
     problems: list[tuple[Problem | None, ...]] = []
     notes: list[str] = []
     for number, (layer, parts) in enumerate(zip(encoder_layers(model), moments, strict=True)):
         row: list[Problem | None] = []
         for path, part, size in zip(paths, parts, (head_size(model.config), 1), strict=True):
-            problem, note = _problem(f"{path} of layer {number}", layer.get_submodule(path), part, size, damping, lists)
+            metric = _metric(gradients.directions[number, path]) if gradients else None
+            name, module = f"{path} of layer {number}", layer.get_submodule(path)
+            problem, note = _problem(name, module, part, size, damping, lists, metric)
             row.append(problem)
             notes += [note] if note else []
         problems.append(tuple(row))
@@ -202,7 +211,13 @@ def measure_moments(
 
 
 def _problem(
-    name: str, module: nn.Module, moments: Moments | None, size: int, damping: float, lists: int | None
+    name: str,
+    module: nn.Module,
+    moments: Moments | None,
+    size: int,
+    damping: float,
+    lists: int | None,
+    metric: Tensor | None,
 ) -> tuple[Problem | None, str | None]:
     """The problem of one sublayer, and what was done where H was singular with the damping asked for."""
     if moments is None:
@@ -222,7 +237,14 @@ def _problem(
     weight = matrix_of(module)
     # H has 2/N, and the margins' change is a mean over the lists.
     scale = moments.weight / (2 * lists) if lists else 1 / (float((weight @ matrix * weight).sum()) or 1.0)
-    return Problem(weight, hessian.float(), size, moments.constant, scale), note
+    return Problem(weight, hessian.float(), size, moments.constant, scale, metric), note
+
+
+def _metric(directions: Tensor) -> Tensor:
+    """M with `M^T M` = the second moment of the gradients, drawn towards the unit matrix."""
+    mixed = (1 - ALL_DIRECTIONS) * directions
+    mixed.diagonal().add_(ALL_DIRECTIONS)
+    return torch.linalg.cholesky(mixed, upper=True)
 
 
 def _scores(removal: Removal) -> Tensor:

@@ -13,6 +13,7 @@ from hfcompress.architectures import architecture_of, encoder_layers, head_size,
 from hfcompress.errors import DataError
 from hfcompress.importance.gates import gated
 from hfcompress.importance.importance import Importance
+from hfcompress.importance.margins import require_finite
 from hfcompress.training.losses import listwise_softmax
 from hfcompress.training.trainer import RANKING_COLUMNS
 
@@ -71,13 +72,7 @@ def fisher(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]], progres
             for batch in tqdm(batches, desc="fisher importance", unit="query", disable=not progress, leave=False):
                 inputs = {name: value for name, value in batch.items() if name not in RANKING_COLUMNS}
                 scores = model(**inputs).logits.T
-                if not torch.isfinite(scores).all():
-                    raise DataError(
-                        "The model gave a score that is not finite on calibration data",
-                        value=scores.tolist(),
-                        expected="finite scores",
-                        remedy="check the checkpoint: its weights may be broken, or overflow in 16 bits",
-                    )
+                require_finite(scores)
                 loss = listwise_softmax(scores, batch["labels"], batch["list_mask"]).sum()
                 gradients = iter(torch.autograd.grad(loss, used))
                 for total in totals:

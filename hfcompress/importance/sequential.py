@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hfcompress.architectures import Architecture, architecture_of, encoder_layers
+from hfcompress.importance.margins import Weights
 from hfcompress.importance.moments import Fit
-from hfcompress.importance.tokens import Weights
 from hfcompress.plan import PruningPlan
 from hfcompress.surgery import current_plan, pruned_copy
 from hfcompress.training.trainer import RANKING_COLUMNS
@@ -67,7 +67,7 @@ def resettled(
         plan: What is kept, in the numbering of the first teacher.
         weights: Weights to begin with, by their names in the pruned model.
         batches: Batches of `RankingCollator`.
-        token_weights: For each batch what `margin_weights` gives; all real tokens alike where left out.
+        token_weights: For each batch the tokens that `margin_gradients` gives; all real tokens alike where left out.
         damping: Share of the mean of H's diagonal that holds a weight to its first value.
         progress: Show a progress bar.
 

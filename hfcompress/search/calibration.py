@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hfcompress.architectures import encoder_layers
 from hfcompress.plan import PruningPlan
 from hfcompress.quantization.first_token import first_token_only
 from hfcompress.surgery import pruned_copy
@@ -24,6 +27,9 @@ class CalibrationLoss:
         model: The dense model.
         batches: Batches of `RankingCollator`.
         weights: Weights that go with a plan, see `Importance.weights`.
+
+    Attributes:
+        chance: Loss of a model that scores all documents alike.
     """
 
     def __init__(
@@ -36,15 +42,64 @@ class CalibrationLoss:
         self.batches = batches
         self.weights = weights
         self.dense = [list_scores(model, batch) for batch in batches]
+        self.chance = self._mean([torch.zeros_like(scores) for scores in self.dense])
+        self._kept: PruningPlan | None = None
+        self._outputs: list[list[Any]] = []
 
     def __call__(self, plan: PruningPlan, weights: dict[str, Tensor] | None = None) -> float:
         """Loss of a plan, with the weights given or with those that go with it."""
         pruned = pruned_copy(self.model, plan, self.weights(plan) if weights is None else weights)
+        shared = 0 if weights is not None or self._kept is None else _shared_layers(plan, self._kept)
+        scores = []
+        for number, batch in enumerate(self.batches):
+            with _replayed(pruned, self._outputs[number][:shared] if shared else []):
+                scores.append(list_scores(pruned, batch))
+        return self._mean(scores)
+
+    def _mean(self, scores: Sequence[Tensor]) -> float:
         losses = [
-            listwise_kl(list_scores(pruned, batch), dense, batch["list_mask"])
-            for batch, dense in zip(self.batches, self.dense, strict=True)
+            listwise_kl(given, dense, batch["list_mask"])
+            for given, dense, batch in zip(scores, self.dense, self.batches, strict=True)
         ]
         return float(torch.cat(losses).mean())
+
+    def keep(self, plan: PruningPlan) -> None:
+        """Keep what the layers of this plan put out: plans that share its lower layers are judged from there on."""
+        pruned = pruned_copy(self.model, plan, self.weights(plan))
+        self._kept, self._outputs = plan, []
+        for batch in self.batches:
+            outputs: list[Any] = []
+            hooks = [
+                layer.register_forward_hook(lambda _module, _inputs, output, outputs=outputs: outputs.append(output))
+                for layer in encoder_layers(pruned)[:-1]
+            ]
+            list_scores(pruned, batch)
+            for hook in hooks:
+                hook.remove()
+            self._outputs.append(outputs)
+
+
+def _shared_layers(plan: PruningPlan, kept: PruningPlan) -> int:
+    """How many of the lowest layers are the same; at least one layer of the plan is not counted."""
+    same = 0
+    for layer, other in zip(plan.layers[:-1], kept.layers[:-1], strict=False):
+        if layer != other:
+            break
+        same += 1
+    return same
+
+
+@contextmanager
+def _replayed(model: PreTrainedModel, outputs: Sequence[Any]) -> Iterator[None]:
+    """For the block, let the lowest layers of a model give these outputs, whatever they are called with."""
+    layers = list(encoder_layers(model))[: len(outputs)]
+    for layer, output in zip(layers, outputs, strict=True):
+        layer.forward = lambda *_args, output=output, **_kwargs: output
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 @torch.inference_mode()

@@ -1,17 +1,21 @@
-"""One search for a whole family of budgets: dynamic programmes whose coefficients a local search finds.
+"""One search for a whole family of budgets: dynamic programmes over measured losses, and a local search around them.
 
-The errors of sublayers say little about each other: half of one FFN may matter more than all of another. So each
-sublayer has a coefficient, the dynamic programme minimizes the weighted sum of the errors within the budget, and a
-local search changes coefficients as long as the plan that results ranks calibration queries more like the dense model.
+What a cut loses is measured, by the calibration loss of the model with just this cut; layer-wise errors say little
+about each other, and less about the end of the model. A dynamic programme then finds the cuts whose losses add up to
+least within the budget. Losses of single cuts add up only near the plan at which they were measured, so the search goes
+down in steps, and measures again at each. At every budget asked for, a local search changes coefficients of the losses
+as long as the plan that results ranks calibration queries more like the dense model.
 
-Frantar and Alistarh, "SPDY: Accurate Pruning with Speedup Guarantees", ICML 2022; Kurtic et al., "ZipLM",
-NeurIPS 2023.
+Dynamic programme and coefficients: Frantar and Alistarh, "SPDY: Accurate Pruning with Speedup Guarantees", ICML 2022;
+Kurtic et al., "ZipLM", NeurIPS 2023.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -20,8 +24,10 @@ from hfcompress.costs import CostTable
 from hfcompress.errors import PlanError
 from hfcompress.importance.importance import Importance
 from hfcompress.plan import PruningPlan
-from hfcompress.search.levels import Sizes, best_sizes, least_cost, plan_of_sizes, sublayers
+from hfcompress.search.landscape import Judge, Surveyor
+from hfcompress.search.levels import Landscape, Sizes, best_sizes, least_cost, plan_of_sizes, total_cost
 
+STEP = 1.5  # at most so many times cheaper at a time
 SPREAD = 1.0  # of the change of a coefficient's logarithm in one step
 CHANGED = 0.3  # share of the coefficients that a step changes
 REPEATS = 8  # draws of a step until it leads to a plan that was not tried yet
@@ -35,7 +41,7 @@ class Found:
         plan: What is kept.
         cost: Cost of the plan, in the table's unit.
         loss: Calibration loss of the plan.
-        tried: Plans whose calibration loss was measured for it.
+        tried: Plans that the local search tried.
     """
 
     plan: PruningPlan
@@ -49,22 +55,22 @@ def search_family(
     current: PruningPlan,
     table: CostTable,
     budgets: Sequence[float],
-    loss_of: Callable[[PruningPlan], float],
+    judge: Judge,
     ffn_multiple: int = 32,
     steps: int = 16,
     seed: int = 0,
     progress: bool = True,
 ) -> list[Found]:
-    """Find a plan for each budget; each one begins with the coefficients that were found for the budget above it.
+    """Find a plan for each budget; each one begins with what was found for the budget above it.
 
     Args:
         importance: Importance of what the model has.
         current: The plan that the model carries.
         table: Costs; the budgets are in its unit.
         budgets: Largest costs, in any order.
-        loss_of: Calibration loss of a plan; smaller is better.
+        judge: Calibration loss of a plan.
         ffn_multiple: FFN widths are multiples of this.
-        steps: Plans to try for each budget.
+        steps: Plans that the local search tries for each budget.
         seed: Seed of the local search.
         progress: Show a progress bar.
 
@@ -74,14 +80,26 @@ def search_family(
     Raises:
         PlanError: A budget is out of reach.
     """
-    search = _Search(importance, current, table, loss_of, ffn_multiple, np.random.default_rng(seed))
+    search = _Search(importance, current, table, judge, ffn_multiple, np.random.default_rng(seed))
     search.check(min(budgets))
-    coefficients = np.ones((len(search.model), 2))
+    ordered = sorted(set(budgets), reverse=True)
+    stops = {budget: _stops(above, budget) for above, budget in pairwise([table.of_plan(current), *ordered])}
+    work = sum(len(way) * len(current.layers) + steps for way in stops.values())
     found: dict[float, Found] = {}
-    with tqdm(total=len(set(budgets)) * steps, desc="search", unit="plan", disable=not progress, leave=False) as bar:
-        for budget in sorted(set(budgets), reverse=True):
-            found[budget], coefficients = search.run(budget, coefficients, steps, bar.update)
+    sizes = search.surveyor.everything
+    with tqdm(total=work, desc="search", unit="step", disable=not progress, leave=False) as bar:
+        for budget in ordered:
+            for stop in stops[budget]:
+                landscape = search.surveyor.measure(sizes, bar.update)
+                sizes = search.best(landscape, stop, np.ones((len(sizes), 2)))
+            found[budget], sizes = search.refine(landscape, budget, steps, bar.update)
     return [found[budget] for budget in budgets]
+
+
+def _stops(above: float, budget: float) -> list[float]:
+    """Budgets on the way down from one to the next, the last of which is the next."""
+    count = max(1, math.ceil(math.log(above / budget) / math.log(STEP) - 1e-9))
+    return [above * (budget / above) ** (number / count) for number in range(1, count)] + [budget]
 
 
 class _Search:
@@ -92,17 +110,13 @@ class _Search:
         importance: Importance,
         current: PruningPlan,
         table: CostTable,
-        loss_of: Callable[[PruningPlan], float],
+        judge: Judge,
         ffn_multiple: int,
         random: np.random.Generator,
     ) -> None:
-        self.importance = importance
-        self.current = current
+        self.surveyor = Surveyor(importance, current, judge, ffn_multiple)
         self.table = table
-        self.loss_of = loss_of
         self.random = random
-        self.model = sublayers(importance, ffn_multiple)
-        self.losses: dict[Sizes, float] = {}
 
     def check(self, budget: float) -> None:
         """Check that a budget can be met.
@@ -110,50 +124,51 @@ class _Search:
         Raises:
             PlanError: It cannot; says what can, and what that would lose.
         """
-        sizes, least = least_cost(self.model, self.table)
+        survey = self.surveyor
+        sizes, least = least_cost([len(layer.heads) for layer in survey.current.layers], self.table)
         if budget < least:
-            plan = plan_of_sizes(sizes, self.importance, self.current)
-            raise out_of_reach(self.table, self.current, budget, plan, self._loss(sizes))
+            plan = plan_of_sizes(sizes, survey.importance, survey.current)
+            raise out_of_reach(self.table, survey.current, budget, plan, survey.loss(sizes))
 
-    def run(
-        self, budget: float, coefficients: np.ndarray, steps: int, tick: Callable[[], object]
-    ) -> tuple[Found, np.ndarray]:
-        """Search for one budget.
+    def best(self, landscape: Landscape, budget: float, coefficients: np.ndarray) -> Sizes:
+        """Best sizes within a budget that `check` has found in reach."""
+        sizes = best_sizes(landscape, self.table, budget, coefficients)
+        assert sizes is not None
+        return sizes
+
+    def refine(
+        self, landscape: Landscape, budget: float, steps: int, tick: Callable[[], object]
+    ) -> tuple[Found, Sizes]:
+        """Search for coefficients that lead to a better plan.
 
         Returns:
-            The best plan, and the coefficients that led to it.
+            The best plan, and its sizes.
         """
         tried: set[Sizes] = set()
         best: tuple[float, Sizes, np.ndarray] | None = None
         for step in range(steps):
             for _ in range(REPEATS):
-                proposal = coefficients if best is None else self._changed(best[2], step / steps)
-                sizes = best_sizes(self.model, self.table, budget, proposal)
-                assert sizes is not None  # `check` has passed
+                proposal = np.ones((len(landscape.layers), 2)) if best is None else self._changed(best[2], step / steps)
+                sizes = self.best(landscape, budget, proposal)
                 if sizes not in tried:
                     break
             else:
                 tick()
                 continue
             tried.add(sizes)
-            loss = self._loss(sizes)
+            loss = self.surveyor.loss(sizes)
             if best is None or loss < best[0]:
                 best = loss, sizes, proposal
             tick()
         assert best is not None
-        plan = plan_of_sizes(best[1], self.importance, self.current)
-        return Found(plan, self.table.total(best[1]), best[0], len(tried)), best[2]
+        plan = plan_of_sizes(best[1], self.surveyor.importance, self.surveyor.current)
+        return Found(plan, total_cost(best[1], self.table), best[0], len(tried)), best[1]
 
     def _changed(self, coefficients: np.ndarray, done: float) -> np.ndarray:
         """Coefficients with some of them changed, less and less towards the end."""
         chosen = self.random.random(coefficients.shape) < CHANGED
         change = self.random.normal(scale=SPREAD * (1.25 - done), size=coefficients.shape)
         return coefficients * np.exp(np.where(chosen, change, 0.0))
-
-    def _loss(self, sizes: Sizes) -> float:
-        if sizes not in self.losses:
-            self.losses[sizes] = self.loss_of(plan_of_sizes(sizes, self.importance, self.current))
-        return self.losses[sizes]
 
 
 def out_of_reach(table: CostTable, current: PruningPlan, budget: float, least: PruningPlan, loss: float) -> PlanError:

@@ -1,4 +1,4 @@
-"""The sizes that every attention and FFN sublayer may have, and the best choice among them under a budget."""
+"""The sizes that the layers of a model may have, and the best choice among them under a budget."""
 
 from __future__ import annotations
 
@@ -11,31 +11,45 @@ from hfcompress.importance.importance import Importance, most_important
 from hfcompress.plan import LayerPlan, PruningPlan
 from hfcompress.search.dynamic import choose_levels
 
-Sizes = tuple[tuple[int, int], ...]
-"""(heads, FFN neurons) of the lowest layers of a model; the layers above them are gone."""
+Sizes = tuple[tuple[int, int] | None, ...]
+"""(heads, FFN neurons) of every layer of a model; None for a layer that goes."""
 
 
 @dataclass(frozen=True)
-class Sublayer:
-    """Sizes that a sublayer may have.
+class Levels:
+    """What a sublayer may be cut to, and what that loses by itself.
 
     Attributes:
-        sizes: Heads or FFN neurons kept at each level, ascending from 0, shape `(levels,)`.
-        errors: Error of each level, shape `(levels,)`.
+        sizes: Heads or FFN neurons kept, ascending from 0, shape `(levels,)`.
+        losses: Loss of each level, shape `(levels,)`.
     """
 
     sizes: np.ndarray
-    errors: np.ndarray
+    losses: np.ndarray
 
 
-def sublayers(importance: Importance, multiple: int) -> list[tuple[Sublayer, Sublayer]]:
-    """Attention and FFN of every layer, with the errors that the importance gives their levels."""
-    result = []
-    for head_errors, ffn_errors in zip(importance.head_errors, importance.ffn_errors, strict=True):
-        heads = np.arange(len(head_errors))
-        widths = ffn_widths(len(ffn_errors) - 1, multiple)
-        result.append((_sublayer(heads, head_errors.numpy()), _sublayer(widths, ffn_errors.numpy())))
-    return result
+@dataclass(frozen=True)
+class Landscape:
+    """What every single cut loses, all else staying as it is; these losses add up as long as they are small.
+
+    Attributes:
+        layers: Attention and FFN of every layer; None for a layer that is gone already.
+        gone: Loss of doing without a layer, shape `(layers,)`.
+        above: Loss of doing without all layers from this one on, shape `(layers + 1,)`; the last is 0.
+    """
+
+    layers: list[tuple[Levels, Levels] | None]
+    gone: np.ndarray
+    above: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What a layer may become: sizes, or None, with cost and loss."""
+
+    sizes: list[tuple[int, int] | None]
+    costs: np.ndarray
+    losses: np.ndarray
 
 
 def ffn_widths(full: int, multiple: int) -> np.ndarray:
@@ -48,97 +62,118 @@ def ffn_widths(full: int, multiple: int) -> np.ndarray:
     return np.array([*widths, full] if full else widths)
 
 
-def best_sizes(
-    model: list[tuple[Sublayer, Sublayer]], table: CostTable, budget: float, coefficients: np.ndarray
-) -> Sizes | None:
-    """Sizes of least weighted error whose cost is within the budget.
+def best_sizes(landscape: Landscape, table: CostTable, budget: float, coefficients: np.ndarray) -> Sizes | None:
+    """Sizes whose cost is within the budget, and whose losses add up to least.
 
-    Every number of lower layers is tried, since the last layer that is left has costs of its own.
+    Every last layer is tried, since the last layer that is left has costs of its own.
 
     Args:
-        model: What the sublayers can be cut to.
+        landscape: What every cut loses.
         table: Costs.
         budget: Largest total cost.
-        coefficients: Weight of the error of every sublayer, shape `(layers, 2)`: attention, FFN.
+        coefficients: Weight of the losses of every sublayer, shape `(layers, 2)`: attention, FFN; that of a whole layer
+            is the mean of both.
 
     Returns:
         The sizes; None if nothing with a head in it fits the budget.
     """
-    gone = [
-        sum(weight * part.errors[0] for weight, part in zip(*row, strict=True))
-        for row in zip(coefficients, model, strict=True)
-    ]
+    inner = [_options(landscape, table, number, coefficients[number], False) for number in range(len(landscape.layers))]
     best: tuple[float, Sizes] | None = None
-    for count in range(1, len(model) + 1):
-        found = _with_a_head(model[:count], table, budget, coefficients)
-        if found and (best is None or found[0] + sum(gone[count:]) < best[0]):
-            best = found[0] + sum(gone[count:]), found[1]
+    for last, layer in enumerate(landscape.layers):
+        if layer is None:
+            continue
+        options = [*inner[:last], _options(landscape, table, last, coefficients[last], True)]
+        found = _with_a_head(options, budget - table.fixed)
+        loss = found[0] + landscape.above[last + 1] if found else np.inf
+        if found and (best is None or loss < best[0]):
+            best = loss, (*found[1], *[None] * (len(landscape.layers) - 1 - last))
     return best[1] if best else None
 
 
-def least_cost(model: list[tuple[Sublayer, Sublayer]], table: CostTable) -> tuple[Sizes, float]:
-    """The cheapest sizes that there are: the cheapest number of heads in one layer, nothing below it, and no FFN."""
-    options = []
-    for place, (attention, _) in enumerate(model):
-        for heads in attention.sizes[1:]:
-            sizes = (*((0, 0),) * place, (int(heads), 0))
-            options.append((table.total(sizes), sizes))
-    cost, sizes = min(options, key=lambda option: option[0])  # of equal ones that with the fewest layers
-    return sizes, cost
+def least_cost(heads: list[int], table: CostTable) -> tuple[Sizes, float]:
+    """The cheapest sizes that there are: the cheapest number of heads in one layer and no FFN.
+
+    Args:
+        heads: Number of heads of every layer; one has some.
+        table: Costs.
+    """
+    place = next(place for place, count in enumerate(heads) if count)
+    options = [(table.total([(count, 0)]), count) for count in range(1, max(heads) + 1)]
+    cost, count = min(option for option in options if option[1] <= heads[place])
+    return tuple((count, 0) if number == place else None for number in range(len(heads))), cost
+
+
+def total_cost(sizes: Sizes, table: CostTable) -> float:
+    """Cost of a whole model."""
+    return table.total([size for size in sizes if size is not None])
 
 
 def plan_of_sizes(sizes: Sizes, importance: Importance, current: PruningPlan) -> PruningPlan:
     """The plan that keeps the most important structures of each size, in the numbering of the first teacher."""
     layers = []
-    for place, (heads, neurons) in enumerate(sizes):
+    for place, size in enumerate(sizes):
+        if size is None:
+            continue
         layer = current.layers[place]
-        kept_heads = most_important(importance.heads[place], heads)
-        kept_ffn = most_important(importance.ffn[place], neurons)
+        kept_heads = most_important(importance.heads[place], size[0])
+        kept_ffn = most_important(importance.ffn[place], size[1])
         layers.append(
             LayerPlan(
                 layer.layer,
-                tuple(layer.heads[place] for place in kept_heads),
-                tuple(layer.ffn[place] for place in kept_ffn),
+                tuple(layer.heads[index] for index in kept_heads),
+                tuple(layer.ffn[index] for index in kept_ffn),
             )
         )
     return PruningPlan(current.layers_of, current.heads_of, current.ffn_of, tuple(layers))
 
 
-def _sublayer(sizes: np.ndarray, errors: np.ndarray) -> Sublayer:
-    return Sublayer(sizes, errors[len(errors) - 1 - sizes])
+def _options(landscape: Landscape, table: CostTable, number: int, coefficients: np.ndarray, last: bool) -> _Options:
+    """All that a layer may become; the last one cannot go. What costs and loses more than another is left out."""
+    parts = landscape.layers[number]
+    if parts is None:
+        return _Options([None], np.zeros(1), np.zeros(1))
+    attention, ffn = parts
+    heads = np.array([table.attention_cost(int(size), last) for size in attention.sizes])
+    neurons = np.array([table.ffn_cost(int(size), last) for size in ffn.sizes])
+    costs = (heads[:, None] + neurons).flatten()
+    losses = (coefficients[0] * attention.losses[:, None] + coefficients[1] * ffn.losses).flatten()
+    sizes: list[tuple[int, int] | None] = [(int(few), int(width)) for few in attention.sizes for width in ffn.sizes]
+    if not last:
+        sizes.append(None)
+        costs = np.append(costs, 0.0)
+        losses = np.append(losses, coefficients.mean() * landscape.gone[number])
+    headed = np.array([bool(size and size[0]) for size in sizes])
+    keep = np.union1d(
+        _undominated(costs, losses, np.arange(len(sizes))), _undominated(costs, losses, headed.nonzero()[0])
+    )
+    return _Options([sizes[index] for index in keep], costs[keep], losses[keep])
 
 
-def _with_a_head(
-    model: list[tuple[Sublayer, Sublayer]], table: CostTable, budget: float, coefficients: np.ndarray
-) -> tuple[float, Sizes] | None:
-    """Best sizes for just these layers, with at least one head among them."""
-    found = _solve(model, table, budget, coefficients, None)
-    if found is None or any(heads for heads, _ in found[1]):
+def _undominated(costs: np.ndarray, losses: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Those that no other one beats in cost and loss."""
+    order = among[np.lexsort((losses[among], costs[among]))]
+    least = np.minimum.accumulate(losses[order])
+    return order[np.append(True, least[1:] < least[:-1])] if len(order) else order
+
+
+def _with_a_head(options: list[_Options], budget: float) -> tuple[float, Sizes] | None:
+    """Best sizes with at least one head among them."""
+    found = _solve(options, budget)
+    if found is None or any(size and size[0] for size in found[1]):
         return found
-    options = [_solve(model, table, budget, coefficients, layer) for layer in range(len(model))]
-    return min((option for option in options if option), default=None)
+    results = []
+    for place, layer in enumerate(options):
+        allowed = [index for index, size in enumerate(layer.sizes) if size and size[0]]
+        if allowed:
+            narrowed = _Options([layer.sizes[index] for index in allowed], layer.costs[allowed], layer.losses[allowed])
+            results.append(_solve([*options[:place], narrowed, *options[place + 1 :]], budget))
+    return min((result for result in results if result), default=None, key=lambda result: result[0])
 
 
-def _solve(
-    model: list[tuple[Sublayer, Sublayer]],
-    table: CostTable,
-    budget: float,
-    coefficients: np.ndarray,
-    needs_head: int | None,
-) -> tuple[float, Sizes] | None:
-    errors, costs, sizes = [], [], []
-    for number, parts in enumerate(model):
-        last = number == len(model) - 1
-        for kind, (part, price) in enumerate(zip(parts, (table.attention_cost, table.ffn_cost), strict=True)):
-            allowed = slice(1, None) if kind == 0 and number == needs_head else slice(None)
-            sizes.append(part.sizes[allowed])
-            errors.append(coefficients[number, kind] * part.errors[allowed])
-            costs.append(np.array([price(int(size), last) for size in part.sizes[allowed]]))
-    if any(not len(options) for options in sizes):
-        return None
-    # The subtraction rounds; what costs exactly the budget fits.
-    found = choose_levels(errors, costs, budget - table.fixed + 1e-12 * budget)
+def _solve(options: list[_Options], budget: float) -> tuple[float, Sizes] | None:
+    # What costs exactly the budget fits, however the subtraction of the fixed cost was rounded.
+    tolerance = 1e-12 * max(budget, sum(float(layer.costs.max()) for layer in options))
+    found = choose_levels([layer.losses for layer in options], [layer.costs for layer in options], budget + tolerance)
     if found is None:
         return None
-    chosen = [int(options[level]) for options, level in zip(sizes, found[0], strict=True)]
-    return found[1], tuple(zip(chosen[::2], chosen[1::2], strict=True))
+    return found[1], tuple(layer.sizes[level] for layer, level in zip(options, found[0], strict=True))

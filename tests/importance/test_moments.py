@@ -12,9 +12,9 @@ from transformers import BertTokenizerFast
 from hfcompress.architectures import architecture_of, encoder_layers
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
+from hfcompress.importance.margins import margin_gradients
 from hfcompress.importance.moments import Fit, Moments
 from hfcompress.importance.obs import measure_moments
-from hfcompress.importance.tokens import margin_weights
 from hfcompress.modeling_hfcompress import BiasOnly
 from hfcompress.surgery import apply_plan
 
@@ -75,7 +75,7 @@ def test_padding_does_not_count(family: str, word_data: RankingData, tokenizer: 
     assert longer[0]["input_ids"].shape[1] == batches[0]["input_ids"].shape[1] + 5
     plain, more = (measure_moments(model, each, progress=False) for each in (batches, longer))
     weighted, more_weighted = (
-        measure_moments(model, each, margin_weights(model, each, progress=False), progress=False)
+        measure_moments(model, each, margin_gradients(model, each, progress=False).tokens, progress=False)
         for each in (batches, longer)
     )
     for rows, others in ((plain, more), (weighted, more_weighted)):
@@ -91,7 +91,7 @@ def test_measured_moments_are_those_of_the_inputs_of_real_tokens(
 ) -> None:
     model = make_pico().train()
     batches = batches_for("bert", word_data, tokenizer, 4, per_batch=2)
-    weights = margin_weights(model, batches, progress=False)
+    weights = margin_gradients(model, batches, progress=False).tokens
     path = architecture_of(model.config).ffn_out
     found = measure_moments(model, batches, weights, progress=False)[2][1]
     assert model.training

@@ -17,8 +17,8 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
 from hfcompress.importance import obs as obs_module
 from hfcompress.importance.importance import Importance, most_important
-from hfcompress.importance.obs import obs
-from hfcompress.importance.tokens import margin_weights
+from hfcompress.importance.margins import margin_gradients
+from hfcompress.importance.obs import ALL_DIRECTIONS, obs
 from hfcompress.plan import LayerPlan, PruningPlan
 from hfcompress.search.calibration import CalibrationLoss
 from hfcompress.surgery import apply_plan, current_plan, pruned_copy
@@ -58,7 +58,7 @@ def test_shapes_and_errors(
 ) -> None:
     model = make_pico(family, **changes)
     batches = batches_for(family, word_data, tokenizer)
-    importance = obs(model, batches, margin_weights(model, batches, progress=False), progress=False)
+    importance = obs(model, batches, margin_gradients(model, batches, progress=False), progress=False)
     assert importance.method == "obs" and importance.notes == ()
     for scores, errors, count in (
         (importance.heads, importance.head_errors, HEADS),
@@ -93,18 +93,23 @@ def test_errors_are_those_of_the_outputs(word_data: RankingData, tokenizer: Bert
 
 
 def test_weighted_errors_are_those_of_the_margins(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
-    """A list's error is the sum over its tokens of weight times squared error."""
+    """A list's error is the sum over its tokens of weight times squared error, by direction of the output."""
     model, batches = make_pico(), batches_for("bert", word_data, tokenizer, 16)
-    weights = margin_weights(model, batches, progress=False)
-    importance = obs(model, batches, weights, damping=1e-4, progress=False)
+    gradients = margin_gradients(model, batches, progress=False)
+    importance = obs(model, batches, gradients, damping=1e-4, progress=False)
     path = architecture_of(model.config).ffn_out
     plan = plan_without(1, [], importance.ffn[1].argsort()[:50].tolist())
     dense = outputs(model, batches, 1, path)
     pruned = outputs(pruned_copy(model, plan, importance.weights(plan)), batches, 1, path)
     shares = torch.cat(
-        [weight[1, path][batch["attention_mask"].bool()] for weight, batch in zip(weights, batches, strict=True)]
+        [
+            weight[1, path][batch["attention_mask"].bool()]
+            for weight, batch in zip(gradients.tokens, batches, strict=True)
+        ]
     )
-    error = (shares * (dense - pruned).square().sum(1)).sum() / 16
+    change = (dense - pruned).double()
+    metric = (1 - ALL_DIRECTIONS) * gradients.directions[1, path] + ALL_DIRECTIONS * torch.eye(change.shape[1])
+    error = (shares * ((change @ metric) * change).sum(1)).sum() / 16
     assert error.item() == pytest.approx(importance.ffn_errors[1][50].item(), rel=3e-2)
 
 
@@ -112,7 +117,7 @@ def test_in_the_last_layer_only_what_the_head_reads_counts(
     word_data: RankingData, tokenizer: BertTokenizerFast
 ) -> None:
     model, batches = make_pico(), batches_for("bert", word_data, tokenizer, 16)
-    weights = margin_weights(model, batches, progress=False)
+    weights = margin_gradients(model, batches, progress=False)
     path = architecture_of(model.config).ffn_out
     layer = LAYERS - 1
     importances = [obs(model, batches, given, progress=False) for given in (weights, None)]
@@ -194,7 +199,7 @@ def test_settled_weights_rank_more_like_the_dense_model_on_average(
     for seed, family in enumerate(("bert", "deberta-v2", "distilbert", "roberta")):
         model = make_pico(family, seed)
         batches = batches_for(family, word_data, tokenizer, 8, per_batch=8, seed=seed)
-        importance = obs(model, batches, margin_weights(model, batches, progress=False), progress=False)
+        importance = obs(model, batches, margin_gradients(model, batches, progress=False), progress=False)
         loss_of = CalibrationLoss(model, batches, importance.weights)
         rng = random.Random(seed)
         shares += [loss_of(plan) / loss_of(plan, {}) for plan in (random_plan(rng) for _ in range(6))]
@@ -259,7 +264,7 @@ def test_a_pruned_model_is_pruned_further(family: str, word_data: RankingData, t
     first = uneven_plan()
     model = apply_plan(make_pico(family), first)
     batches = batches_for(family, word_data, tokenizer)
-    importance = obs(model, batches, margin_weights(model, batches, progress=False), progress=False)
+    importance = obs(model, batches, margin_gradients(model, batches, progress=False), progress=False)
     assert [len(values) for values in importance.heads] == [2, 0, 3]
     assert [len(values) for values in importance.ffn] == [FFN // 2, 5, 0]
     assert [len(values) for values in importance.head_errors] == [3, 1, 4]
@@ -283,7 +288,7 @@ def test_bf16_models(word_data: RankingData, tokenizer: BertTokenizerFast) -> No
     batches = batches_for("bert", word_data, tokenizer)
     exact = obs(make_pico(), batches, progress=False)
     model = make_pico().to(torch.bfloat16)
-    importance = obs(model, batches, margin_weights(model, batches, progress=False), progress=False)
+    importance = obs(model, batches, margin_gradients(model, batches, progress=False), progress=False)
     assert all(torch.isfinite(errors).all() for errors in importance.ffn_errors)
     importance = obs(model, batches, progress=False)
     for errors, others in zip(importance.ffn_errors, exact.ffn_errors, strict=True):
@@ -308,7 +313,7 @@ def test_a_dead_sublayer_goes_for_nothing(
     with torch.no_grad():
         for parameter in encoder_layers(model)[1].get_submodule(path).parameters():
             parameter.zero_()
-    weights = margin_weights(model, batches, progress=False) if weighted else None
+    weights = margin_gradients(model, batches, progress=False) if weighted else None
     importance = obs(model, batches, weights, progress=False)
     errors = importance.head_errors if path == "attention.self.value" else importance.ffn_errors
     assert errors[1][-1] < 1e-6 * min(errors[layer][-1] for layer in (0, 2, 3))
@@ -341,7 +346,7 @@ def test_a_sublayer_that_puts_out_nothing_costs_nothing(
     with torch.no_grad():
         for parameter in model.bert.encoder.layer[1].get_submodule(path).parameters():
             parameter.zero_()
-    weights = margin_weights(model, batches, progress=False) if weighted else None
+    weights = margin_gradients(model, batches, progress=False) if weighted else None
     importance = obs(model, batches, weights, progress=False)
     errors = importance.head_errors if path.startswith("attention") else importance.ffn_errors
     assert not errors[1].any() and errors[2].any()
@@ -373,7 +378,7 @@ def test_a_broken_head_is_refused_where_tokens_are_weighted(
     with torch.no_grad():
         model.classifier.weight[0, 0] = float("nan")
     with pytest.raises(DataError):
-        obs(model, batches, margin_weights(model, batches, progress=False), progress=False)
+        obs(model, batches, margin_gradients(model, batches, progress=False), progress=False)
 
 
 def test_errors_without_weights_are_shares_of_the_output(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:

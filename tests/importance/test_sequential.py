@@ -13,9 +13,9 @@ from transformers import BertTokenizerFast
 
 from hfcompress.architectures import architecture_of, encoder_layers
 from hfcompress.data.ranking import RankingData
+from hfcompress.importance.margins import margin_gradients
 from hfcompress.importance.obs import obs
 from hfcompress.importance.sequential import _calls, resettled
-from hfcompress.importance.tokens import margin_weights
 from hfcompress.plan import LayerPlan, PruningPlan
 from hfcompress.search.calibration import CalibrationLoss
 from hfcompress.surgery import apply_plan, pruned_copy
@@ -34,7 +34,7 @@ def test_where_nothing_is_cut_the_weights_stay(
 ) -> None:
     model = make_pico(family)
     batches = batches_for(family, word_data, tokenizer)
-    weights = margin_weights(model, batches, progress=False)
+    weights = margin_gradients(model, batches, progress=False).tokens
     found = resettled(model, FULL, {}, batches, weights, progress=False)
     row = architecture_of(model.config)
     parameters = ("weight",) if family == "modernbert" else ("weight", "bias")
@@ -91,8 +91,9 @@ def test_rankings_come_closer_to_the_dense_ones_on_average(
     for seed, family in enumerate(("bert", "deberta-v2", "roberta")):
         model = make_pico(family, seed)
         batches = batches_for(family, word_data, tokenizer, 8, per_batch=8, seed=seed)
-        weights = margin_weights(model, batches, progress=False)
-        importance = obs(model, batches, weights, progress=False)
+        gradients = margin_gradients(model, batches, progress=False)
+        weights = gradients.tokens
+        importance = obs(model, batches, gradients, progress=False)
         loss_of = CalibrationLoss(model, batches, importance.weights)
         rng = random.Random(seed)
         for plan in (random_plan(rng) for _ in range(3)):
@@ -122,7 +123,7 @@ def test_the_damping_holds_weights_to_their_first_values(word_data: RankingData,
 
 def test_weights_of_tokens_count(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
     model, batches = make_pico(), batches_for("bert", word_data, tokenizer)
-    weights = margin_weights(model, batches, progress=False)
+    weights = margin_gradients(model, batches, progress=False).tokens
     plain = resettled(model, uneven_plan(), {}, batches, progress=False)
     weighted = resettled(model, uneven_plan(), {}, batches, weights, progress=False)
     name = "bert.encoder.layer.2.attention.output.dense.weight"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import random
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import FAMILIES, make_pico, stock_plan, uneven_plan
-from ranking_batches import FULL, batches_for, model_inputs
+from ranking_batches import FULL, batches_for, model_inputs, random_plan
 from transformers import BertTokenizerFast
 
+from hfcompress.architectures import encoder_layers
 from hfcompress.data.ranking import RankingData
 from hfcompress.importance.importance import unchanged
 from hfcompress.plan import PruningPlan
@@ -67,3 +72,35 @@ def test_weights_come_with_the_plan_unless_others_are_given(
     assert asked == [stock_plan()]
     assert loss_of(stock_plan(), inverted(stock_plan())) == with_its_own != plain
     assert model.training and all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_was_kept_changes_no_loss(family: str, word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
+    batches = batches_for(family, word_data, tokenizer)
+    loss_of = CalibrationLoss(make_pico(family), batches, unchanged)
+    rng = random.Random(0)
+    base = random_plan(rng, dropped=0.0)
+    for kept in (FULL, base):
+        plans = [kept]
+        for place, layer in enumerate(kept.layers):
+            others = kept.layers[:place], kept.layers[place + 1 :]
+            plans.append(replace(kept, layers=(*others[0], *others[1])))
+            plans.append(replace(kept, layers=(*others[0], replace(layer, ffn=layer.ffn[:5]), *others[1])))
+        plans += [replace(kept, layers=kept.layers[:count]) for count in (1, 2)]
+        plans = [plan for plan in plans if any(layer.heads for layer in plan.layers)]
+        plain = [CalibrationLoss(loss_of.model, batches, unchanged)(plan) for plan in plans]
+        loss_of.keep(kept)
+        assert [loss_of(plan) for plan in plans] == pytest.approx(plain, rel=1e-4, abs=1e-7)
+
+
+def test_what_was_kept_is_not_computed_again(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
+    model = make_pico()
+    loss_of = CalibrationLoss(model, batches_for("bert", word_data, tokenizer, 4), unchanged)
+    loss_of.keep(FULL)
+    last = replace(FULL.layers[-1], ffn=(1, 2))
+    plan = replace(FULL, layers=(*FULL.layers[:-1], last))
+    expected = loss_of(plan)
+    for layer in encoder_layers(model)[:-1]:
+        layer.output.dense.weight.data.fill_(float("nan"))
+    assert loss_of(plan) == expected
+    assert math.isnan(loss_of(plan, {}))  # other weights are not those that were kept

@@ -11,7 +11,16 @@ import torch
 from hfcompress.costs import CostTable
 from hfcompress.importance.importance import Importance
 from hfcompress.plan import LayerPlan, PruningPlan
-from hfcompress.search.levels import Sizes, best_sizes, ffn_widths, least_cost, plan_of_sizes, sublayers
+from hfcompress.search.levels import (
+    Landscape,
+    Levels,
+    Sizes,
+    best_sizes,
+    ffn_widths,
+    least_cost,
+    plan_of_sizes,
+    total_cost,
+)
 
 HEADS, FFN, LAYERS = 2, 16, 3
 
@@ -42,99 +51,109 @@ def random_table(random: np.random.Generator, last_differs: bool = True) -> Cost
     return CostTable("seconds", float(random.random()), attention, ffn, *last)
 
 
-def random_importance(seed: int, layers: int = LAYERS) -> Importance:
-    generator = torch.Generator().manual_seed(seed)
-    return Importance.additive(
-        "by hand",
-        [torch.rand(HEADS, generator=generator) for _ in range(layers)],
-        [torch.rand(FFN, generator=generator) for _ in range(layers)],
-    )
+def landscape_of(seed: int, layers: int = LAYERS) -> Landscape:
+    """Losses that fall with the size; what lies above a layer loses more than the sum of its parts, or less."""
+    random = np.random.default_rng(seed + 100)
+
+    def levels(*sizes: int) -> Levels:
+        losses = np.cumsum(random.random(len(sizes)))[::-1]
+        return Levels(np.array(sizes), losses - losses[-1])
+
+    parts: list[tuple[Levels, Levels] | None] = [(levels(0, 1, 2), levels(0, 8, 16)) for _ in range(layers)]
+    above = np.append(np.cumsum(random.random(layers))[::-1], 0.0)
+    return Landscape(parts, 3 * random.random(layers), above)
 
 
 def all_sizes(layers: int = LAYERS) -> list[Sizes]:
-    """Everything that can be left: any number of lower layers, at least one head."""
-    of_layer = list(product(range(HEADS + 1), (0, 8, 16)))
-    return [
-        sizes
-        for count in range(1, layers + 1)
-        for sizes in product(of_layer, repeat=count)
-        if any(heads for heads, _ in sizes)
-    ]
+    """Everything that can be left, with at least one head."""
+    of_layer: list[tuple[int, int] | None] = [None, *product(range(HEADS + 1), (0, 8, 16))]
+    return [sizes for sizes in product(of_layer, repeat=layers) if any(size and size[0] for size in sizes)]
 
 
-def weighted_error(sizes: Sizes, importance: Importance, coefficients: np.ndarray) -> float:
-    whole = [*sizes, *[(0, 0)] * (len(importance.heads) - len(sizes))]
-    return sum(
-        attention * importance.head_errors[layer][HEADS - heads].item()
-        + ffn * importance.ffn_errors[layer][FFN - width].item()
-        for layer, ((heads, width), (attention, ffn)) in enumerate(zip(whole, coefficients.tolist(), strict=True))
-    )
-
-
-def test_levels_have_the_errors_of_their_sizes() -> None:
-    importance = random_importance(0)
-    for layer, (attention, ffn) in enumerate(sublayers(importance, 8)):
-        assert attention.sizes.tolist() == [0, 1, 2] and ffn.sizes.tolist() == [0, 8, 16]
-        assert attention.errors.tolist() == importance.head_errors[layer].flip(0).tolist()
-        assert ffn.errors.tolist() == importance.ffn_errors[layer][[16, 8, 0]].tolist()
+def loss_by_hand(sizes: Sizes, landscape: Landscape, coefficients: np.ndarray) -> float:
+    last = max(place for place, size in enumerate(sizes) if size is not None)
+    loss = float(landscape.above[last + 1])
+    for place, size in enumerate(sizes[: last + 1]):
+        parts = landscape.layers[place]
+        assert parts is not None
+        if size is None:
+            loss += float(landscape.gone[place] * coefficients[place].mean())
+        else:
+            for part, kept, weight in zip(parts, size, coefficients[place], strict=True):
+                loss += float(weight * part.losses[list(part.sizes).index(kept)])
+    return loss
 
 
 @pytest.mark.parametrize("last_differs", [True, False])
 @pytest.mark.parametrize("seed", range(6))
 def test_no_sizes_within_the_budget_are_better(seed: int, last_differs: bool) -> None:
     random = np.random.default_rng(seed)
-    importance, table = random_importance(seed), random_table(random, last_differs)
-    model = sublayers(importance, 8)
+    landscape, table = landscape_of(seed), random_table(random, last_differs)
     coefficients = random.lognormal(size=(LAYERS, 2))
-    everything = [(table.total(sizes), weighted_error(sizes, importance, coefficients)) for sizes in all_sizes()]
+    everything = [(total_cost(sizes, table), loss_by_hand(sizes, landscape, coefficients)) for sizes in all_sizes()]
     least, most = min(cost for cost, _ in everything), max(cost for cost, _ in everything)
     for budget in (least + (most - least) * share for share in (0.01, 0.1, 0.3, 0.5, 0.8, 1.01)):
-        sizes = best_sizes(model, table, budget, coefficients)
-        assert sizes is not None and any(heads for heads, _ in sizes)
-        assert table.total(sizes) <= budget * (1 + 1e-9)
-        error = weighted_error(sizes, importance, coefficients)
-        waste = (budget - table.fixed) * 2 * LAYERS / 4096
-        assert error >= min(error for cost, error in everything if cost <= budget) - 1e-9
-        assert error <= min(error for cost, error in everything if cost <= budget - waste or cost == least) + 1e-9
+        sizes = best_sizes(landscape, table, budget, coefficients)
+        assert sizes is not None and any(size and size[0] for size in sizes)
+        assert total_cost(sizes, table) <= budget * (1 + 1e-9)
+        loss = loss_by_hand(sizes, landscape, coefficients)
+        waste = (budget - table.fixed) * LAYERS / 4096
+        assert loss >= min(loss for cost, loss in everything if cost <= budget) - 1e-9
+        assert loss <= min(loss for cost, loss in everything if cost <= budget - waste or cost == least) + 1e-9
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_least_cost_is_the_least_of_all_and_can_be_met(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    table = random_table(random)
-    importance = random_importance(seed, 2)
-    model = sublayers(importance, 8)
-    sizes, cost = least_cost(model, table)
-    assert cost == table.total(sizes)
-    one_layer = [table.total(sizes) for sizes in all_sizes(1)]
-    assert cost == min(one_layer)
-    found = best_sizes(model, table, cost, np.ones((2, 2)))
-    assert found is not None and table.total(found) == pytest.approx(cost)
-    assert best_sizes(model, table, cost * (1 - 1e-6), np.ones((2, 2))) is None
+    table = random_table(np.random.default_rng(seed))
+    sizes, cost = least_cost([HEADS] * 2, table)
+    assert cost == total_cost(sizes, table) == min(total_cost(sizes, table) for sizes in all_sizes(2))
+    found = best_sizes(landscape_of(seed, 2), table, cost, np.ones((2, 2)))
+    assert found is not None and total_cost(found, table) == pytest.approx(cost)
+    assert best_sizes(landscape_of(seed, 2), table, cost * (1 - 1e-6), np.ones((2, 2))) is None
+
+
+def even(heads: float, neurons: float, gone: float = 100.0, above: float = 100.0) -> Landscape:
+    """Two layers whose heads and neurons are worth the same each."""
+    attention, ffn = (
+        Levels(np.arange(3), heads * np.arange(2, -1, -1)),
+        Levels(np.array([0, 8, 16]), neurons * np.array([2, 1, 0])),
+    )
+    return Landscape([(attention, ffn)] * 2, np.full(2, gone), np.array([above, above, 0.0]))
 
 
 def test_a_cheaper_last_layer_is_counted() -> None:
     """What is too much for an inner layer may be kept in the last one."""
-    importance = Importance.additive("by hand", [torch.ones(2)] * 2, [torch.ones(16)] * 2)
     points = {0: 0.0, 16: 16.0}, {0: 0.0, 16: 1.6}
     table = CostTable("seconds", 0.0, {0: 0.0, 2: 0.2}, points[0], {0: 0.0, 2: 0.2}, points[1])
-    assert best_sizes(sublayers(importance, 8), table, 2.01, np.ones((2, 2))) == ((2, 0), (2, 16))
+    assert best_sizes(even(1.0, 1.0), table, 2.01, np.ones((2, 2))) == ((2, 0), (2, 16))
 
 
 def test_a_head_is_kept_even_if_neurons_are_worth_more() -> None:
-    importance = Importance.additive("by hand", [torch.full((2,), 1e-9)] * 2, [torch.ones(16)] * 2)
     table = CostTable("seconds", 0.0, {0: 0.0, 2: 2.0}, {0: 0.0, 16: 2.0}, {0: 0.0, 2: 2.0}, {0: 0.0, 16: 2.0})
-    sizes = best_sizes(sublayers(importance, 8), table, 4.01, np.ones((2, 2)))
-    assert sizes is not None and sum(heads for heads, _ in sizes) == 1 and sum(width for _, width in sizes) == 24
+    sizes = best_sizes(even(1e-9, 1.0), table, 4.01, np.ones((2, 2)))
+    assert sizes is not None and sum(size[0] for size in sizes if size) == 1
+    assert sum(size[1] for size in sizes if size) == 24
 
 
-def test_lower_layers_that_have_no_heads_left_stay_below_those_that_have() -> None:
-    importance = Importance.additive("by hand", [torch.zeros(0), torch.ones(2)], [torch.ones(16)] * 2)
+def test_layers_go_for_what_they_lose_as_a_whole() -> None:
+    table = CostTable("seconds", 0.0, {0: 1.0, 2: 2.0}, {0: 1.0, 16: 2.0}, {0: 1.0, 2: 2.0}, {0: 1.0, 16: 2.0})
+    assert best_sizes(even(1.0, 1.0, gone=0.5), table, 6.0, np.ones((2, 2))) == (None, (2, 16))
+    assert best_sizes(even(1.0, 1.0, above=0.5), table, 6.0, np.ones((2, 2))) == ((2, 16), None)
+    sizes = best_sizes(even(1.0, 1.0), table, 6.0, np.ones((2, 2)))
+    assert sizes is not None and None not in sizes
+
+
+def test_a_layer_without_heads_left_is_not_the_only_one() -> None:
     table = CostTable("seconds", 1.0, {0: 0.5, 2: 2.5}, {0: 0.5, 16: 2.5}, {0: 0.5, 2: 2.5}, {0: 0.5, 16: 2.5})
-    model = sublayers(importance, 8)
-    sizes, cost = least_cost(model, table)
-    assert (sizes, cost) == (((0, 0), (1, 0)), 4.0)
-    assert best_sizes(model, table, 4.0, np.ones((2, 2))) == sizes
+    assert least_cost([0, 2], table) == ((None, (1, 0)), 3.0)
+    attention, ffn = Levels(np.array([0]), np.zeros(1)), Levels(np.array([0, 16]), np.array([1.0, 0.0]))
+    full = Levels(np.arange(3), np.array([2.0, 1.0, 0.0]))
+    landscape = Landscape([(attention, ffn), (full, ffn)], np.array([9.0, 9.0]), np.array([np.inf, 9.0, 0.0]))
+    assert best_sizes(landscape, table, 3.0, np.ones((2, 2))) == (None, (1, 0))
+    assert best_sizes(Landscape([None, (full, ffn)], np.zeros(2), np.zeros(3)), table, 4.0, np.ones((2, 2))) == (
+        None,
+        (2, 0),
+    )
 
 
 def test_a_plan_keeps_the_most_important_in_the_numbers_of_the_first_teacher() -> None:
@@ -146,4 +165,4 @@ def test_a_plan_keeps_the_most_important_in_the_numbers_of_the_first_teacher() -
     current = PruningPlan(6, 4, 9, (LayerPlan(1, (0, 3), (2, 5, 8)), LayerPlan(4, (1, 2), (7,))))
     plan = plan_of_sizes(((1, 2), (2, 0)), importance, current)
     assert plan == PruningPlan(6, 4, 9, (LayerPlan(1, (3,), (2, 8)), LayerPlan(4, (1, 2), ())))
-    assert plan_of_sizes(((1, 0),), importance, current) == PruningPlan(6, 4, 9, (LayerPlan(1, (3,), ()),))
+    assert plan_of_sizes(((1, 0), None), importance, current) == PruningPlan(6, 4, 9, (LayerPlan(1, (3,), ()),))

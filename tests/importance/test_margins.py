@@ -11,7 +11,7 @@ from transformers import BertTokenizerFast, PreTrainedModel
 
 from hfcompress.architectures import architecture_of, encoder_layers
 from hfcompress.data.ranking import RankingData
-from hfcompress.importance.tokens import Weights, margin_weights
+from hfcompress.importance.margins import Weights, margin_gradients
 from hfcompress.surgery import apply_plan
 
 
@@ -60,7 +60,7 @@ def test_weights_are_mean_squared_gradients(family: str, word_data: RankingData,
     model = make_pico(family).double()
     batches = batches_for(family, word_data, tokenizer, 4, per_batch=2, documents=3)
     assert not batches[1]["list_mask"].all()  # lists of different length
-    found = margin_weights(model, batches, seed=3, progress=False)
+    found = margin_gradients(model, batches, seed=3, progress=False).tokens
     direction = directions(batches, 3)[1]
     row = architecture_of(model.config)
     for layer, path, pair, token in (
@@ -81,7 +81,7 @@ def test_padding_counts_nothing_and_in_the_last_layer_only_the_first_token_count
     model = make_pico(family)
     batches = batches_for(family, word_data, tokenizer, 4)
     row = architecture_of(model.config)
-    for batch, weights in zip(batches, margin_weights(model, batches, progress=False), strict=True):
+    for batch, weights in zip(batches, margin_gradients(model, batches, progress=False).tokens, strict=True):
         padding = ~batch["attention_mask"].bool()
         assert padding.any()
         assert weights.keys() == {(layer, path) for layer in range(4) for path in (row.attention_output, row.ffn_out)}
@@ -97,14 +97,14 @@ def test_a_model_that_reads_the_mean_needs_all_tokens_to_the_end(
 ) -> None:
     model = make_pico("modernbert", classifier_pooling="mean")
     batch, *_ = batches = batches_for("modernbert", word_data, tokenizer, 4)
-    last = margin_weights(model, batches, progress=False)[0][3, "mlp.Wo"]
+    last = margin_gradients(model, batches, progress=False).tokens[0][3, "mlp.Wo"]
     assert (last[batch["attention_mask"].bool()] > 0).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_of_a_pruned_model(family: str, word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
     model = apply_plan(make_pico(family), uneven_plan())
-    (weights,) = margin_weights(model, batches_for(family, word_data, tokenizer, 4), progress=False)
+    (weights,) = margin_gradients(model, batches_for(family, word_data, tokenizer, 4), progress=False).tokens
     assert {layer for layer, _ in weights} == {0, 1, 2} and len(weights) == 6
     assert all(weight.any() for weight in weights.values())
 
@@ -114,7 +114,7 @@ def test_the_model_stays_as_it_was(word_data: RankingData, tokenizer: BertTokeni
     model.bert.embeddings.requires_grad_(False)
     trainable = [parameter.requires_grad for parameter in model.parameters()]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    margin_weights(model, batches_for("bert", word_data, tokenizer, 4), progress=False)
+    margin_gradients(model, batches_for("bert", word_data, tokenizer, 4), progress=False)
     assert model.training and all(module.training for module in model.modules())
     assert [parameter.requires_grad for parameter in model.parameters()] == trainable
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -127,7 +127,7 @@ def test_the_model_stays_as_it_was_after_an_error(word_data: RankingData, tokeni
     batches = batches_for("bert", word_data, tokenizer, 4)
     del batches[0]["list_mask"]
     with pytest.raises(KeyError):
-        margin_weights(model, batches, progress=False)
+        margin_gradients(model, batches, progress=False)
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -138,9 +138,9 @@ def test_seeds_decide(word_data: RankingData, tokenizer: BertTokenizerFast) -> N
     def same(one: list[Weights], other: list[Weights]) -> bool:
         return all(torch.equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a)
 
-    first = margin_weights(model, batches, seed=1, progress=False)
-    assert same(first, margin_weights(model, batches, seed=1, progress=False))
-    assert not same(first, margin_weights(model, batches, seed=2, progress=False))
+    first = margin_gradients(model, batches, seed=1, progress=False).tokens
+    assert same(first, margin_gradients(model, batches, seed=1, progress=False).tokens)
+    assert not same(first, margin_gradients(model, batches, seed=2, progress=False).tokens)
     place = (1, "output.dense")
     assert not torch.allclose(first[0][place].sum(), first[1][place].sum())  # the draws of batches differ
 
@@ -152,5 +152,32 @@ def test_what_moves_all_documents_alike_counts_nothing(word_data: RankingData, t
         for name in ("input_ids", "attention_mask", "token_type_ids"):
             batch[name] = batch[name][:1]
         batch["list_mask"] = batch["list_mask"][:, :1]
-    for weights in margin_weights(make_pico(), batches, progress=False):
+    for weights in margin_gradients(make_pico(), batches, progress=False).tokens:
         assert not any(weight.any() for weight in weights.values())
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_directions_are_second_moments_of_the_gradients(
+    family: str, word_data: RankingData, tokenizer: BertTokenizerFast
+) -> None:
+    """Tokens and directions are two sides of one gradient; a move against all directions costs nothing."""
+    model = make_pico(family).double()
+    batches = batches_for(family, word_data, tokenizer, 4, per_batch=2, documents=3)
+    found = margin_gradients(model, batches, seed=3, progress=False)
+    place = (1, architecture_of(model.config).ffn_out)
+    module = encoder_layers(model)[1].get_submodule(place[1])
+    gradients = []
+    for batch, direction in zip(batches, directions(batches, 3), strict=True):
+        outputs: list[Tensor] = []
+        hook = module.register_forward_hook(lambda _module, _inputs, output, seen=outputs: seen.append(output))
+        scores = model(**model_inputs(batch)).logits[:, 0]
+        hook.remove()
+        (gradient,) = torch.autograd.grad(scores @ direction.double(), outputs)
+        gradients.append(gradient[batch["attention_mask"].bool()])
+    rows = torch.cat(gradients)
+    moment = rows.T @ rows
+    expected = moment * len(moment) / moment.trace()
+    torch.testing.assert_close(found.directions[place], expected, rtol=1e-3, atol=1e-4)
+    assert all(float(matrix.trace()) == pytest.approx(model.config.hidden_size) for matrix in found.directions.values())
+    total = sum(float(weights[place].sum()) for weights in found.tokens)
+    assert total == pytest.approx(float(moment.trace()) / len(moment), rel=1e-3)

@@ -1,0 +1,124 @@
+"""What single cuts lose: measured where it is asked for, and never less for more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from hfcompress.importance.importance import Importance
+from hfcompress.plan import PruningPlan
+from hfcompress.search.landscape import Surveyor
+from hfcompress.search.levels import Landscape, Levels, Sizes
+
+FULL = PruningPlan.full(3, 6, 96)
+
+
+class ByHand:
+    """A judge that sees sizes."""
+
+    def __init__(self, loss_of: Callable[[dict[int, tuple[int, int]]], float]) -> None:
+        self.loss_of = loss_of
+        self.chance = 1.0
+        self.kept: list[PruningPlan] = []
+
+    def __call__(self, plan: PruningPlan) -> float:
+        return self.loss_of({layer.layer: (len(layer.heads), len(layer.ffn)) for layer in plan.layers})
+
+    def keep(self, plan: PruningPlan) -> None:
+        self.kept.append(plan)
+
+
+def surveyor(loss_of: Callable[[dict[int, tuple[int, int]]], float]) -> Surveyor:
+    importance = Importance.additive("by hand", [torch.rand(6)] * 3, [torch.rand(96)] * 3)
+    return Surveyor(importance, FULL, ByHand(lambda sizes: -math.expm1(-loss_of(sizes) / 1000)), 16)
+
+
+def measure(survey: Surveyor, sizes: Sizes) -> Landscape:
+    """The landscape in the units of the loss by hand."""
+    found = survey.measure(sizes, lambda: None)
+
+    def scaled(losses: np.ndarray) -> np.ndarray:
+        return np.round(1000 * losses, 6)
+
+    layers = [
+        parts and (Levels(parts[0].sizes, scaled(parts[0].losses)), Levels(parts[1].sizes, scaled(parts[1].losses)))
+        for parts in found.layers
+    ]
+    return Landscape(layers, scaled(found.gone), scaled(found.above))
+
+
+def quadratic(sizes: dict[int, tuple[int, int]]) -> float:
+    loss = 10.0 * (3 - len(sizes))
+    for layer, (heads, neurons) in sizes.items():
+        loss += (layer + 1) * (6 - heads) ** 2 + ((96 - neurons) / 16) ** 2
+    return loss
+
+
+def test_losses_are_those_of_single_cuts() -> None:
+    survey = surveyor(quadratic)
+    landscape = measure(survey, survey.everything)
+    assert landscape.gone.tolist() == [10.0, 10.0, 10.0]
+    assert landscape.above.tolist() == [np.inf, 20.0, 10.0, 0.0]
+    for layer, parts in enumerate(landscape.layers):
+        assert parts is not None
+        heads, ffn = parts
+        assert heads.sizes.tolist() == list(range(7)) and heads.losses[-1] == ffn.losses[-1] == 0
+        for size in (0, 1, 2, 3):  # measured: shares of 6 round to these
+            assert heads.losses[size] == (layer + 1) * (6 - size) ** 2
+        assert ffn.sizes.tolist() == [0, 16, 32, 48, 64, 80, 96]
+        assert ffn.losses[0] == 36 and ffn.losses[3] == 9
+        assert all(np.diff(heads.losses) <= 0) and all(np.diff(ffn.losses) <= 0)
+
+
+def test_around_smaller_sizes_what_grows_gains() -> None:
+    survey = surveyor(quadratic)
+    here: Sizes = ((3, 48), None, (2, 96))
+    landscape = measure(survey, here)
+    assert landscape.layers[1] is None
+    first, last = landscape.layers[0], landscape.layers[2]
+    assert first is not None and last is not None
+    assert first[0].losses[3] == 0 and first[0].losses[6] == -9
+    assert first[1].losses[3] == 0 and first[1].losses[6] == -9
+    assert last[0].losses[2] == 0 and last[0].losses[6] == -48
+    assert landscape.above.tolist() == [np.inf, -38.0, -38.0, 0.0]  # what goes with layer 2 was lost already
+
+
+def test_a_smaller_size_never_loses_less() -> None:
+    def bumpy(sizes: dict[int, tuple[int, int]]) -> float:
+        return float(sum({6: 0, 4: 5, 3: 1, 2: 7, 1: 2, 0: 3}.get(heads, 4) for heads, _ in sizes.values()))
+
+    survey = surveyor(bumpy)
+    parts = measure(survey, survey.everything).layers[0]
+    assert parts is not None
+    assert all(np.diff(parts[0].losses) <= 0)
+    assert parts[0].losses[0] == parts[0].losses[2] == 7
+
+
+def test_the_last_head_of_a_model_stays() -> None:
+    survey = surveyor(lambda sizes: float(6 * len(sizes) - sum(heads for heads, _ in sizes.values())))
+    landscape = measure(survey, ((0, 96), (2, 96), None))
+    parts = landscape.layers[1]
+    assert parts is not None
+    assert np.isinf(parts[0].losses[0]) and np.isfinite(parts[0].losses[1:]).all()
+    assert np.isinf(landscape.gone[1]) and np.isinf(landscape.above[:2]).all()
+
+
+def test_to_rank_at_random_is_worse_than_the_loss_says() -> None:
+    """The loss of a ruined model is bounded; what it has lost is not."""
+
+    def saturated(sizes: dict[int, tuple[int, int]]) -> float:
+        return min(0.2 * (18 - sum(heads for heads, _ in sizes.values())), 0.999)
+
+    importance = Importance.additive("by hand", [torch.rand(6)] * 3, [torch.rand(96)] * 3)
+    judge = ByHand(saturated)
+    judge.chance = 1.0
+    landscape = Surveyor(importance, FULL, judge, 16).measure(((6, 96), (6, 96), (4, 96)), lambda: None)
+    parts = landscape.layers[0]
+    assert parts is not None
+    first, second = parts[0].losses[4] - parts[0].losses[6], parts[0].losses[3] - parts[0].losses[4]
+    assert second > 2 * first > 0  # one head more, after two
+    assert parts[0].losses[0] == pytest.approx(math.log(0.6 / 0.01))
