@@ -16,9 +16,8 @@ from transformers import (
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, ModelError, RecipeError
-from hfcompress.evaluation.metrics import METRICS
+from hfcompress.evaluation.metrics import METRICS, split_quality
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.training.fit import split_quality
 
 PREFIX = "eval_"
 
@@ -79,11 +78,16 @@ class RankingEvalCallback(TrainerCallback):
     ) -> None:
         """Add the figures to those of the evaluation."""
         assert model is not None
-        ranker = TorchRanker(transformer_of(model), self.tokenizer, lambda logits: logits)
-        figures = {f"{PREFIX}{name}": value for name, value in split_quality(ranker, self.data, self.split).items()}
+        quality = split_quality(raw_ranker(transformer_of(model), self.tokenizer), self.data, self.split)
+        figures = {f"{PREFIX}{name}": value for name, value in quality.items()}
         if metrics is not None:
             metrics.update(figures)
         state.log_history.append({**figures, "step": state.global_step})
+
+
+def raw_ranker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TorchRanker:
+    """A model as it is now, as a ranker of raw scores."""
+    return TorchRanker(model, tokenizer, lambda logits: logits)
 
 
 def transformer_of(model: nn.Module) -> PreTrainedModel:

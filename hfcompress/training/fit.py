@@ -21,12 +21,10 @@ from hfcompress.architectures import encoder_layers
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import ModelError
-from hfcompress.evaluation.metrics import means, per_query, run_from_scores
 from hfcompress.machine import has_bf16
 from hfcompress.quiet import quiet
-from hfcompress.rankers.base import BatchedRanker
-from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import Optimization
+from hfcompress.training.callbacks import RankingEvalCallback
 from hfcompress.training.trainer import RankingTrainer
 
 
@@ -90,14 +88,14 @@ def fit(
         disable_tqdm=not progress,
         dataloader_pin_memory=False,
     )
+    callbacks = [RankingEvalCallback(data, tokenizer), EarlyStoppingCallback(settings.patience)] if has_dev else None
     trainer = trainer_class(
         model=model,
         args=arguments,
         train_dataset=lists,
-        eval_dataset=lists.select(range(0)) if has_dev else None,
+        eval_dataset=lists.select(range(0)) if has_dev else None,  # the callback measures; a loss would cost time
         data_collator=RankingCollator(tokenizer, tokenizer.model_max_length),
-        callbacks=[EarlyStoppingCallback(settings.patience)] if has_dev else None,
-        ranking_metrics=(lambda trained: dev_metrics(trained, tokenizer, data)) if has_dev else None,
+        callbacks=callbacks,
         **trainer_options,
     )
     checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
@@ -108,21 +106,6 @@ def fit(
     if trainer.state.best_metric is not None:
         figures["best_dev_ndcg@10"] = trainer.state.best_metric
     return figures
-
-
-def dev_metrics(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: RankingData) -> dict[str, float]:
-    """Mean quality on the dev split of a model as it is now."""
-    return split_quality(TorchRanker(model, tokenizer, lambda logits: logits), data, "dev")
-
-
-def split_quality(ranker: BatchedRanker, data: RankingData, split: str) -> dict[str, float]:
-    """Mean of every metric over the queries of a split."""
-    chosen = data.splits[split]
-    pairs = [pair for query, documents in chosen.candidates.items() for pair in data.pairs(query, documents)]
-    flat = iter(ranker.score(pairs).tolist())
-    scores = {query: [next(flat) for _ in documents] for query, documents in chosen.candidates.items()}
-    run = run_from_scores(chosen.candidates, scores)
-    return means(per_query(chosen.qrels, run, data.relevant_from))
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:

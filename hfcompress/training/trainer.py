@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer
+from transformers import Trainer
 
 from hfcompress.errors import DataError
 from hfcompress.recipe import DistillationLoss
@@ -42,8 +42,6 @@ class RankingTrainer(Trainer):
     large batch, also when the last part is smaller, and so do several processes.
 
     Args:
-        ranking_metrics: Called at each evaluation; returns figures such as `{"ndcg@10": 0.5}`, which appear as
-            `eval_ndcg@10` and can be named in `metric_for_best_model`. Without it `evaluate` is the stock one.
         label_loss: `listwise` or `pointwise`.
         *args: As for `Trainer`.
         **kwargs: As for `Trainer`; `remove_unused_columns` has to be False in the arguments.
@@ -51,15 +49,8 @@ class RankingTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(
-        self,
-        *args: Any,
-        ranking_metrics: Callable[[PreTrainedModel], dict[str, float]] | None = None,
-        label_loss: str = "listwise",
-        **kwargs: Any,
-    ):
+    def __init__(self, *args: Any, label_loss: str = "listwise", **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.ranking_metrics = ranking_metrics
         self.label_loss = LABEL_LOSSES[label_loss]
 
     def list_losses(self, scores: Tensor, targets: dict[str, Tensor]) -> Tensor:
@@ -89,17 +80,10 @@ class RankingTrainer(Trainer):
         lists = torch.tensor(sum(len(batch["list_mask"]) for batch in batches), device=self.args.device)
         return batches, self.accelerator.gather(lists).sum()
 
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Evaluate with `ranking_metrics` where it is given."""
-        if self.ranking_metrics is None:
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        assert isinstance(self.model, PreTrainedModel)
-        figures = {f"{metric_key_prefix}_{name}": value for name, value in self.ranking_metrics(self.model).items()}
-        self.log(figures)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
-        return figures
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate, and leave the random numbers of training alone, from which a data loader would draw its seed."""
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluate(*args, **kwargs)
 
 
 class RankingDistillationTrainer(RankingTrainer):
