@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from hfcompress.surgery import apply_plan
     from hfcompress.training.callbacks import RankingEvalCallback
     from hfcompress.training.gradual import GradualPruningCallback
+    from hfcompress.training.report import CompressionReportCallback
     from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for: `import hfcompress` alone loads neither torch nor a runtime.
 _HOMES = {
+    "CompressionReportCallback": "training.report",
     "GradualPruningCallback": "training.gradual",
     "PruningPlan": "plan",
     "RankingDistillationTrainer": "training.trainer",
@@ -33,6 +35,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CompressionReportCallback",
     "GradualPruningCallback",
     "PruningPlan",
     "RankingDistillationTrainer",

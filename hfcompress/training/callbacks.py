@@ -8,6 +8,7 @@ from torch import nn
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -22,7 +23,28 @@ from hfcompress.rankers.pytorch import TorchRanker
 PREFIX = "eval_"
 
 
-class RankingEvalCallback(TrainerCallback):
+class FiguresCallback(TrainerCallback):
+    """A callback that has figures for the trainer's log.
+
+    They stand in `state.log_history` in any case. The loggers that `report_to` names hear of what a trainer itself logs
+    and no callback reaches a trainer, so for them call `set_trainer` once; hfcompress's trainers do so themselves.
+    """
+
+    _trainer: Trainer | None = None
+
+    def set_trainer(self, trainer: Trainer) -> None:
+        """Log through this trainer from now on."""
+        self._trainer = trainer
+
+    def log(self, state: TrainerState, figures: dict[str, float]) -> None:
+        """Add an entry to the log."""
+        if self._trainer is not None:
+            self._trainer.log(dict(figures))
+        else:
+            state.log_history.append({**figures, "step": state.global_step})
+
+
+class RankingEvalCallback(FiguresCallback):
     """Measures ranking quality at every evaluation: `eval_ndcg@10` and the other metrics of a report.
 
     The figures join those of the evaluation, so `metric_for_best_model="eval_ndcg@10"` works, and stand in
@@ -82,7 +104,7 @@ class RankingEvalCallback(TrainerCallback):
         figures = {f"{PREFIX}{name}": value for name, value in quality.items()}
         if metrics is not None:
             metrics.update(figures)
-        state.log_history.append({**figures, "step": state.global_step})
+        self.log(state, figures)
 
 
 def raw_ranker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TorchRanker:

@@ -11,6 +11,7 @@ from transformers import Trainer
 
 from hfcompress.errors import DataError
 from hfcompress.recipe import DistillationLoss
+from hfcompress.training.callbacks import FiguresCallback
 from hfcompress.training.losses import (
     adr_mse,
     bce,
@@ -52,6 +53,9 @@ class RankingTrainer(Trainer):
     def __init__(self, *args: Any, label_loss: str = "listwise", **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.label_loss = LABEL_LOSSES[label_loss]
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, FiguresCallback):
+                callback.set_trainer(self)
 
     def list_losses(self, scores: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """Loss of each list, shape `(lists,)`, from fp32 scores `(lists, documents)`."""
