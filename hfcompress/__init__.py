@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hfcompress.rankers.load import load_ranker
     from hfcompress.recipe import Recipe
     from hfcompress.surgery import apply_plan
+    from hfcompress.training.arguments import RankingTrainingArguments
     from hfcompress.training.callbacks import RankingEvalCallback
     from hfcompress.training.gradual import GradualPruningCallback
     from hfcompress.training.report import CompressionReportCallback
@@ -27,6 +28,7 @@ _HOMES = {
     "RankingDistillationTrainer": "training.trainer",
     "RankingEvalCallback": "training.callbacks",
     "RankingTrainer": "training.trainer",
+    "RankingTrainingArguments": "training.arguments",
     "Recipe": "recipe",
     "apply_plan": "surgery",
     "load_model": "models",
@@ -41,6 +43,7 @@ __all__ = [
     "RankingDistillationTrainer",
     "RankingEvalCallback",
     "RankingTrainer",
+    "RankingTrainingArguments",
     "Recipe",
     "apply_plan",
     "load_model",

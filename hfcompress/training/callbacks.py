@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -105,6 +106,38 @@ class RankingEvalCallback(FiguresCallback):
         if metrics is not None:
             metrics.update(figures)
         self.log(state, figures)
+
+
+def check_best_metric(trainer: Trainer) -> None:
+    """Check that evaluations will yield the metric by which checkpoints are chosen, as far as that can be known.
+
+    Raises:
+        RecipeError: `metric_for_best_model` names what neither the evaluation itself nor a callback yields.
+    """
+    wanted = trainer.args.metric_for_best_model
+    callbacks = trainer.callback_handler.callbacks
+    if wanted is None or trainer.args.eval_strategy == "no" or trainer.compute_metrics or _foreign(callbacks):
+        return
+    sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": None}
+    yielded = [f"{name}_{figure}".lstrip("_") for name in sets for figure in ("loss", "runtime", "samples_per_second")]
+    if any(isinstance(callback, RankingEvalCallback) for callback in callbacks):
+        yielded += METRICS
+    if wanted.removeprefix(PREFIX) not in yielded:
+        raise RecipeError(
+            "No evaluation will yield metric_for_best_model",
+            value=wanted,
+            expected=f"one of {', '.join(PREFIX + name for name in yielded)}",
+            remedy="add RankingEvalCallback(data, tokenizer) to the callbacks, or name another metric",
+        )
+
+
+def _foreign(callbacks: Sequence[TrainerCallback]) -> bool:
+    """Whether a callback that is neither transformers' nor hfcompress's may add figures to an evaluation."""
+    return any(
+        type(callback).on_evaluate is not TrainerCallback.on_evaluate
+        and type(callback).__module__.partition(".")[0] not in ("transformers", "hfcompress")
+        for callback in callbacks
+    )
 
 
 def raw_ranker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TorchRanker:

@@ -6,14 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from torch import nn
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    TrainingArguments,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -21,9 +19,9 @@ from hfcompress.architectures import encoder_layers
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import ModelError
-from hfcompress.machine import has_bf16
 from hfcompress.quiet import quiet
 from hfcompress.recipe import Optimization
+from hfcompress.training.arguments import RankingTrainingArguments
 from hfcompress.training.callbacks import RankingEvalCallback
 from hfcompress.training.trainer import RankingTrainer
 
@@ -62,7 +60,7 @@ def fit(
     steps = settings.epochs * math.ceil(len(lists) / settings.queries_per_batch)
     has_dev = bool(data.splits.get("dev"))
     every = max(1, steps // (settings.epochs * settings.evaluations))
-    arguments = TrainingArguments(
+    arguments = RankingTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.queries_per_batch // settings.accumulation,
@@ -72,21 +70,16 @@ def fit(
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        use_cpu=not torch.accelerator.is_available(),  # without it, bf16 is refused on a machine that has no GPU
-        bf16=settings.precision == "bf16" or (settings.precision == "auto" and has_bf16()),
+        bf16={"auto": None, "bf16": True, "fp32": False}[settings.precision],
         eval_strategy="steps" if has_dev else "no",
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
         save_total_limit=1,
         load_best_model_at_end=has_dev,
-        metric_for_best_model="eval_ndcg@10" if has_dev else None,
         logging_steps=max(1, every // 4),
-        remove_unused_columns=False,
-        report_to=[],
         seed=seed,
         disable_tqdm=not progress,
-        dataloader_pin_memory=False,
     )
     callbacks = [RankingEvalCallback(data, tokenizer), EarlyStoppingCallback(settings.patience)] if has_dev else None
     trainer = trainer_class(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from transformers import Trainer
+from transformers.trainer_utils import TrainOutput
 
 from hfcompress.errors import DataError
 from hfcompress.recipe import DistillationLoss
-from hfcompress.training.callbacks import FiguresCallback
+from hfcompress.training.arguments import check_precision
+from hfcompress.training.callbacks import FiguresCallback, check_best_metric
 from hfcompress.training.losses import (
     adr_mse,
     bce,
@@ -45,13 +49,18 @@ class RankingTrainer(Trainer):
     Args:
         label_loss: `listwise` or `pointwise`.
         *args: As for `Trainer`.
-        **kwargs: As for `Trainer`; `remove_unused_columns` has to be False in the arguments.
+        **kwargs: As for `Trainer`; take `RankingTrainingArguments`, or set `remove_unused_columns` to False.
+
+    Raises:
+        ModelError: DeBERTa-v2 or -v3 would be trained in fp16.
+        RecipeError: When training begins: no evaluation will yield what `metric_for_best_model` names.
     """
 
     loss_is_scaled_for_ga = True
 
     def __init__(self, *args: Any, label_loss: str = "listwise", **kwargs: Any):
         super().__init__(*args, **kwargs)
+        check_precision(self.model, self.args)
         self.label_loss = LABEL_LOSSES[label_loss]
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, FiguresCallback):
@@ -83,6 +92,17 @@ class RankingTrainer(Trainer):
         batches, _ = super().get_batch_samples(*args, **kwargs)
         lists = torch.tensor(sum(len(batch["list_mask"]) for batch in batches), device=self.args.device)
         return batches, self.accelerator.gather(lists).sum()
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, once it is known that evaluations will yield `metric_for_best_model`."""
+        check_best_metric(self)
+        return super().train(*args, **kwargs)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Draft a model card, also before a push, but not over one that hfcompress wrote."""
+        path = Path(str(self.args.output_dir), "README.md")
+        if not path.is_file() or "hfcompress" not in (ModelCard.load(path).data.tags or []):
+            super().create_model_card(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate, and leave the random numbers of training alone, from which a data loader would draw its seed."""
