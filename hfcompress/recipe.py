@@ -257,6 +257,30 @@ class DistillationLoss(_Strict):
         return self
 
 
+class ScoreSource(_Strict):
+    """A teacher among several: a cross-encoder, BM25 of the first stage, or the run's own teacher, if neither is named.
+
+    Attributes:
+        model: A local folder, a Hub id, or `package:NAME/FOLDER`; it tokenizes for itself.
+        bm25: Score with BM25 over the corpus.
+        weight: How much it counts; scores are brought to the scale of the first teacher before they are added.
+        max_length: Longest input of `model` in tokens; that of the run's teacher where left out.
+    """
+
+    model: str | None = None
+    bm25: bool = False
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    max_length: Annotated[int, Field(ge=8)] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ScoreSource:
+        if self.bm25 and self.model is not None:
+            raise ValueError("name a model or bm25, not both: they are teachers of their own")
+        if self.max_length is not None and self.model is None:
+            raise ValueError("max_length goes with model")
+        return self
+
+
 class RecoverStep(_Strict):
     """Recovery of the pruned model by distillation from the teacher's scores.
 
@@ -264,6 +288,11 @@ class RecoverStep(_Strict):
         documents: Documents of a query's list: the relevant ones, hard negatives, and `random_negatives`.
         random_negatives: Documents of a list drawn from the whole corpus.
         queries: At most so many train queries; all of them where left out.
+        teachers: Whose scores the student learns, joined by weight; the run's teacher alone where left out.
+        unlabelled: Train on queries without a relevant document too, also those that no qrels file names: the terms on
+            the teacher's scores learn from them, those on labels do not; `loss.bce` cannot tell and is refused.
+        pseudo_queries: So many more train queries, made from titles or first sentences of documents and placed after
+            the others; where no train query has labels, pruning is calibrated on them too.
         loss: Terms of the loss.
         optimization: Settings of the training.
     """
@@ -271,8 +300,17 @@ class RecoverStep(_Strict):
     documents: Annotated[int, Field(ge=2)] = 8
     random_negatives: Annotated[int, Field(ge=0)] = 2
     queries: Positive | None = None
+    teachers: list[ScoreSource] = []
+    unlabelled: bool = False
+    pseudo_queries: Annotated[int, Field(ge=0)] = 0
     loss: DistillationLoss = DistillationLoss()
     optimization: Optimization = Optimization(learning_rate=2e-4)
+
+    @model_validator(mode="after")
+    def _labels_for_bce(self) -> RecoverStep:
+        if self.unlabelled and self.loss.bce:
+            raise ValueError("unlabelled does not go with loss.bce, which would take every document for not relevant")
+        return self
 
 
 class OnnxRuntimeInt8(_Strict):

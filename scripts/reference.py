@@ -26,6 +26,7 @@ RECIPE = (
     recipe.PruneStep,
     recipe.VocabularyStep,
     recipe.RecoverStep,
+    recipe.ScoreSource,
     recipe.DistillationLoss,
     recipe.Optimization,
     recipe.QuantizeStep,
