@@ -126,7 +126,7 @@ class CompressionReportCallback(FiguresCallback):
         if not state.is_world_process_zero:
             return
         inner = transformer_of(model)
-        with _undisturbed(model):
+        with _modes_kept(model):
             plan = self.gradual.alive(inner) if self.gradual else current_plan(inner)
             figures = {f"{PREFIX}{name}": value for name, value in self._figures(inner, plan).items()}
             self.log(state, figures)
@@ -192,7 +192,7 @@ def _logging_folder(args: TrainingArguments) -> Path:
 
 
 def _parameters(model: PreTrainedModel, plan: PruningPlan) -> int:
-    """Parameters of a model once it is cut by a plan, counted on a copy without weights."""
+    """Parameters of a model once it is cut by a plan, counted on a copy without weights: it draws no random numbers."""
     if plan != current_plan(model):
         with torch.device("meta"):
             model = apply_plan(type(model)(copy.deepcopy(model.config)), plan)
@@ -200,12 +200,11 @@ def _parameters(model: PreTrainedModel, plan: PruningPlan) -> int:
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Leave the mode of every module and the random numbers as they were."""
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    """Leave the mode of every module as it was."""
     modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.random.fork_rng(devices=[]):
-            yield
+        yield
     finally:
         for module, training in modes:
             module.training = training
