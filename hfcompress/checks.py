@@ -12,6 +12,7 @@ from hfcompress.quantization.openvino import require_openvino
 from hfcompress.recipe import OpenVinoInt8, Recipe
 from hfcompress.search.explicit import check_budget
 from hfcompress.surgery import plan_of_config
+from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
 
 
@@ -43,6 +44,11 @@ def check(recipe: Recipe) -> None:
             require_openvino()
         if recipe.recover:
             check_frozen(recipe.recover.optimization.freeze_layers, len(recipe.prune.layers or plan.layers))
+            if recipe.recover.features and recipe.recover.features.relation:
+                with_heads = {layer.layer for layer in plan.layers if layer.heads}
+                check_relation_layer(
+                    recipe.recover.features.relation_layer, sorted(with_heads & set(recipe.prune.layers or with_heads))
+                )
     for artifact in recipe.quantize.artifacts:
         if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
             require_openvino()

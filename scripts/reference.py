@@ -27,6 +27,7 @@ RECIPE = (
     recipe.VocabularyStep,
     recipe.RecoverStep,
     recipe.DistillationLoss,
+    recipe.FeatureLoss,
     recipe.Optimization,
     recipe.QuantizeStep,
     recipe.OnnxRuntimeInt8,

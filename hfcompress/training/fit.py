@@ -97,6 +97,8 @@ def fit(
         eval_dataset=lists.select(range(0)) if has_dev else None,
         data_collator=RankingCollator(tokenizer, tokenizer.model_max_length),
         callbacks=[EarlyStoppingCallback(settings.patience)] if has_dev else None,
+        r_drop=settings.r_drop,
+        adversarial=settings.adversarial,
         ranking_metrics=(lambda trained: dev_metrics(trained, tokenizer, data)) if has_dev else None,
         **trainer_options,
     )
