@@ -13,6 +13,7 @@ from hfcompress.rankers.load import ranking_tokenizer
 from hfcompress.recipe import OpenVinoInt8, Recipe
 from hfcompress.search.explicit import check_budget
 from hfcompress.surgery import plan_of_config
+from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
 
 
@@ -44,6 +45,11 @@ def check(recipe: Recipe) -> None:
             require_openvino()
         if recipe.recover:
             check_frozen(recipe.recover.optimization.freeze_layers, len(recipe.prune.layers or plan.layers))
+            if recipe.recover.features and recipe.recover.features.relation:
+                with_heads = {layer.layer for layer in plan.layers if layer.heads}
+                check_relation_layer(
+                    recipe.recover.features.relation_layer, sorted(with_heads & set(recipe.prune.layers or with_heads))
+                )
     for source in recipe.recover.teachers if recipe.recover else []:
         if source.model is not None:
             _check_teacher(source.model, source.max_length or recipe.teacher.max_length)

@@ -210,7 +210,7 @@ def prune(current: Run, teacher: str, made_of: str) -> tuple[str, PruningSummary
 
 
 def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: str) -> tuple[str, str]:
-    """Train the pruned model on the teacher's scores.
+    """Train the pruned model on the teacher's scores, and where the recipe says so on its features.
 
     Returns:
         Folder of the student, and a fingerprint.
@@ -248,6 +248,9 @@ def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: s
             current.recipe.seed,
             current.progress,
             distillation_loss=step.loss,
+            feature_loss=step.features,
+            teacher=load_model(teacher, dtype="float32") if step.features else None,
+            teacher_tokenizer=current.tokenizer() if step.features else None,
         )
         current.workspace.say(f"recover: {_figures(figures)}")
         save_checkpoint(folder, model, tokenizer, activation, current.max_length)

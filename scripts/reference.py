@@ -28,6 +28,7 @@ RECIPE = (
     recipe.RecoverStep,
     recipe.ScoreSource,
     recipe.DistillationLoss,
+    recipe.FeatureLoss,
     recipe.Optimization,
     recipe.QuantizeStep,
     recipe.OnnxRuntimeInt8,

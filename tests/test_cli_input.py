@@ -246,6 +246,23 @@ def refused(tmp_path: Path, command: Command, settings: dict[str, Any]) -> Calla
         pytest.param([("prune.structure", "stock")], ["leave out heads"], id="stock structure with fewer heads"),
         pytest.param([("prune", {"target_speedup": 1})], ["prune.target_speedup", "greater than 1"], id="no target"),
         pytest.param([("recover.optimization", {"freeze_layers": 2})], ["freeze_layers"], id="everything frozen"),
+        pytest.param([("recover.features", {"relation": 0})], ["hidden or relation must be above 0"], id="no features"),
+        pytest.param(
+            [("recover.features", {"relation_layer": 2})], ["relation_layer=2", "[0, 1]"], id="relations of no layer"
+        ),
+        pytest.param(
+            [("recover.features", {"relation_layer": 0}), ("prune.layers", [1])],
+            ["relation_layer=0", "[1]"],
+            id="relations of a layer that goes",
+        ),
+        pytest.param(
+            [("recover.features", {}), ("prune.vocabulary", {})],
+            ["recover.features", "prune.vocabulary"],
+            id="features with a smaller vocabulary",
+        ),
+        pytest.param(
+            [("recover.optimization", {"r_drop": 1.0})], ["r_drop", "set dropout above 0"], id="R-Drop without dropout"
+        ),
         pytest.param([("recover.documents", DOCUMENTS)], ["too small", f"{DOCUMENTS} documents"], id="long lists"),
     ],
 )

@@ -274,6 +274,31 @@ def interrupted(*args: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_recovery_on_features_and_with_regularization(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, out, weights = recipe_for(inputs), tmp_path / "out", []
+    settings["teacher"].pop("train")
+    settings["prune"] = {"heads": 0.5, "ffn": 0.5, "layers": [0, 3], "calibration_queries": 8, "ffn_multiple": 8}
+    monkeypatch.setattr(pipeline, "quantize", interrupted)
+    regularization = {"dropout": 0.1, "r_drop": 1.0, "adversarial": 0.5}
+    recovery = settings["recover"]
+    for features, optimization in (
+        (None, QUICK),
+        ({"hidden": 1.0, "relation_layer": 3, "decay": 1.0}, QUICK),
+        (None, QUICK | regularization),
+    ):
+        said: list[str] = []
+        settings["recover"] = {**recovery, "features": features, "optimization": optimization}
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=said.append)
+        assert any(line.startswith("recover: steps") for line in said)
+        assert any(line.startswith("scores: kept") for line in said) == bool(weights)
+        weights.append(load_model(str(out / ".hfcompress" / "recover")).state_dict())
+    for first, second in ((0, 1), (0, 2)):
+        assert any((weights[first][name] != weights[second][name]).any() for name in weights[0])
+
+
 def test_without_pruning_the_teacher_itself_is_quantized(inputs: Path, tmp_path: Path) -> None:
     settings = recipe_for(inputs)
     del settings["recover"], settings["prune"]

@@ -89,6 +89,8 @@ def fit(
         eval_dataset=lists.select(range(0)) if has_dev else None,  # the callback measures; a loss would cost time
         data_collator=RankingCollator(tokenizer, tokenizer.model_max_length),
         callbacks=callbacks,
+        r_drop=settings.r_drop,
+        adversarial=settings.adversarial,
         **trainer_options,
     )
     checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
