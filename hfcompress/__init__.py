@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hfcompress.training.arguments import RankingTrainingArguments
     from hfcompress.training.callbacks import RankingEvalCallback
     from hfcompress.training.gradual import GradualPruningCallback
+    from hfcompress.training.quantization_aware import QuantizationAwareCallback
     from hfcompress.training.report import CompressionReportCallback
     from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 
@@ -25,6 +26,7 @@ _HOMES = {
     "CompressionReportCallback": "training.report",
     "GradualPruningCallback": "training.gradual",
     "PruningPlan": "plan",
+    "QuantizationAwareCallback": "training.quantization_aware",
     "RankingDistillationTrainer": "training.trainer",
     "RankingEvalCallback": "training.callbacks",
     "RankingTrainer": "training.trainer",
@@ -40,6 +42,7 @@ __all__ = [
     "CompressionReportCallback",
     "GradualPruningCallback",
     "PruningPlan",
+    "QuantizationAwareCallback",
     "RankingDistillationTrainer",
     "RankingEvalCallback",
     "RankingTrainer",

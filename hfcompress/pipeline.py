@@ -41,9 +41,10 @@ from hfcompress.rankers.base import Ranker, RankerOptions
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import activation_name, load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, Recipe, ScoreSource
+from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, QuantizationAware, Recipe, ScoreSource
 from hfcompress.surgery import current_plan
 from hfcompress.training.fit import fit
+from hfcompress.training.quantization_aware import QuantizationAwareCallback
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 from hfcompress.workspace import Workspace
 
@@ -247,6 +248,7 @@ def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: s
             partial,
             current.recipe.seed,
             current.progress,
+            callbacks=[_rounding(step.quantization_aware)] if step.quantization_aware else [],
             distillation_loss=step.loss,
             feature_loss=step.features,
             teacher=load_model(teacher, dtype="float32") if step.features else None,
@@ -261,6 +263,11 @@ def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: s
     scored, scored_of = current.workspace.step("scores", lists_of, score)
     folder, fingerprint = current.workspace.step("recover", [step.model_dump(mode="json"), scored_of, made_of], work)
     return str(folder), fingerprint
+
+
+def _rounding(step: QuantizationAware) -> QuantizationAwareCallback:
+    reduce_range = None if step.reduce_range == "auto" else step.reduce_range
+    return QuantizationAwareCallback(step.begin, step.activations, step.per_channel, reduce_range)
 
 
 def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:

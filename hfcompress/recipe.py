@@ -322,6 +322,22 @@ class FeatureLoss(_Strict):
         return self
 
 
+class QuantizationAware(_Strict):
+    """Rounding of int8 in the last part of recovery; see `QuantizationAwareCallback`.
+
+    Attributes:
+        begin: Share of all steps after which training is rounded; evaluations on dev are rounded from the start.
+        activations: `dynamic` ranges of each batch, or `static` ones from a moving average.
+        per_channel: One scale for each output channel of a weight.
+        reduce_range: 7-bit weights; `auto` as in `OnnxRuntimeInt8`.
+    """
+
+    begin: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    activations: Literal["dynamic", "static"] = "dynamic"
+    per_channel: bool = True
+    reduce_range: Literal["auto"] | bool = "auto"
+
+
 class RecoverStep(_Strict):
     """Recovery of the pruned model by distillation from the teacher's scores.
 
@@ -337,6 +353,7 @@ class RecoverStep(_Strict):
         loss: Terms of the loss.
         features: Terms on hidden states and self-attention besides; leave it out to do without. The student needs all
             of the teacher's vocabulary.
+        quantization_aware: Train the last part under the rounding of int8; leave it out to do without.
         optimization: Settings of the training.
     """
 
@@ -348,6 +365,7 @@ class RecoverStep(_Strict):
     pseudo_queries: Annotated[int, Field(ge=0)] = 0
     loss: DistillationLoss = DistillationLoss()
     features: FeatureLoss | None = None
+    quantization_aware: QuantizationAware | None = None
     optimization: Optimization = Optimization(learning_rate=2e-4)
 
     @model_validator(mode="after")

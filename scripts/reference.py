@@ -29,6 +29,7 @@ RECIPE = (
     recipe.ScoreSource,
     recipe.DistillationLoss,
     recipe.FeatureLoss,
+    recipe.QuantizationAware,
     recipe.Optimization,
     recipe.QuantizeStep,
     recipe.OnnxRuntimeInt8,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    TrainerCallback,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -36,6 +38,7 @@ def fit(
     folder: Path,
     seed: int,
     progress: bool = True,
+    callbacks: Sequence[TrainerCallback] = (),
     **trainer_options: Any,
 ) -> dict[str, float]:
     """Train a model in place, and leave it with the weights that were best on dev by nDCG@10.
@@ -50,6 +53,7 @@ def fit(
         folder: Where checkpoints go; a checkpoint found there is resumed from.
         seed: Seed of shuffling and dropout.
         progress: Show a progress bar.
+        callbacks: Further callbacks of the trainer.
         **trainer_options: Further arguments of the trainer.
 
     Returns:
@@ -81,14 +85,14 @@ def fit(
         seed=seed,
         disable_tqdm=not progress,
     )
-    callbacks = [RankingEvalCallback(data, tokenizer), EarlyStoppingCallback(settings.patience)] if has_dev else None
+    choosing = [RankingEvalCallback(data, tokenizer), EarlyStoppingCallback(settings.patience)] if has_dev else []
     trainer = trainer_class(
         model=model,
         args=arguments,
         train_dataset=lists,
         eval_dataset=lists.select(range(0)) if has_dev else None,  # the callback measures; a loss would cost time
         data_collator=RankingCollator(tokenizer, tokenizer.model_max_length),
-        callbacks=callbacks,
+        callbacks=[*callbacks, *choosing],
         r_drop=settings.r_drop,
         adversarial=settings.adversarial,
         **trainer_options,
