@@ -12,19 +12,25 @@ if TYPE_CHECKING:
     from hfcompress.rankers.load import load_ranker
     from hfcompress.recipe import Recipe
     from hfcompress.surgery import apply_plan
+    from hfcompress.training.arguments import RankingTrainingArguments
     from hfcompress.training.callbacks import RankingEvalCallback
     from hfcompress.training.gradual import GradualPruningCallback
+    from hfcompress.training.quantization_aware import QuantizationAwareCallback
+    from hfcompress.training.report import CompressionReportCallback
     from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for: `import hfcompress` alone loads neither torch nor a runtime.
 _HOMES = {
+    "CompressionReportCallback": "training.report",
     "GradualPruningCallback": "training.gradual",
     "PruningPlan": "plan",
+    "QuantizationAwareCallback": "training.quantization_aware",
     "RankingDistillationTrainer": "training.trainer",
     "RankingEvalCallback": "training.callbacks",
     "RankingTrainer": "training.trainer",
+    "RankingTrainingArguments": "training.arguments",
     "Recipe": "recipe",
     "apply_plan": "surgery",
     "load_model": "models",
@@ -33,11 +39,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "CompressionReportCallback",
     "GradualPruningCallback",
     "PruningPlan",
+    "QuantizationAwareCallback",
     "RankingDistillationTrainer",
     "RankingEvalCallback",
     "RankingTrainer",
+    "RankingTrainingArguments",
     "Recipe",
     "apply_plan",
     "load_model",

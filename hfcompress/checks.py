@@ -9,9 +9,11 @@ from hfcompress.errors import DataError, ModelError
 from hfcompress.models import load_config, load_tokenizer, position_limit
 from hfcompress.pruning import CALIBRATION_DOCUMENTS
 from hfcompress.quantization.openvino import require_openvino
+from hfcompress.rankers.load import ranking_tokenizer
 from hfcompress.recipe import OpenVinoInt8, Recipe
 from hfcompress.search.explicit import check_budget
 from hfcompress.surgery import plan_of_config
+from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
 
 
@@ -43,9 +45,28 @@ def check(recipe: Recipe) -> None:
             require_openvino()
         if recipe.recover:
             check_frozen(recipe.recover.optimization.freeze_layers, len(recipe.prune.layers or plan.layers))
+            if recipe.recover.features and recipe.recover.features.relation:
+                with_heads = {layer.layer for layer in plan.layers if layer.heads}
+                check_relation_layer(
+                    recipe.recover.features.relation_layer, sorted(with_heads & set(recipe.prune.layers or with_heads))
+                )
+    for source in recipe.recover.teachers if recipe.recover else []:
+        if source.model is not None:
+            _check_teacher(source.model, source.max_length or recipe.teacher.max_length)
     for artifact in recipe.quantize.artifacts:
         if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
             require_openvino()
+
+
+def _check_teacher(name: str, max_length: int) -> None:
+    """Check that a further teacher gives one score, and reads as far as it is asked to."""
+    config = load_config(name)
+    require_one_score(config)
+    ranking_tokenizer(name, config, max_length)
+
+
+def _unlabelled(recipe: Recipe) -> bool:
+    return recipe.recover is not None and recipe.recover.unlabelled
 
 
 def check_data(recipe: Recipe, data: RankingData) -> None:
@@ -63,7 +84,8 @@ def check_data(recipe: Recipe, data: RankingData) -> None:
             remedy="raise data.max_queries.test, or add test queries",
         )
     if recipe.teacher.train or recipe.prune or recipe.recover:
-        data.split("train")
+        fisher = recipe.prune is not None and recipe.prune.importance == "fisher"
+        data.split("train", labelled=bool(recipe.teacher.train) or fisher or not _unlabelled(recipe))
         if "dev" in data.splits:
             data.split("dev")
     if (training := recipe.teacher.train) is not None:

@@ -202,7 +202,7 @@ def _cut_vocabulary(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, VocabularySummary]:
     """Keep what corpus and train queries need; report on the pairs of the dev or test split."""
     texts = [document.content for document in data.corpus.values()]
-    texts += [data.queries[query] for query in data.split("train").candidates]
+    texts += [data.queries[query] for query in data.split("train", labelled=False).candidates]
     plan = plan_vocabulary(tokenizer, texts, step.min_count, step.keep, step.characters, progress)
     student, cut = prune_vocabulary(student, tokenizer, plan)
     held_out = data.splits.get("dev") or data.splits.get("test") or data.split("train")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, load_from_disk
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedTokenizerFast, set_seed
 
 from hfcompress.card import write_card
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.checks import check, check_data
-from hfcompress.data.lists import training_lists, with_scores
+from hfcompress.data.lists import training_lists
 from hfcompress.data.load import load_data
+from hfcompress.data.pseudo import has_pseudo_queries, pseudo_queries
 from hfcompress.data.ranking import RankingData
+from hfcompress.data.teachers import Teacher, with_teacher_scores
 from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
 from hfcompress.layout import PRUNING_FILE, WORK_FOLDER
@@ -34,12 +37,14 @@ from hfcompress.quantization.artifacts import write_graphs
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.openvino import is_available
 from hfcompress.quiet import quiet
-from hfcompress.rankers.base import RankerOptions
-from hfcompress.rankers.load import activation_name
+from hfcompress.rankers.base import Ranker, RankerOptions
+from hfcompress.rankers.bm25 import Bm25Ranker
+from hfcompress.rankers.load import activation_name, load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, Recipe
+from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, QuantizationAware, Recipe, ScoreSource
 from hfcompress.surgery import current_plan
 from hfcompress.training.fit import fit
+from hfcompress.training.quantization_aware import QuantizationAwareCallback
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 from hfcompress.workspace import Workspace
 
@@ -89,7 +94,7 @@ def run(
     """
     workspace = Workspace(out, resume, say)
     check(recipe)
-    data = load_data(recipe.data, progress)
+    data = _load(recipe, progress)
     check_data(recipe, data)
     workspace.begin()
     say(f"data: {', '.join(f'{len(split)} {name}' for name, split in data.splits.items())} queries of {data.name}")
@@ -206,7 +211,7 @@ def prune(current: Run, teacher: str, made_of: str) -> tuple[str, PruningSummary
 
 
 def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: str) -> tuple[str, str]:
-    """Train the pruned model on the teacher's scores.
+    """Train the pruned model on the teacher's scores, and where the recipe says so on its features.
 
     Returns:
         Folder of the student, and a fingerprint.
@@ -215,13 +220,20 @@ def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: s
     assert step is not None
 
     def score(folder: Path, partial: Path) -> None:
+        data = current.data
+        if step.pseudo_queries and not has_pseudo_queries(data):
+            data = _with_pseudo_queries(current.recipe, data)
         lists = training_lists(
-            current.data, step.documents, step.random_negatives, current.recipe.seed + 1, queries=step.queries
+            data,
+            step.documents,
+            step.random_negatives,
+            current.recipe.seed + 1,
+            queries=step.queries,
+            unlabelled=step.unlabelled,
         )
-        scorer = _torch_ranker(current, load_model(teacher, dtype="float32"))
+        teachers = _teachers(current, teacher, teacher_of)
         with quiet():
-            scored = with_scores(lists, scorer, "teacher_scores", current.progress, partial, teacher_of)
-            scored.save_to_disk(str(folder))
+            with_teacher_scores(lists, teachers, current.progress, partial).save_to_disk(str(folder))
 
     def work(folder: Path, partial: Path) -> None:
         model, tokenizer = load_model(pruned, dtype="float32"), load_tokenizer(pruned, current.max_length)
@@ -236,15 +248,26 @@ def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: s
             partial,
             current.recipe.seed,
             current.progress,
+            callbacks=[_rounding(step.quantization_aware)] if step.quantization_aware else [],
             distillation_loss=step.loss,
+            feature_loss=step.features,
+            teacher=load_model(teacher, dtype="float32") if step.features else None,
+            teacher_tokenizer=current.tokenizer() if step.features else None,
         )
         current.workspace.say(f"recover: {_figures(figures)}")
         save_checkpoint(folder, model, tokenizer, activation, current.max_length)
 
-    lists_of = [step.documents, step.random_negatives, step.queries, teacher_of]
+    sources = [[source.model_dump(mode="json"), _fingerprint(source)] for source in step.teachers]
+    lists_of: list[Any] = [step.documents, step.random_negatives, step.queries, teacher_of]
+    lists_of += [sources, step.unlabelled, step.pseudo_queries]
     scored, scored_of = current.workspace.step("scores", lists_of, score)
     folder, fingerprint = current.workspace.step("recover", [step.model_dump(mode="json"), scored_of, made_of], work)
     return str(folder), fingerprint
+
+
+def _rounding(step: QuantizationAware) -> QuantizationAwareCallback:
+    reduce_range = None if step.reduce_range == "auto" else step.reduce_range
+    return QuantizationAwareCallback(step.begin, step.activations, step.per_channel, reduce_range)
 
 
 def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
@@ -336,8 +359,39 @@ def _installed(artifact: OnnxRuntimeInt8 | OpenVinoInt8, say: Callable[[str], No
     return installed
 
 
-def _torch_ranker(current: Run, model: PreTrainedModel) -> TorchRanker:
-    return TorchRanker(model, current.tokenizer(), lambda logits: logits)
+def _load(recipe: Recipe, progress: bool) -> RankingData:
+    """Data of the recipe; where it has no labelled train queries and some are to be made, with those."""
+    recovery = recipe.recover
+    data = load_data(recipe.data, progress, unlabelled=bool(recovery and recovery.unlabelled))
+    train = data.splits.get("train")
+    if recovery and recovery.pseudo_queries and not (train and train.labelled):
+        return _with_pseudo_queries(recipe, data)
+    return data
+
+
+def _with_pseudo_queries(recipe: Recipe, data: RankingData) -> RankingData:
+    assert recipe.recover is not None
+    return pseudo_queries(data, recipe.recover.pseudo_queries, recipe.seed, recipe.data.candidates)
+
+
+def _teachers(current: Run, teacher: str, teacher_of: str) -> Iterator[Teacher]:
+    """The teachers of the recovery, each loaded when its turn comes."""
+    assert current.recipe.recover is not None
+    for source in current.recipe.recover.teachers or [ScoreSource()]:
+        if source.bm25:
+            ranker: Ranker = Bm25Ranker(current.data.corpus)
+            yield Teacher(ranker, f"{ranker.name} {current.data.fingerprint()}", source.weight)
+        elif source.model is None:
+            ranker = TorchRanker(load_model(teacher, dtype="float32"), current.tokenizer(), lambda logits: logits)
+            yield Teacher(ranker, teacher_of, source.weight)
+        else:
+            length = source.max_length or current.max_length
+            ranker = load_ranker(source.model, "torch", max_length=length)
+            yield Teacher(ranker, f"{_fingerprint(source)} at {length} tokens", source.weight)
+
+
+def _fingerprint(source: ScoreSource) -> str:
+    return model_fingerprint(source.model) if source.model else ""
 
 
 def _calibration_pairs(current: Run, count: int) -> list[tuple[str, str]]:

@@ -89,7 +89,7 @@ class Calibration:
     """Lists of train queries: some settle weights, the others judge plans.
 
     Args:
-        data: Data with a train split.
+        data: Data with a train split; of one without any label, all queries count.
         collate: Makes batches of lists.
         queries: How many lists to draw.
         seed: Seed of the draw.
@@ -104,7 +104,10 @@ class Calibration:
     """
 
     def __init__(self, data: RankingData, collate: RankingCollator, queries: int, seed: int) -> None:
-        rows = list(training_lists(data, CALIBRATION_DOCUMENTS, RANDOM_DOCUMENTS, seed, queries=queries))
+        unlabelled = not data.split("train", labelled=False).labelled
+        rows = list(
+            training_lists(data, CALIBRATION_DOCUMENTS, RANDOM_DOCUMENTS, seed, queries=queries, unlabelled=unlabelled)
+        )
         if len(rows) < 2:
             raise DataError(
                 "There are too few calibration queries",
@@ -257,7 +260,7 @@ def budget_of(target: Target, dense: float, documents: int) -> float:
 def latency_pairs(data: RankingData, limit: int) -> list[Pair]:
     """Pairs like those to be ranked: all candidates of train queries, one query after the other."""
     pairs: list[Pair] = []
-    for query, documents in data.split("train").candidates.items():
+    for query, documents in data.split("train", labelled=False).candidates.items():
         pairs += data.pairs(query, documents)
         if len(pairs) >= limit:
             break

@@ -64,6 +64,10 @@ class Optimization(_Strict):
         weight_decay: AdamW weight decay.
         max_grad_norm: Gradients are scaled down to this norm.
         dropout: Dropout while training.
+        r_drop: Weight of the divergence between two passes that differ in dropout (R-Drop); 0 makes one pass. Each step
+            costs twice as much.
+        adversarial: Length of the step up the loss that is added to the word embeddings of every pair for a second pass
+            (FGM); 0 makes no second pass. Each step costs twice as much.
         freeze_layers: Embeddings and this many lower layers stay as they are; -1 trains everything.
         precision: `bf16` autocast, `fp32`, or `auto`: bf16 where the CPU computes it.
         evaluations: Evaluations on dev within an epoch; the best checkpoint by nDCG@10 is kept.
@@ -78,6 +82,8 @@ class Optimization(_Strict):
     weight_decay: Weight = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    r_drop: Weight = 0.0
+    adversarial: Weight = 0.0
     freeze_layers: Annotated[int, Field(ge=-1)] = -1
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     evaluations: Positive = 1
@@ -89,6 +95,12 @@ class Optimization(_Strict):
             raise ValueError(
                 f"accumulation ({self.accumulation}) must divide queries_per_batch ({self.queries_per_batch})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _r_drop_needs_dropout(self) -> Optimization:
+        if self.r_drop and not self.dropout:
+            raise ValueError("r_drop compares two passes that differ in dropout: set dropout above 0, such as 0.1")
         return self
 
 
@@ -257,6 +269,75 @@ class DistillationLoss(_Strict):
         return self
 
 
+class ScoreSource(_Strict):
+    """A teacher among several: a cross-encoder, BM25 of the first stage, or the run's own teacher, if neither is named.
+
+    Attributes:
+        model: A local folder, a Hub id, or `package:NAME/FOLDER`; it tokenizes for itself.
+        bm25: Score with BM25 over the corpus.
+        weight: How much it counts; scores are brought to the scale of the first teacher before they are added.
+        max_length: Longest input of `model` in tokens; that of the run's teacher where left out.
+    """
+
+    model: str | None = None
+    bm25: bool = False
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    max_length: Annotated[int, Field(ge=8)] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ScoreSource:
+        if self.bm25 and self.model is not None:
+            raise ValueError("name a model or bm25, not both: they are teachers of their own")
+        if self.max_length is not None and self.model is None:
+            raise ValueError("max_length goes with model")
+        return self
+
+
+class FeatureLoss(_Strict):
+    """Weights of what the student learns from inside the teacher, which runs beside it; 0 leaves a term out.
+
+    Attributes:
+        hidden: Squared difference of the hidden states of matching layers; both models need the same hidden size.
+        relation: Kullback-Leibler divergence between the self-attention relations of both (MiniLMv2): queries with
+            queries, keys with keys and values with values, in one layer; heads and hidden sizes may differ.
+        decay: Share of all steps over which both weights fall linearly to 0; the teacher does not run afterwards.
+        hidden_layers: Whose hidden states count: those of `all` matching layers, or of the `last`.
+        relation_layer: Whose relations count: a layer of the teacher, by its number before any pruning; the last one in
+            which both models have heads where left out.
+        relation_heads: Relation heads wanted; lowered to the next number that divides the widths of all heads of
+            student and teacher. Memory grows with it.
+    """
+
+    hidden: Weight = 0.0
+    relation: Weight = 1.0
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.5
+    hidden_layers: Literal["all", "last"] = "all"
+    relation_layer: Annotated[int, Field(ge=0)] | None = None
+    relation_heads: Positive = 12
+
+    @model_validator(mode="after")
+    def _something_left(self) -> FeatureLoss:
+        if not (self.hidden or self.relation):
+            raise ValueError("hidden or relation must be above 0; leave features out to do without")
+        return self
+
+
+class QuantizationAware(_Strict):
+    """Rounding of int8 in the last part of recovery; see `QuantizationAwareCallback`.
+
+    Attributes:
+        begin: Share of all steps after which training is rounded; evaluations on dev are rounded from the start.
+        activations: `dynamic` ranges of each batch, or `static` ones from a moving average.
+        per_channel: One scale for each output channel of a weight.
+        reduce_range: 7-bit weights; `auto` as in `OnnxRuntimeInt8`.
+    """
+
+    begin: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    activations: Literal["dynamic", "static"] = "dynamic"
+    per_channel: bool = True
+    reduce_range: Literal["auto"] | bool = "auto"
+
+
 class RecoverStep(_Strict):
     """Recovery of the pruned model by distillation from the teacher's scores.
 
@@ -264,15 +345,34 @@ class RecoverStep(_Strict):
         documents: Documents of a query's list: the relevant ones, hard negatives, and `random_negatives`.
         random_negatives: Documents of a list drawn from the whole corpus.
         queries: At most so many train queries; all of them where left out.
+        teachers: Whose scores the student learns, joined by weight; the run's teacher alone where left out.
+        unlabelled: Train on queries without a relevant document too, also those that no qrels file names: the terms on
+            the teacher's scores learn from them, those on labels do not; `loss.bce` cannot tell and is refused.
+        pseudo_queries: So many more train queries, made from titles or first sentences of documents and placed after
+            the others; where no train query has labels, pruning is calibrated on them too.
         loss: Terms of the loss.
+        features: Terms on hidden states and self-attention besides; leave it out to do without. The student needs all
+            of the teacher's vocabulary.
+        quantization_aware: Train the last part under the rounding of int8; leave it out to do without.
         optimization: Settings of the training.
     """
 
     documents: Annotated[int, Field(ge=2)] = 8
     random_negatives: Annotated[int, Field(ge=0)] = 2
     queries: Positive | None = None
+    teachers: list[ScoreSource] = []
+    unlabelled: bool = False
+    pseudo_queries: Annotated[int, Field(ge=0)] = 0
     loss: DistillationLoss = DistillationLoss()
+    features: FeatureLoss | None = None
+    quantization_aware: QuantizationAware | None = None
     optimization: Optimization = Optimization(learning_rate=2e-4)
+
+    @model_validator(mode="after")
+    def _labels_for_bce(self) -> RecoverStep:
+        if self.unlabelled and self.loss.bce:
+            raise ValueError("unlabelled does not go with loss.bce, which would take every document for not relevant")
+        return self
 
 
 class OnnxRuntimeInt8(_Strict):
@@ -384,6 +484,15 @@ class Recipe(_Strict):
     def _recovery_needs_pruning(self) -> Recipe:
         if self.recover and not self.prune:
             raise ValueError("recover is set without prune: there is nothing to recover from")
+        return self
+
+    @model_validator(mode="after")
+    def _features_need_one_vocabulary(self) -> Recipe:
+        if self.recover and self.recover.features and self.prune and self.prune.vocabulary:
+            raise ValueError(
+                "recover.features needs student and teacher to read the same ids: leave out one of it and "
+                "prune.vocabulary"
+            )
         return self
 
     @property

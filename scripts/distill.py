@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from transformers import TrainingArguments
 
 import hfcompress
 from hfcompress.checkpoint import save_checkpoint
@@ -36,6 +35,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="queries in an optimizer step, over all processes")
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--fp32", action="store_true", help="no bf16, also where the device computes it")
     options = parser.parse_args()
     processes = PartialState(cpu=not torch.accelerator.is_available())
     if options.batch < 1 or options.batch % processes.num_processes:
@@ -52,7 +52,7 @@ def main() -> None:
     model, tokenizer = hfcompress.load_model(options.student), load_tokenizer(options.student, options.max_length)
     trainer = hfcompress.RankingDistillationTrainer(
         model=model,
-        args=TrainingArguments(
+        args=hfcompress.RankingTrainingArguments(
             output_dir=str(options.out / "checkpoints"),
             per_device_train_batch_size=options.batch // processes.num_processes,
             num_train_epochs=options.epochs,
@@ -61,11 +61,8 @@ def main() -> None:
             save_strategy="epoch",
             save_total_limit=1,
             load_best_model_at_end=True,
-            metric_for_best_model="eval_ndcg@10",
             logging_steps=1,
-            remove_unused_columns=False,
-            report_to=[],
-            use_cpu=not torch.accelerator.is_available(),
+            bf16=False if options.fp32 else None,  # None: where the device computes it
         ),
         train_dataset=lists,
         eval_dataset=lists.select(range(min(len(lists), 4 * options.batch))),

@@ -246,6 +246,23 @@ def refused(tmp_path: Path, command: Command, settings: dict[str, Any]) -> Calla
         pytest.param([("prune.structure", "stock")], ["leave out heads"], id="stock structure with fewer heads"),
         pytest.param([("prune", {"target_speedup": 1})], ["prune.target_speedup", "greater than 1"], id="no target"),
         pytest.param([("recover.optimization", {"freeze_layers": 2})], ["freeze_layers"], id="everything frozen"),
+        pytest.param([("recover.features", {"relation": 0})], ["hidden or relation must be above 0"], id="no features"),
+        pytest.param(
+            [("recover.features", {"relation_layer": 2})], ["relation_layer=2", "[0, 1]"], id="relations of no layer"
+        ),
+        pytest.param(
+            [("recover.features", {"relation_layer": 0}), ("prune.layers", [1])],
+            ["relation_layer=0", "[1]"],
+            id="relations of a layer that goes",
+        ),
+        pytest.param(
+            [("recover.features", {}), ("prune.vocabulary", {})],
+            ["recover.features", "prune.vocabulary"],
+            id="features with a smaller vocabulary",
+        ),
+        pytest.param(
+            [("recover.optimization", {"r_drop": 1.0})], ["r_drop", "set dropout above 0"], id="R-Drop without dropout"
+        ),
         pytest.param([("recover.documents", DOCUMENTS)], ["too small", f"{DOCUMENTS} documents"], id="long lists"),
     ],
 )
@@ -775,3 +792,26 @@ def test_usage_errors(command: Command, arguments: list[str], word: str) -> None
 def test_no_arguments_show_the_help(command: Command) -> None:
     code, message = command()
     assert code in (0, 2) and not message.rstrip().endswith("error:")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"model": "two-labels"}, ["num_labels=2", "num_labels=1"]),
+        ({"model": "nowhere"}, ["cannot be opened", "nowhere"]),
+        ({"model": "encoder", "max_length": POSITIONS + 1}, ["at most 64 tokens"]),
+        ({"model": "encoder", "bm25": True}, ["name a model or bm25, not both"]),
+        ({"bm25": True, "max_length": 16}, ["max_length goes with model"]),
+        ({"bm25": True, "weight": 0}, ["weight", "greater than 0"]),
+    ],
+)
+def test_teachers_that_cannot_be_used(
+    refused: Callable[..., None], models: Path, source: dict[str, Any], words: list[str]
+) -> None:
+    if "model" in source:
+        source = {**source, "model": str(models / source["model"])}
+    refused([("recover.teachers", [{}, source])], words)
+
+
+def test_unlabelled_queries_do_not_go_with_bce(refused: Callable[..., None]) -> None:
+    refused([("recover.unlabelled", True), ("recover.loss", {"bce": 0.1})], ["loss.bce", "not relevant"])

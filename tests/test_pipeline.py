@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 from conftest import make_pico, write_beir
+from datasets import Dataset, load_from_disk
 from safetensors import safe_open
 from transformers import BertTokenizerFast
 
 import hfcompress
 from hfcompress import pipeline
 from hfcompress.checkpoint import save_checkpoint
+from hfcompress.checks import check_data
 from hfcompress.cli import main
+from hfcompress.data.pseudo import has_pseudo_queries
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.plan import PruningPlan
 from hfcompress.quantization.openvino import is_available
+from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import default_graph
 from hfcompress.recipe import Recipe
 from hfcompress.surgery import current_plan
+from hfcompress.workspace import Workspace
 
 QUICK = {"epochs": 2, "learning_rate": 1e-3, "queries_per_batch": 8}
 
@@ -267,6 +274,31 @@ def interrupted(*args: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_recovery_on_features_and_with_regularization(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, out, weights = recipe_for(inputs), tmp_path / "out", []
+    settings["teacher"].pop("train")
+    settings["prune"] = {"heads": 0.5, "ffn": 0.5, "layers": [0, 3], "calibration_queries": 8, "ffn_multiple": 8}
+    monkeypatch.setattr(pipeline, "quantize", interrupted)
+    regularization = {"dropout": 0.1, "r_drop": 1.0, "adversarial": 0.5}
+    recovery = settings["recover"]
+    for features, optimization in (
+        (None, QUICK),
+        ({"hidden": 1.0, "relation_layer": 3, "decay": 1.0}, QUICK),
+        (None, QUICK | regularization),
+    ):
+        said: list[str] = []
+        settings["recover"] = {**recovery, "features": features, "optimization": optimization}
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=said.append)
+        assert any(line.startswith("recover: steps") for line in said)
+        assert any(line.startswith("scores: kept") for line in said) == bool(weights)
+        weights.append(load_model(str(out / ".hfcompress" / "recover")).state_dict())
+    for first, second in ((0, 1), (0, 2)):
+        assert any((weights[first][name] != weights[second][name]).any() for name in weights[0])
+
+
 def test_without_pruning_the_teacher_itself_is_quantized(inputs: Path, tmp_path: Path) -> None:
     settings = recipe_for(inputs)
     del settings["recover"], settings["prune"]
@@ -314,3 +346,86 @@ def test_verbs_on_a_finished_run(
         evaluation = json.loads(result.read_text())
         assert [artifact["name"] for artifact in evaluation["artifacts"]] == ["baseline", "model"]
         assert evaluation["artifacts"][1]["delta"]["verdict"] in ("inferior", "non-inferior", "inconclusive")
+
+
+def interrupt(*_args: object) -> None:
+    raise KeyboardInterrupt
+
+
+def recovery(inputs: Path, folder: Path, **changes: object) -> tuple[pipeline.Run, Callable[[], Dataset]]:
+    """A run whose teacher is a cross-encoder, and a function that recovers it and returns the scored lists."""
+    settings = recipe_for(inputs)
+    settings["teacher"] = {"model": str(inputs / "encoder"), "max_length": 32}
+    settings["prune"] = {"heads": 0.5, "importance": "magnitude", "calibration_queries": 8}
+    settings["recover"] = {**settings["recover"], "optimization": {"epochs": 1}, **changes}
+    recipe = Recipe.model_validate(settings)
+    workspace = Workspace(folder, resume=True, say=lambda _: None)
+    workspace.begin()
+    run = pipeline.Run(recipe, pipeline._load(recipe, False), workspace, False)
+
+    def recover() -> Dataset:
+        teacher, teacher_of = pipeline.train_teacher(run)
+        pipeline.recover(run, teacher, teacher_of, teacher, teacher_of)
+        return load_from_disk(str(folder / ".hfcompress" / "scores"))
+
+    return run, recover
+
+
+def test_several_teachers_unlabelled_and_made_queries(
+    inputs: Path, tokenizer: BertTokenizerFast, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "other", make_pico(seed=5), tokenizer, "torch.nn.modules.activation.Sigmoid", 32)
+    plain = recovery(inputs, tmp_path / "plain")[1]()
+    folder = shutil.copytree(inputs / "words", tmp_path / "words")
+    lines = (folder / "qrels" / "train.tsv").read_text().splitlines()
+    (folder / "qrels" / "train.tsv").write_text("\n".join(lines[:31]))  # ten of forty train queries lose their labels
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "words").symlink_to(folder)
+    (tmp_path / "again" / "encoder").symlink_to(inputs / "encoder")
+    teachers = [{"weight": 2}, {"model": str(tmp_path / "other"), "max_length": 16}, {"bm25": True, "weight": 0.5}]
+    more = {"teachers": teachers, "unlabelled": True, "pseudo_queries": 6}
+    run, recover = recovery(tmp_path / "again", tmp_path / "more", **more)
+    assert not has_pseudo_queries(run.data)  # its train queries do for pruning
+    joined = recover()
+    assert len(plain) == 40 and len(joined) == 46
+    kinds = [("pseudo" if row["query_id"].startswith("pseudo") else max(row["labels"])) for row in joined]
+    assert kinds.count("pseudo") == 6 and kinds.count(1.0) == 30 and kinds.count(0.0) == 10
+    alone = {row["query_id"]: row["teacher_scores"] for row in plain}
+    labelled = [row for row in joined if max(row["labels"]) and row["query_id"] in alone]
+    assert len(labelled) == 30
+    for row in labelled:  # on the level of the first teacher, in another order
+        assert np.mean(row["teacher_scores"]) == pytest.approx(np.mean(alone[row["query_id"]]), abs=1e-4)
+        assert row["teacher_scores"] != pytest.approx(alone[row["query_id"]], abs=1e-3)
+
+
+def test_an_interruption_at_the_second_teacher_loses_no_score_of_the_first(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recover = recovery(inputs, tmp_path / "out", teachers=[{}, {"bm25": True}])[1]
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Bm25Ranker, "score", interrupt)
+        recover()
+    monkeypatch.setattr(pipeline, "TorchRanker", lambda *_: SimpleNamespace(score=interrupt))
+    assert len(recover()) == 40
+
+
+def test_without_labelled_train_queries_a_run_goes_on_made_ones(inputs: Path, tmp_path: Path) -> None:
+    shutil.copytree(inputs / "words", tmp_path / "words")
+    (tmp_path / "words" / "qrels" / "train.tsv").unlink()
+    (tmp_path / "encoder").symlink_to(inputs / "encoder")
+    run, recover = recovery(tmp_path, tmp_path / "out", pseudo_queries=12)
+    assert len(run.data.splits["train"]) == 12 and has_pseudo_queries(run.data)
+    check_data(run.recipe, run.data)
+    assert len(recover()) == 12
+
+
+def test_without_any_label_pruning_and_recovery_go_by_the_teacher(inputs: Path, tmp_path: Path) -> None:
+    shutil.copytree(inputs / "words", tmp_path / "words")
+    (tmp_path / "words" / "qrels" / "train.tsv").unlink()
+    (tmp_path / "encoder").symlink_to(inputs / "encoder")
+    run, recover = recovery(tmp_path, tmp_path / "out", unlabelled=True)
+    assert len(run.data.splits["train"]) == 40 and not run.data.splits["train"].labelled
+    check_data(run.recipe, run.data)
+    folder, *_ = pipeline.prune(run, *pipeline.train_teacher(run))
+    assert not current_plan(load_model(folder)).is_full
+    assert {label for row in recover() for label in row["labels"]} == {0.0}

@@ -37,6 +37,8 @@ FULL: dict[str, Any] = {
                 "weight_decay": 0.0,
                 "max_grad_norm": 0.5,
                 "dropout": 0.1,
+                "r_drop": 0.5,
+                "adversarial": 0.25,
                 "freeze_layers": 0,
                 "precision": "fp32",
                 "evaluations": 4,
@@ -225,6 +227,7 @@ SECTIONS = [
     "prune.vocabulary.",
     "recover.",
     "recover.loss.",
+    "recover.features.",
     "recover.optimization.",
     "quantize.",
     "quantize.artifacts.0.",
@@ -267,6 +270,18 @@ def test_overrides_take_the_place_of_what_the_recipe_says() -> None:
     assert (recipe.name, recipe.prune.heads, recipe.prune.layers) == ("other", 0.75, [1, 3])
     assert recipe.teacher.train.optimization.epochs == 9
     assert recipe.prune.ffn == 0.0  # neighbours stay
+
+
+def test_features_are_off_until_their_section_is_there() -> None:
+    pruned = changed(changed(MINIMAL, "prune.heads", 0.5), "recover", {})
+    recipe = read(pruned)
+    assert recipe.recover is not None and recipe.recover.features is None
+    for features in ({}, {"hidden": 2.0, "relation": 0.0, "decay": 1.0, "hidden_layers": "last", "relation_heads": 48}):
+        recipe = read(changed(pruned, "recover.features", features))
+        assert recipe.recover is not None and recipe.recover.features is not None
+        assert features.items() <= recipe.recover.features.model_dump().items()
+        assert same(Recipe.from_yaml(recipe.to_yaml()), recipe)
+    assert "recover.features" in fault(changed(FULL, "recover.features", {}))  # it has prune.vocabulary
 
 
 def test_overrides_make_sections() -> None:

@@ -16,7 +16,7 @@ from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check,
 from hfcompress.errors import DataError
 
 
-def load_beir(folder: Path, candidates: int = 20) -> RankingData:
+def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False) -> RankingData:
     """Read `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv` and, where present, `bm25/SPLIT.tsv`; each may be `.gz`.
 
     The candidates of a split are those of `bm25/SPLIT.tsv` (columns query-id, corpus-id, rank); where there is no such
@@ -27,6 +27,8 @@ def load_beir(folder: Path, candidates: int = 20) -> RankingData:
     Args:
         folder: The data folder.
         candidates: Documents a query to retrieve where no candidates are given.
+        unlabelled: Take the queries that no qrels file names for train queries without labels; their candidates are
+            those of `bm25/train.tsv`, where it has them.
 
     Raises:
         DataError: A file is missing, empty or malformed, or ids do not resolve.
@@ -65,6 +67,14 @@ def load_beir(folder: Path, candidates: int = 20) -> RankingData:
                 )
             chosen = retrieve(wanted, corpus, candidates) if given is None else given
         splits[split] = Split(qrels=qrels, candidates={query: chosen.get(query, []) for query in qrels})
+    if unlabelled:
+        train = splits.get("train", Split({}, {}))
+        others = queries.keys() - {query for split in splits.values() for query in split.qrels}
+        listed = _read_candidates(folder, "train") or {}
+        wanted = {query: queries[query] for query in queries if query in others and query not in listed}
+        chosen = listed | retrieve(wanted, corpus, candidates)
+        added = {query: chosen[query] for query in queries if query in others}
+        splits["train"] = Split(qrels=train.qrels, candidates={**train.candidates, **added})
     if not splits:
         raise DataError(
             f"The data folder {folder} has no judgements",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from hfcompress.data.ranking import Document
 
@@ -22,20 +24,42 @@ def retrieve(queries: Mapping[str, str], corpus: Mapping[str, Document], k: int)
     Returns:
         `{query id: [document id]}`, best first.
     """
-    import bm25s
-    import Stemmer
+    return Bm25Index([document.content for document in corpus.values()]).retrieve(queries, list(corpus), k)
 
-    if not queries:
-        return {}
-    identifiers = list(corpus)
-    stemmer = Stemmer.Stemmer("english")
 
-    def tokenize(texts: list[str]) -> Any:
-        return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
+class Bm25Index:
+    """An index by which texts are retrieved and scored; the first stage, and BM25 as a teacher.
 
-    index = bm25s.BM25(k1=K1, b=B, method="lucene")
-    index.index(tokenize([document.content for document in corpus.values()]), show_progress=False)
-    hits, _ = index.retrieve(
-        tokenize(list(queries.values())), k=min(k, len(identifiers)), n_threads=-1, show_progress=False
-    )
-    return {query: [identifiers[hit] for hit in row] for query, row in zip(queries, hits, strict=True)}
+    Args:
+        texts: Texts of the documents.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        import bm25s
+        import Stemmer
+
+        self._bm25s = bm25s
+        self._stemmer = Stemmer.Stemmer("english")
+        self.size = len(texts)
+        self._index = bm25s.BM25(k1=K1, b=B, method="lucene")
+        self._index.index(self._tokens(texts), show_progress=False)
+
+    def retrieve(self, queries: Mapping[str, str], identifiers: Sequence[str], k: int) -> dict[str, list[str]]:
+        """Ids of the `k` best documents of each query, best first; `identifiers` are those of the texts."""
+        if not queries:
+            return {}
+        tokens = self._tokens(list(queries.values()))
+        hits, _ = self._index.retrieve(tokens, k=min(k, self.size), n_threads=-1, show_progress=False)
+        return {query: [identifiers[hit] for hit in row] for query, row in zip(queries, hits, strict=True)}
+
+    def scores(self, query: str) -> np.ndarray:
+        """Score of every document, shape `(documents,)`, float32; 0 where it shares no word with the query."""
+        (words,) = self._bm25s.tokenize(
+            [query], stopwords="en", stemmer=self._stemmer, return_ids=False, show_progress=False
+        )
+        if not words:
+            return np.zeros(self.size, dtype=np.float32)
+        return self._index.get_scores(words)
+
+    def _tokens(self, texts: Sequence[str]) -> Any:
+        return self._bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)

@@ -32,6 +32,7 @@ def training_lists(
     positives: int = 1,
     split: str = "train",
     queries: int | None = None,
+    unlabelled: bool = False,
 ) -> Dataset:
     """Make one list of documents for each query of a split.
 
@@ -48,15 +49,19 @@ def training_lists(
         positives: Relevant documents of a list at most.
         split: The split to draw from.
         queries: At most so many lists; one for every query by default.
+        unlabelled: Make a list of a query without a relevant document too, from its candidates and the corpus, with
+            labels of 0. It is there for what a teacher says: losses on labels are 0 for such a list, but for `bce`,
+            which would take every document of it for not relevant.
 
     Returns:
         A dataset with the columns `query_id`, `query`, `document_ids`, `documents` and `labels` (relevance grades).
-        Queries without a relevant document are left out.
+        Queries without a relevant document are left out, unless `unlabelled`.
 
     Raises:
-        DataError: The split is missing or has no relevant documents, or the corpus is smaller than a list.
+        DataError: The split is missing or has no relevant documents (no queries, if `unlabelled`), or the corpus is
+            smaller than a list.
     """
-    chosen = data.split(split)
+    chosen = data.split(split, labelled=not unlabelled)
     identifiers = list(data.corpus)
     check_corpus(data, documents)
     rows: list[dict[str, Any]] = []
@@ -65,7 +70,7 @@ def training_lists(
             break
         grades = chosen.qrels.get(query, {})
         relevant = [document for document, grade in grades.items() if grade > 0]
-        if not relevant:
+        if not relevant and not unlabelled:
             continue
         rng = random.Random(f"{seed}:{query}")
         listed = rng.sample(relevant, min(positives, len(relevant), documents - 1))
@@ -129,6 +134,24 @@ def with_scores(
     Raises:
         DataError: A score is NaN or infinite, or a cache is given without a fingerprint.
     """
+    return lists.add_column(column, scores_of(lists, scorer, progress, cache, fingerprint))
+
+
+def scores_of(
+    lists: Dataset, scorer: Any, progress: bool = True, cache: Path | None = None, fingerprint: str = ""
+) -> list[list[float]]:
+    """Raw scores of a ranker for every document of every list.
+
+    Args:
+        lists: As for `with_scores`.
+        scorer: As for `with_scores`.
+        progress: As for `with_scores`.
+        cache: As for `with_scores`.
+        fingerprint: As for `with_scores`.
+
+    Raises:
+        DataError: As for `with_scores`.
+    """
     if cache and not fingerprint:
         raise DataError(
             "Cached scores need the fingerprint of their ranker",
@@ -145,7 +168,7 @@ def with_scores(
         scores += [[next(flat) for _ in documents] for documents in part["documents"]]
         bar.update(len(part["query"]))
     bar.close()
-    return lists.add_column(column, scores)
+    return scores
 
 
 def _cached(cache: Path | None, fingerprint: str, scorer: Any, pairs: list[tuple[str, str]]) -> np.ndarray:

@@ -12,8 +12,13 @@ from hfcompress.recipe import DataStep
 API_SEARCH = "api-search"
 
 
-def load_data(step: DataStep, progress: bool = True) -> RankingData:
+def load_data(step: DataStep, progress: bool = True, unlabelled: bool = False) -> RankingData:
     """Load, limit and join the data sets of a recipe.
+
+    Args:
+        step: What to load.
+        progress: Show a progress bar.
+        unlabelled: Take queries without judgements for train queries; see `load_beir`.
 
     Raises:
         DataError: A set cannot be used.
@@ -24,6 +29,6 @@ def load_data(step: DataStep, progress: bool = True) -> RankingData:
         if name == API_SEARCH:
             data = check(load_api_search(limits, progress))
         else:
-            data = load_beir(Path(name).expanduser(), step.candidates)
+            data = load_beir(Path(name).expanduser(), step.candidates, unlabelled)
         sets.append(data.limited(limits, step.candidates))
     return merge(sets)

@@ -39,6 +39,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.candidates)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether any query has a relevant document."""
+        return any(grade > 0 for grades in self.qrels.values() for grade in grades.values())
+
 
 @dataclass(frozen=True)
 class RankingData:
@@ -67,11 +72,15 @@ class RankingData:
     language: str = "en"
     notes: tuple[str, ...] = field(default=())
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str, labelled: bool = True) -> Split:
         """Return the split `name`.
 
+        Args:
+            name: Name of the split.
+            labelled: Whether labels are needed; queries alone do otherwise.
+
         Raises:
-            DataError: The data has no such split, or no judged query in it.
+            DataError: The data has no such split, no query in it, or no labels where they are needed.
         """
         if name not in self.splits:
             raise DataError(
@@ -81,7 +90,7 @@ class RankingData:
                 remedy=f"add qrels/{name}.tsv to the data folder, or name another split",
             )
         split = self.splits[name]
-        if not any(grade > 0 for grades in split.qrels.values() for grade in grades.values()):
+        if not split.labelled and (labelled or not split):
             raise DataError(
                 f"The {name!r} split of {self.name!r} has no query with a relevant document",
                 value=f"{len(split.qrels)} judged queries",

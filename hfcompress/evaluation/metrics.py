@@ -13,7 +13,9 @@ import numpy as np
 import pytrec_eval
 from scipy.stats import kendalltau
 
+from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
+from hfcompress.rankers.base import Ranker
 
 Run = Mapping[str, Mapping[str, float]]
 """Scores of a ranker, `{query id: {document id: score}}`; a higher score means more relevant."""
@@ -145,6 +147,15 @@ def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Average each metric of `per_query` over the queries for which it is defined."""
     names = dict.fromkeys(name for metrics in values.values() for name in metrics)
     return {name: _mean(metrics[name] for metrics in values.values() if name in metrics) for name in names}
+
+
+def split_quality(ranker: Ranker, data: RankingData, split: str) -> dict[str, float]:
+    """Mean of every metric over the judged queries of a split, whose candidates a ranker scores."""
+    chosen = data.splits[split]
+    pairs = [pair for query, documents in chosen.candidates.items() for pair in data.pairs(query, documents)]
+    flat = iter(ranker.score(pairs).tolist())
+    scores = {query: [next(flat) for _ in documents] for query, documents in chosen.candidates.items()}
+    return means(per_query(chosen.qrels, run_from_scores(chosen.candidates, scores), data.relevant_from))
 
 
 def agreement(teacher: Run, student: Run) -> dict[str, float]:

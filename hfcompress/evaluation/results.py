@@ -252,7 +252,11 @@ def read_pruning(folder: Path, config: PretrainedConfig, report: RunReport | Non
                 expected="what `hfcompress prune` of this version wrote",
                 remedy="prune again, or remove the file: the plan in config.json is then shown alone",
             ) from error
-    plan = plan_of_config(config)
+    return plan_summary(config, plan_of_config(config))
+
+
+def plan_summary(config: PretrainedConfig, plan: PruningPlan) -> PruningSummary:
+    """What a plan keeps, where the importance of what it drops is not known."""
     full = PruningPlan.full(plan.layers_of, plan.heads_of, plan.ffn_of)
     heads = [torch.zeros(plan.heads_of) for _ in range(plan.layers_of)]
     unknown = Importance.additive("unknown", heads, [torch.zeros(plan.ffn_of) for _ in range(plan.layers_of)])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -16,14 +18,34 @@ from transformers import (
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, ModelError, RecipeError
-from hfcompress.evaluation.metrics import METRICS
+from hfcompress.evaluation.metrics import METRICS, split_quality
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.training.fit import split_quality
 
 PREFIX = "eval_"
 
 
-class RankingEvalCallback(TrainerCallback):
+class FiguresCallback(TrainerCallback):
+    """A callback that has figures for the trainer's log.
+
+    They stand in `state.log_history` in any case. The loggers that `report_to` names hear of what a trainer itself logs
+    and no callback reaches a trainer, so for them call `set_trainer` once; hfcompress's trainers do so themselves.
+    """
+
+    _trainer: Trainer | None = None
+
+    def set_trainer(self, trainer: Trainer) -> None:
+        """Log through this trainer from now on."""
+        self._trainer = trainer
+
+    def log(self, state: TrainerState, figures: dict[str, float]) -> None:
+        """Add an entry to the log."""
+        if self._trainer is not None:
+            self._trainer.log(dict(figures))
+        else:
+            state.log_history.append({**figures, "step": state.global_step})
+
+
+class RankingEvalCallback(FiguresCallback):
     """Measures ranking quality at every evaluation: `eval_ndcg@10` and the other metrics of a report.
 
     The figures join those of the evaluation, so `metric_for_best_model="eval_ndcg@10"` works, and stand in
@@ -79,11 +101,48 @@ class RankingEvalCallback(TrainerCallback):
     ) -> None:
         """Add the figures to those of the evaluation."""
         assert model is not None
-        ranker = TorchRanker(transformer_of(model), self.tokenizer, lambda logits: logits)
-        figures = {f"{PREFIX}{name}": value for name, value in split_quality(ranker, self.data, self.split).items()}
+        quality = split_quality(raw_ranker(transformer_of(model), self.tokenizer), self.data, self.split)
+        figures = {f"{PREFIX}{name}": value for name, value in quality.items()}
         if metrics is not None:
             metrics.update(figures)
-        state.log_history.append({**figures, "step": state.global_step})
+        self.log(state, figures)
+
+
+def check_best_metric(trainer: Trainer) -> None:
+    """Check that evaluations will yield the metric by which checkpoints are chosen, as far as that can be known.
+
+    Raises:
+        RecipeError: `metric_for_best_model` names what neither the evaluation itself nor a callback yields.
+    """
+    wanted = trainer.args.metric_for_best_model
+    callbacks = trainer.callback_handler.callbacks
+    if wanted is None or trainer.args.eval_strategy == "no" or trainer.compute_metrics or _foreign(callbacks):
+        return
+    sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": None}
+    yielded = [f"{name}_{figure}".lstrip("_") for name in sets for figure in ("loss", "runtime", "samples_per_second")]
+    if any(isinstance(callback, RankingEvalCallback) for callback in callbacks):
+        yielded += METRICS
+    if wanted.removeprefix(PREFIX) not in yielded:
+        raise RecipeError(
+            "No evaluation will yield metric_for_best_model",
+            value=wanted,
+            expected=f"one of {', '.join(PREFIX + name for name in yielded)}",
+            remedy="add RankingEvalCallback(data, tokenizer) to the callbacks, or name another metric",
+        )
+
+
+def _foreign(callbacks: Sequence[TrainerCallback]) -> bool:
+    """Whether a callback that is neither transformers' nor hfcompress's may add figures to an evaluation."""
+    return any(
+        type(callback).on_evaluate is not TrainerCallback.on_evaluate
+        and type(callback).__module__.partition(".")[0] not in ("transformers", "hfcompress")
+        for callback in callbacks
+    )
+
+
+def raw_ranker(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TorchRanker:
+    """A model as it is now, as a ranker of raw scores."""
+    return TorchRanker(model, tokenizer, lambda logits: logits)
 
 
 def transformer_of(model: nn.Module) -> PreTrainedModel:

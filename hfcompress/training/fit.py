@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from torch import nn
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    TrainingArguments,
+    TrainerCallback,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -21,12 +21,10 @@ from hfcompress.architectures import encoder_layers
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import ModelError
-from hfcompress.evaluation.metrics import means, per_query, run_from_scores
-from hfcompress.machine import has_bf16
 from hfcompress.quiet import quiet
-from hfcompress.rankers.base import BatchedRanker
-from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import Optimization
+from hfcompress.training.arguments import RankingTrainingArguments
+from hfcompress.training.callbacks import RankingEvalCallback
 from hfcompress.training.trainer import RankingTrainer
 
 
@@ -40,6 +38,7 @@ def fit(
     folder: Path,
     seed: int,
     progress: bool = True,
+    callbacks: Sequence[TrainerCallback] = (),
     **trainer_options: Any,
 ) -> dict[str, float]:
     """Train a model in place, and leave it with the weights that were best on dev by nDCG@10.
@@ -54,6 +53,7 @@ def fit(
         folder: Where checkpoints go; a checkpoint found there is resumed from.
         seed: Seed of shuffling and dropout.
         progress: Show a progress bar.
+        callbacks: Further callbacks of the trainer.
         **trainer_options: Further arguments of the trainer.
 
     Returns:
@@ -64,7 +64,7 @@ def fit(
     steps = settings.epochs * math.ceil(len(lists) / settings.queries_per_batch)
     has_dev = bool(data.splits.get("dev"))
     every = max(1, steps // (settings.epochs * settings.evaluations))
-    arguments = TrainingArguments(
+    arguments = RankingTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.queries_per_batch // settings.accumulation,
@@ -74,30 +74,27 @@ def fit(
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        use_cpu=not torch.accelerator.is_available(),  # without it, bf16 is refused on a machine that has no GPU
-        bf16=settings.precision == "bf16" or (settings.precision == "auto" and has_bf16()),
+        bf16={"auto": None, "bf16": True, "fp32": False}[settings.precision],
         eval_strategy="steps" if has_dev else "no",
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
         save_total_limit=1,
         load_best_model_at_end=has_dev,
-        metric_for_best_model="eval_ndcg@10" if has_dev else None,
         logging_steps=max(1, every // 4),
-        remove_unused_columns=False,
-        report_to=[],
         seed=seed,
         disable_tqdm=not progress,
-        dataloader_pin_memory=False,
     )
+    choosing = [RankingEvalCallback(data, tokenizer), EarlyStoppingCallback(settings.patience)] if has_dev else []
     trainer = trainer_class(
         model=model,
         args=arguments,
         train_dataset=lists,
-        eval_dataset=lists.select(range(0)) if has_dev else None,
+        eval_dataset=lists.select(range(0)) if has_dev else None,  # the callback measures; a loss would cost time
         data_collator=RankingCollator(tokenizer, tokenizer.model_max_length),
-        callbacks=[EarlyStoppingCallback(settings.patience)] if has_dev else None,
-        ranking_metrics=(lambda trained: dev_metrics(trained, tokenizer, data)) if has_dev else None,
+        callbacks=[*callbacks, *choosing],
+        r_drop=settings.r_drop,
+        adversarial=settings.adversarial,
         **trainer_options,
     )
     checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
@@ -108,21 +105,6 @@ def fit(
     if trainer.state.best_metric is not None:
         figures["best_dev_ndcg@10"] = trainer.state.best_metric
     return figures
-
-
-def dev_metrics(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: RankingData) -> dict[str, float]:
-    """Mean quality on the dev split of a model as it is now."""
-    return split_quality(TorchRanker(model, tokenizer, lambda logits: logits), data, "dev")
-
-
-def split_quality(ranker: BatchedRanker, data: RankingData, split: str) -> dict[str, float]:
-    """Mean of every metric over the queries of a split."""
-    chosen = data.splits[split]
-    pairs = [pair for query, documents in chosen.candidates.items() for pair in data.pairs(query, documents)]
-    flat = iter(ranker.score(pairs).tolist())
-    scores = {query: [next(flat) for _ in documents] for query, documents in chosen.candidates.items()}
-    run = run_from_scores(chosen.candidates, scores)
-    return means(per_query(chosen.qrels, run, data.relevant_from))
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:

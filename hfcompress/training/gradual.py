@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from hfcompress.architectures import architecture_of, encoder_layers
 from hfcompress.errors import PlanError
-from hfcompress.importance.gates import gated
+from hfcompress.importance.gates import Gates, gated
 from hfcompress.importance.importance import Importance
 from hfcompress.importance.scores import magnitude
-from hfcompress.plan import PruningPlan
+from hfcompress.plan import LayerPlan, PruningPlan
 from hfcompress.surgery import apply_plan, current_plan
 from hfcompress.training.callbacks import transformer_of
 
@@ -61,6 +62,8 @@ class GradualPruningCallback(TrainerCallback):
         self.plan, self.importance = plan, importance
         self.begin, self.end = begin, end
         self._hooks = ExitStack()
+        self._gates: Gates | None = None
+        self._fading: set[int] = set()
         self._closing: list[list[tuple[Tensor, int]]] = []
         self._share = 0.0
 
@@ -83,7 +86,7 @@ class GradualPruningCallback(TrainerCallback):
         inner = transformer_of(model)
         local = self.plan.local(current_plan(inner))
         self._hooks.close()
-        gates = self._hooks.enter_context(gated(inner))
+        self._gates = gates = self._hooks.enter_context(gated(inner))
         importance = self.importance or magnitude(inner)
         _check_importance(importance, gates.heads, gates.ffn)
         kept = {place: (set(heads), set(ffn)) for place, heads, ffn in local}
@@ -91,10 +94,11 @@ class GradualPruningCallback(TrainerCallback):
             _least_first(gates.heads, importance.heads, {place: heads for place, (heads, _) in kept.items()}),
             _least_first(gates.ffn, importance.ffn, {place: ffn for place, (_, ffn) in kept.items()}),
         ]
-        for place, layer in enumerate(encoder_layers(inner)):
-            if place not in kept:
-                hook = layer.register_forward_hook(self._fade, with_kwargs=True)
-                self._hooks.callback(hook.remove)
+        layers = encoder_layers(inner)
+        self._fading = set(range(len(layers))) - kept.keys()
+        for place in sorted(self._fading):
+            hook = layers[place].register_forward_hook(self._fade, with_kwargs=True)
+            self._hooks.callback(hook.remove)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -109,6 +113,19 @@ class GradualPruningCallback(TrainerCallback):
             closed = round(share * len(order))
             for number, (gate, index) in enumerate(order):
                 gate[index] = float(number >= closed)
+
+    def alive(self, model: PreTrainedModel) -> PruningPlan:
+        """What a model has left at this step: closed heads and neurons count as gone, and layers that faded out."""
+        current = current_plan(model)
+        if self._gates is None:
+            return current
+        layers = []
+        for place, layer in enumerate(current.layers):
+            if place in self._fading and self._share == 1:
+                continue
+            heads, ffn = (gate[place].tolist() for gate in (self._gates.heads, self._gates.ffn))
+            layers.append(LayerPlan(layer.layer, _open(layer.heads, heads), _open(layer.ffn, ffn)))
+        return replace(current, layers=tuple(layers))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Leave the plan in the checkpoint."""
@@ -128,7 +145,7 @@ class GradualPruningCallback(TrainerCallback):
         """Cut the model in place, also where training ended early."""
         assert model is not None
         self._hooks.close()
-        self._closing = []
+        self._gates, self._closing = None, []
         inner = transformer_of(model)
         names = {id(parameter): name for name, parameter in inner.named_parameters()}
         origin = _origins(inner, self.plan)
@@ -162,6 +179,10 @@ def _check_importance(importance: Importance, heads: list[Tensor], ffn: list[Ten
                 expected=f"{wanted}",
                 remedy="measure it on the model that is trained, as it is before training",
             )
+
+
+def _open(numbers: tuple[int, ...], gate: list[float]) -> tuple[int, ...]:
+    return tuple(number for number, factor in zip(numbers, gate, strict=True) if factor)
 
 
 def _least_first(gates: list[Tensor], importance: list[Tensor], kept: dict[int, set[int]]) -> list[tuple[Tensor, int]]:

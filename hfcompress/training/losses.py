@@ -1,12 +1,15 @@
-"""Ranking losses: functions of scores, computed in fp32, or in fp64 where the scores are.
+"""Losses: functions of scores or features, computed in fp32, or in fp64 where these are.
 
-All take tensors of shape `(lists, documents)`: the student's raw scores, targets, and a mask that is true where a list
-has a document. All return one value a list, shape `(lists,)`, so that the trainer can average exactly over the lists
-of an accumulated batch. Padding never changes a value. A list that says nothing (one document; no relevant document)
-gives 0.
+Ranking losses take tensors of shape `(lists, documents)`: the student's raw scores, targets, and a mask that is true
+where a list has a document. They return one value a list, shape `(lists,)`, so that the trainer can average exactly
+over the lists of an accumulated batch. A list that says nothing (one document; no relevant document) gives 0.
+Feature losses, `hidden_mse` and `relation_kl`, do the same for a pair of texts and its tokens. Padding never changes a
+value.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -123,6 +126,63 @@ def adr_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor, temperature: f
     highest, lowest = _ranks(teacher_scores, mask)
     wanted = (highest + lowest) / 2
     return _mean((wanted - smooth).square() / torch.log2(wanted + 1), mask)
+
+
+def symmetric_kl(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the Kullback-Leibler divergences in both directions between the softmaxes of two scorings of a list.
+
+    R-Drop (Wu et al., NeurIPS 2021) over the documents of a query, the scorings being two passes that differ in
+    dropout. Gradients go into both.
+    """
+    return (listwise_kl(first, second, mask) + listwise_kl(second, first, mask)) / 2
+
+
+def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Squared difference of hidden states, mean over the real tokens of a pair and their elements.
+
+    Args:
+        student: Shape `(pairs, tokens, hidden)`.
+        teacher: The same.
+        mask: True where there is a token, `(pairs, tokens)`.
+
+    Returns:
+        One value a pair, `(pairs,)`.
+    """
+    return _mean((_precise(student) - _precise(teacher)).square().mean(2), mask)
+
+
+def relation_kl(student: Tensor, teacher: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """Divergence from the teacher's self-attention relations to the student's, mean over relation heads and tokens.
+
+    MiniLMv2 (Wang et al., Findings of ACL 2021, arXiv 2012.15828): queries, keys or values, concatenated over the
+    attention heads, are split anew into relation heads, so that both sides have equally many; a relation is the softmax
+    over the tokens of the scaled dot products of these vectors with themselves.
+
+    Args:
+        student: Shape `(pairs, tokens, width)`; the width is a multiple of `heads`.
+        teacher: Shape `(pairs, tokens, width)`; the width is another multiple of `heads`, or the same.
+        mask: True where there is a token, `(pairs, tokens)`; the others neither have relations nor appear in any.
+        heads: Number of relation heads.
+
+    Returns:
+        One value a pair, `(pairs,)`.
+    """
+    ours, theirs = (_log_relations(vectors, mask, heads) for vectors in (student, teacher))
+    divergence = (theirs.exp() * (theirs - ours)).sum(3)
+    return _mean(divergence, mask[:, None, :].expand(divergence.shape))
+
+
+def by_list(values: Tensor, mask: Tensor) -> Tensor:
+    """Values of all pairs, list by list in one row, as lists `(lists, documents)` with 0 where `mask` is false."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=mask.device).masked_scatter(mask, values)
+
+
+def _log_relations(vectors: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """Logarithm of the relations, `(pairs, heads, tokens, tokens)`, whose last dimension is normalized."""
+    with torch.autocast(vectors.device.type, enabled=False):  # it would multiply in half precision
+        split = _precise(vectors).unflatten(2, (heads, -1)).transpose(1, 2)
+        products = split @ split.transpose(2, 3) / math.sqrt(split.shape[3])
+        return torch.log_softmax(products.masked_fill(~mask[:, None, None, :], MASKED), dim=3)
 
 
 def _precise(scores: Tensor) -> Tensor:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers.trainer_utils import TrainOutput
 
 from hfcompress.errors import DataError
-from hfcompress.recipe import DistillationLoss
+from hfcompress.recipe import DistillationLoss, FeatureLoss
+from hfcompress.training.arguments import check_precision
+from hfcompress.training.callbacks import FiguresCallback, check_best_metric
+from hfcompress.training.features import FeatureDistillation, check_tokenizers
 from hfcompress.training.losses import (
     adr_mse,
     bce,
+    by_list,
     infonce,
     lambda_loss,
     listmle,
@@ -22,7 +30,9 @@ from hfcompress.training.losses import (
     margin_mse,
     mse,
     ranknet,
+    symmetric_kl,
 )
+from hfcompress.training.regularization import adversarial_step, require_dropout, require_hooks
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 LABEL_LOSSES: dict[str, Loss] = {"listwise": listwise_softmax, "pointwise": bce}
@@ -42,25 +52,37 @@ class RankingTrainer(Trainer):
     large batch, also when the last part is smaller, and so do several processes.
 
     Args:
-        ranking_metrics: Called at each evaluation; returns figures such as `{"ndcg@10": 0.5}`, which appear as
-            `eval_ndcg@10` and can be named in `metric_for_best_model`. Without it `evaluate` is the stock one.
         label_loss: `listwise` or `pointwise`.
+        r_drop: Weight of R-Drop (Wu et al., 2021): each pair passes twice, in one batch, with different dropout; the
+            mean of both losses counts, and `symmetric_kl` between both scorings of a list. (In the paper it is the sum
+            of both losses, so that its alpha is twice this weight.)
+        adversarial: Length of the perturbation of FGM; see `adversarial_step`. The second pass has the whole loss.
         *args: As for `Trainer`.
-        **kwargs: As for `Trainer`; `remove_unused_columns` has to be False in the arguments.
+        **kwargs: As for `Trainer`; take `RankingTrainingArguments`, or set `remove_unused_columns` to False.
+
+    Raises:
+        ModelError: DeBERTa-v2 or -v3 would be trained in fp16; `r_drop` is set, and the model has no dropout; or what
+            is set cannot reach the parts of a model that is compiled or copied to several devices.
+        RecipeError: When training begins: no evaluation will yield what `metric_for_best_model` names.
     """
 
     loss_is_scaled_for_ga = True
 
     def __init__(
-        self,
-        *args: Any,
-        ranking_metrics: Callable[[PreTrainedModel], dict[str, float]] | None = None,
-        label_loss: str = "listwise",
-        **kwargs: Any,
+        self, *args: Any, label_loss: str = "listwise", r_drop: float = 0.0, adversarial: float = 0.0, **kwargs: Any
     ):
         super().__init__(*args, **kwargs)
-        self.ranking_metrics = ranking_metrics
+        check_precision(self.model, self.args)
         self.label_loss = LABEL_LOSSES[label_loss]
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, FiguresCallback):
+                callback.set_trainer(self)
+        self.r_drop, self.adversarial = r_drop, adversarial
+        assert self.model is not None
+        if r_drop:
+            require_dropout(self.model)
+        if adversarial:
+            require_hooks(self.args, "adversarial")
 
     def list_losses(self, scores: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """Loss of each list, shape `(lists,)`, from fp32 scores `(lists, documents)`."""
@@ -75,13 +97,30 @@ class RankingTrainer(Trainer):
     ) -> Any:
         """Sum of the list losses over the number of lists in the whole optimizer step."""
         targets = {name: inputs[name] for name in RANKING_COLUMNS if name in inputs}
-        outputs = model(**{name: value for name, value in inputs.items() if name not in RANKING_COLUMNS})
-        mask = targets["list_mask"]
-        scores = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, outputs.logits.float())
-        losses = self.list_losses(scores, targets)
+        read = {name: value for name, value in inputs.items() if name not in RANKING_COLUMNS}
+        losses, outputs = self.losses_of(model, read, targets)
         # Data parallelism averages gradients over processes, while `num_items_in_batch` counts the lists of all.
         loss = losses.mean() if num_items_in_batch is None else losses.sum() * self.args.world_size / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+    def losses_of(self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Any]:
+        """All that counts for each list, shape `(lists,)`, and the model's outputs, in R-Drop those of both passes."""
+        passes = 2 if self.r_drop and model.training else 1
+        outputs = model(**{name: torch.cat([value] * passes) for name, value in inputs.items()})
+        mask = targets["list_mask"]
+        scores = [by_list(logits, mask) for logits in outputs.logits.float().chunk(passes)]
+        losses = torch.stack([self.list_losses(each, targets) for each in scores]).mean(0)
+        return losses + self.r_drop * symmetric_kl(scores[0], scores[-1], mask) if passes > 1 else losses, outputs
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """The stock step, or with `adversarial` two of them."""
+        step = partial(super().training_step, model, inputs, num_items_in_batch)
+        if not self.adversarial:
+            return step()
+        assert isinstance(self.model, PreTrainedModel)
+        return adversarial_step(self.model.get_input_embeddings(), self.adversarial, step)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
         """Batches of one optimizer step, and the number of lists in them over all processes."""
@@ -89,17 +128,21 @@ class RankingTrainer(Trainer):
         lists = torch.tensor(sum(len(batch["list_mask"]) for batch in batches), device=self.args.device)
         return batches, self.accelerator.gather(lists).sum()
 
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Evaluate with `ranking_metrics` where it is given."""
-        if self.ranking_metrics is None:
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        assert isinstance(self.model, PreTrainedModel)
-        figures = {f"{metric_key_prefix}_{name}": value for name, value in self.ranking_metrics(self.model).items()}
-        self.log(figures)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
-        return figures
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, once it is known that evaluations will yield `metric_for_best_model`."""
+        check_best_metric(self)
+        return super().train(*args, **kwargs)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Draft a model card, also before a push, but not over one that hfcompress wrote."""
+        path = Path(str(self.args.output_dir), "README.md")
+        if not path.is_file() or "hfcompress" not in (ModelCard.load(path).data.tags or []):
+            super().create_model_card(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate, and leave the random numbers of training alone, from which a data loader would draw its seed."""
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluate(*args, **kwargs)
 
 
 class RankingDistillationTrainer(RankingTrainer):
@@ -107,16 +150,38 @@ class RankingDistillationTrainer(RankingTrainer):
 
     Args:
         distillation_loss: Weights of the terms; see `DistillationLoss`.
+        feature_loss: Weights of what is learnt from inside the teacher; see `FeatureLoss`. It counts in training only.
+        teacher: The teacher, if `feature_loss` is given: it reads each batch in eval mode, without gradients, until the
+            weights have decayed.
+        teacher_tokenizer: Its tokenizer, to check that it is the student's too; without it the numbers of tokens are
+            compared.
         *args: As for `RankingTrainer`.
         **kwargs: As for `RankingTrainer`.
 
     Raises:
         DataError: The training data has no column `teacher_scores`.
+        ModelError: One of `feature_loss` and `teacher` is given without the other, or as `FeatureDistillation` says.
     """
 
-    def __init__(self, *args: Any, distillation_loss: DistillationLoss | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        distillation_loss: DistillationLoss | None = None,
+        feature_loss: FeatureLoss | None = None,
+        teacher: PreTrainedModel | None = None,
+        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self.distillation_loss = distillation_loss or DistillationLoss()
+        self.features: FeatureDistillation | None = None
+        if feature_loss is not None or teacher is not None:
+            require_hooks(self.args, "feature_loss")
+            tokenizer: Any = getattr(self.data_collator, "tokenizer", None)
+            if tokenizer is not None and teacher_tokenizer is not None:
+                check_tokenizers(tokenizer, teacher_tokenizer)
+            assert isinstance(self.model, PreTrainedModel)
+            self.features = FeatureDistillation(feature_loss, self.model, teacher)
         columns = getattr(self.train_dataset, "column_names", None)
         if columns is not None and "teacher_scores" not in columns:
             raise DataError(
@@ -138,3 +203,14 @@ class RankingDistillationTrainer(RankingTrainer):
                 if weight := getattr(weights, name):  # lists without labels do for the terms of the teacher
                     loss = loss + weight * term(scores, targets[column], mask)
         return loss
+
+    def losses_of(self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Any]:
+        """Add the feature losses while they count."""
+        share = self.features.share(self.state.global_step, self.state.max_steps) if self.features else 0.0
+        if not (self.features and share and model.training):
+            return super().losses_of(model, inputs, targets)
+        assert isinstance(self.model, PreTrainedModel)
+        with self.features.watched(self.model) as seen:
+            losses, outputs = super().losses_of(model, inputs, targets)
+        with self.accelerator.autocast():  # the teacher in the student's precision
+            return losses + share * self.features.list_losses(seen, inputs, targets["list_mask"]), outputs

@@ -154,6 +154,21 @@ def test_retrieval_gives_the_whole_of_a_corpus_that_is_smaller(tmp_path: Path) -
     assert sorted(data.splits["test"].candidates["q1"]) == sorted(TEXTS)
 
 
+def test_unlabelled_queries_join_the_train_split(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, bm25={"train": [("q3", "d5", "1", "9"), ("q5", "d2", "1", "9")]})
+    more = [{"_id": "q4", "text": "which birds fly in autumn"}, {"_id": "q5", "text": "who barks"}]
+    put(folder, "queries.jsonl", lines([*QUERIES, *more]))
+    assert list(load_beir(folder).splits["train"].candidates) == ["q3"]
+    train = load_beir(folder, candidates=2, unlabelled=True).splits["train"]
+    assert train.qrels == {"q3": {"d5": 1}}
+    assert list(train.candidates) == ["q3", "q4", "q5"]
+    assert train.candidates["q3"] == ["d5"] and train.candidates["q5"] == ["d2"]
+    assert len(train.candidates["q4"]) == 2 and train.candidates["q4"][0] == "d3"
+    (folder / "qrels" / "train.tsv").unlink()
+    train = load_beir(folder, unlabelled=True).splits["train"]
+    assert train.qrels == {} and list(train.candidates) == ["q3", "q4", "q5"] and not train.labelled
+
+
 def test_pool_candidates_are_the_judged_documents_in_first_stage_order(tmp_path: Path) -> None:
     ranked = [("q1", "d2", "1", "1"), ("q1", "d5", "2", "1"), ("q1", "d1", "3", "1")]
     data = load_beir(write_folder(tmp_path, bm25={"test": ranked}, meta={"candidates": "pool"}))

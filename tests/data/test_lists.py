@@ -113,6 +113,22 @@ def test_queries_without_a_relevant_document_are_left_out() -> None:
     assert training_lists(data, 3, 1, seed=0)["query_id"][:] == ["q1"]
 
 
+def test_unlabelled_queries_have_lists_of_candidates_without_labels() -> None:
+    qrels = {"q0": {"d0": 1}, "q1": {"d3": 0}}
+    candidates = {"q0": ["d0", "d5"], "q1": ["d3", "d4", "d6"], "q2": ["d7", "d8", "d9"], "q3": []}
+    data = with_split(qrels, candidates)
+    rows = training_lists(data, 5, 2, seed=0, unlabelled=True).to_list()
+    assert [row["query_id"] for row in rows] == ["q0", "q1", "q2", "q3"]
+    assert rows[0] == training_lists(data, 5, 2, seed=0)[0]
+    for row in rows[1:]:
+        assert row["labels"] == [0.0] * 5 and len(set(row["document_ids"])) == 5
+    assert set(rows[1]["document_ids"]) >= {"d3", "d4", "d6"} and set(rows[2]["document_ids"]) >= {"d7", "d8", "d9"}
+    none = with_split({}, candidates)
+    assert len(training_lists(none, 5, 2, seed=0, unlabelled=True)) == 4
+    with pytest.raises(DataError, match="no query with a relevant document"):
+        training_lists(with_split({}, {}), 5, 2, seed=0, unlabelled=True)
+
+
 def test_at_most_so_many_lists_which_are_the_first() -> None:
     everything = training_lists(example(), 6, 2, seed=0).to_list()
     assert training_lists(example(), 6, 2, seed=0, queries=3).to_list() == everything[:3]

@@ -129,6 +129,14 @@ def test_split_without_a_relevant_document(qrels: dict[str, dict[str, int]]) -> 
         with_test(qrels).split("test")
 
 
+def test_split_without_labels_where_none_are_needed() -> None:
+    data = with_test({}, {"q1": ["d1"]})
+    assert data.split("test", labelled=False) is data.splits["test"] and not data.splits["test"].labelled
+    assert example().splits["test"].labelled
+    with pytest.raises(DataError, match="no query with a relevant document"):
+        with_test({}, {}).split("test", labelled=False)
+
+
 # Limits
 
 

@@ -7,13 +7,19 @@ from pathlib import Path
 from conftest import make_pico
 from datasets import Dataset
 from sentence_transformers import CrossEncoder
-from transformers import BertTokenizerFast
+from transformers import BertTokenizerFast, PreTrainedModel
 
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.lists import training_lists
 from hfcompress.data.ranking import RankingData
+from hfcompress.evaluation.metrics import split_quality
+from hfcompress.training.callbacks import raw_ranker
 
 IDENTITY = "torch.nn.modules.linear.Identity"
+
+
+def dev_quality(model: PreTrainedModel, tokenizer: BertTokenizerFast, data: RankingData) -> dict[str, float]:
+    return split_quality(raw_ranker(model, tokenizer), data, "dev")
 
 
 def labelled_pairs(data: RankingData) -> Dataset:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import make_pico
-from script_inputs import labelled_pairs, pico_cross_encoder, tokenized
+from script_inputs import dev_quality, labelled_pairs, pico_cross_encoder, tokenized
 from sentence_transformers import cross_encoder
 from transformers import BertTokenizerFast, EarlyStoppingCallback, Trainer, TrainingArguments
 
@@ -17,7 +17,6 @@ from hfcompress.data.ranking import RankingData, Split
 from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.evaluation.metrics import METRICS
 from hfcompress.training.callbacks import transformer_of
-from hfcompress.training.fit import dev_metrics
 from hfcompress.training.trainer import RankingTrainer
 
 SETTINGS: dict[str, Any] = {
@@ -32,7 +31,7 @@ def check(trained: Any, model: Any, tokenizer: BertTokenizerFast, data: RankingD
     seen = [entry["eval_ndcg@10"] for entry in trained.state.log_history if "eval_ndcg@10" in entry]
     assert len(seen) == 4 and len(set(seen)) > 1
     assert trained.state.best_metric == max(seen)
-    assert dev_metrics(model, tokenizer, data)["ndcg@10"] == pytest.approx(max(seen))
+    assert dev_quality(model, tokenizer, data)["ndcg@10"] == pytest.approx(max(seen))
 
 
 def test_in_a_plain_trainer(word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_two_processes_have_the_loss_curve_of_one(
         out = tmp_path / str(processes)
         launch(
             processes, tmp_path / "teacher", tmp_path / "student", "--data", data, "--out", out, "--max-length", 32,
-            "--learning-rate", 1e-3,
+            "--learning-rate", 1e-3, "--fp32",
         )  # fmt: skip
         log = json.loads((out / "trainer_state.json").read_text())["log_history"]
         curves.append([entry[key] for entry in log for key in ("loss", "grad_norm", "eval_ndcg@10") if key in entry])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import make_pico, uneven_plan
 from datasets import Dataset
+from script_inputs import dev_quality
 from transformers import BertTokenizerFast, PreTrainedModel, TrainingArguments
 
 from hfcompress.data.lists import RankingCollator, training_lists, with_scores
@@ -18,7 +19,7 @@ from hfcompress.errors import DataError, ModelError
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import DistillationLoss, Optimization
 from hfcompress.surgery import apply_plan, current_plan
-from hfcompress.training.fit import dev_metrics, fit, freeze
+from hfcompress.training.fit import fit, freeze
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 
 
@@ -40,7 +41,11 @@ def trainer(
         **{"max_grad_norm": 0.0, "save_strategy": "no", **settings},
     )
     return RankingDistillationTrainer(
-        model=model, args=arguments, train_dataset=lists, data_collator=RankingCollator(tokenizer, 32)
+        model=model,
+        args=arguments,
+        train_dataset=lists,
+        eval_dataset=lists.select(range(4)),
+        data_collator=RankingCollator(tokenizer, 32),
     )
 
 
@@ -116,10 +121,10 @@ def test_distillation_brings_a_pruned_model_back(
     labels = training_lists(word_data, 4, 0, seed=0)
     options = Optimization(epochs=20, learning_rate=2e-3, queries_per_batch=8)
     fit(RankingTrainer, teacher, tokenizer, labels, word_data, options, tmp_path / "t", 0, progress=False)
-    before = dev_metrics(teacher, tokenizer, word_data)["ndcg@10"]
+    before = dev_quality(teacher, tokenizer, word_data)["ndcg@10"]
     scored = with_scores(labels, TorchRanker(teacher, tokenizer, lambda logits: logits), progress=False)
     student = apply_plan(copy.deepcopy(teacher), uneven_plan())
-    cut = dev_metrics(student, tokenizer, word_data)["ndcg@10"]
+    cut = dev_quality(student, tokenizer, word_data)["ndcg@10"]
     figures = fit(
         RankingDistillationTrainer,
         student,
@@ -132,7 +137,7 @@ def test_distillation_brings_a_pruned_model_back(
         progress=False,
         distillation_loss=DistillationLoss(),
     )
-    after = dev_metrics(student, tokenizer, word_data)["ndcg@10"]
+    after = dev_quality(student, tokenizer, word_data)["ndcg@10"]
     assert after == pytest.approx(figures["best_dev_ndcg@10"])  # the best checkpoint is what is left
     assert before > 0.75
     assert after > cut + 0.05
@@ -175,3 +180,23 @@ def test_distillation_without_scores_is_refused(
 ) -> None:
     with pytest.raises(DataError, match="teacher scores"):
         trainer(make_pico(), training_lists(word_data, 4, 1, seed=0), tokenizer, tmp_path)
+
+
+def test_evaluations_do_not_change_what_is_trained(
+    lists: Dataset, tokenizer: BertTokenizerFast, tmp_path: Path
+) -> None:
+    weights = []
+    for strategy in ("no", "steps"):
+        made = trainer(
+            make_pico(),
+            lists,
+            tokenizer,
+            tmp_path,
+            max_steps=4,
+            eval_strategy=strategy,
+            eval_steps=1,
+            learning_rate=1e-3,
+        )
+        made.train()
+        weights.append(made.model.state_dict())
+    assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())

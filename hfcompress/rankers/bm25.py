@@ -1,0 +1,56 @@
+"""BM25 as a ranker, so that it can be a teacher among others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from hfcompress.data.bm25 import K1, B, Bm25Index
+from hfcompress.data.ranking import Document
+from hfcompress.errors import DataError
+from hfcompress.rankers.base import Pair, Ranked
+
+
+class Bm25Ranker:
+    """Scores documents of a corpus by BM25, as the first stage does.
+
+    A document that shares no word with the query scores 0, whether the first stage listed it or not.
+
+    Args:
+        corpus: `{document id: Document}`; document frequencies are taken from it, and only its documents are scored.
+    """
+
+    name = f"bm25 (k1 {K1}, b {B})"
+
+    def __init__(self, corpus: Mapping[str, Document]) -> None:
+        texts = [document.content for document in corpus.values()]
+        self._index = Bm25Index(texts)
+        self._places = {text: place for place, text in enumerate(texts)}
+
+    def score(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """BM25 scores, shape `(len(pairs),)`, float32; empty for no pairs.
+
+        Raises:
+            DataError: A document is not in the corpus.
+        """
+        parts = []
+        for query, group in groupby(pairs, key=lambda pair: pair[0]):
+            parts.append(self._index.scores(query)[[self._place(document) for _, document in group]])
+        return np.concatenate(parts).astype(np.float32) if parts else np.empty(0, dtype=np.float32)
+
+    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
+        """Documents from best to worst; those with equal scores keep the order in which they were given."""
+        scores = self.score([(query, document) for document in documents])
+        return [Ranked(int(place), float(scores[place])) for place in np.argsort(-scores, kind="stable")[:top_k]]
+
+    def _place(self, document: str) -> int:
+        if document not in self._places:
+            raise DataError(
+                "BM25 cannot score a document that is not in its corpus",
+                value=document,
+                expected="a document of the corpus that the ranker was made with",
+                remedy="make the ranker with the corpus that the lists were drawn from",
+            )
+        return self._places[document]

@@ -1,0 +1,264 @@
+"""Feature distillation: what a student learns from inside a teacher that runs beside it."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfcompress.architectures import Architecture, architecture_of, encoder_layers, require_one_score
+from hfcompress.errors import ModelError
+from hfcompress.plan import PruningPlan
+from hfcompress.recipe import FeatureLoss
+from hfcompress.surgery import current_plan
+from hfcompress.training.losses import by_list, hidden_mse, relation_kl
+
+Outputs = dict[tuple[int, str], Tensor]
+"""What modules put out, by the position of their layer and their path in it; the path of the layer itself is empty."""
+
+
+class FeatureDistillation:
+    """Losses on hidden states and self-attention relations of matching layers.
+
+    Queries, keys and values are those of the linear layers, before positions are turned into them (ModernBERT) or enter
+    the products otherwise (DeBERTa, MPNet).
+
+    Args:
+        loss: Weights, and which layers count.
+        student: The model that learns, pruned or not.
+        teacher: A model that reads the same ids; put into eval mode and onto the student's device.
+
+    Raises:
+        ModelError: `loss` or `teacher` is None; the teacher does not give one score, shares weights with the student or
+            has another number of tokens; a family is not supported; hidden sizes differ where hidden states are
+            compared; or there is no layer with heads on both sides.
+    """
+
+    def __init__(self, loss: FeatureLoss | None, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+        if loss is None or teacher is None:
+            raise ModelError(
+                "Feature distillation needs its weights and the teacher itself",
+                value=f"feature_loss={loss}, teacher={type(teacher).__name__}",
+                expected="both of feature_loss and teacher, or neither",
+                remedy="pass feature_loss=FeatureLoss() and teacher=hfcompress.load_model(name), or leave both out",
+            )
+        require_one_score(teacher.config)
+        ours, theirs = current_plan(student), current_plan(teacher)
+        _check_pair(student, teacher)
+        self.loss, self.teacher = loss, teacher.eval()
+        nn.Module.to(teacher, student.device)
+        matched = list(enumerate(matching_layers(ours, theirs)))
+        self.hidden: list[tuple[int, int]] = []
+        self.relations: list[tuple[int, int]] = []
+        if loss.hidden:
+            _check_hidden_size(student, teacher)
+            self.hidden = matched if loss.hidden_layers == "all" else matched[-1:]
+        if loss.relation:
+            self.relations = [_relation_layer(ours, theirs, matched, loss.relation_layer)]
+        self._rows = architecture_of(student.config), architecture_of(teacher.config)
+        self._arguments = inspect.signature(teacher.forward).parameters
+
+    def share(self, step: int, steps: int) -> float:
+        """Share of the weights that is left in an optimizer step, the first of which is 0."""
+        return max(0.0, 1 - step / (self.loss.decay * max(steps, 1)))
+
+    @contextmanager
+    def watched(self, student: PreTrainedModel) -> Iterator[Outputs]:
+        """Gather what the losses need of the student's forward pass in the block.
+
+        Raises:
+            ModelError: Activation checkpointing would cut what is gathered off from the gradient.
+        """
+        _check_checkpointing(student)
+        with _outputs(student, [ours for ours, _ in self.hidden], [ours for ours, _ in self.relations]) as outputs:
+            yield outputs
+
+    def list_losses(self, outputs: Outputs, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
+        """Weighted sum of the losses, mean over the documents of each list.
+
+        Args:
+            outputs: What `watched` gathered, perhaps from several passes that were one batch; their mean counts.
+            inputs: What the student read in one pass, a row for each pair.
+            mask: True where a list has a document, `(lists, documents)`.
+
+        Returns:
+            One value a list, `(lists,)`.
+        """
+        wanted = self._teacher_outputs(inputs)
+        tokens = inputs["attention_mask"].bool()
+        passes = len(next(iter(outputs.values()))) // len(tokens)
+        tokens = tokens.repeat(passes, 1)
+        losses = torch.zeros(len(tokens), device=tokens.device)
+        for ours, theirs in self.hidden:
+            weight = self.loss.hidden / len(self.hidden)
+            losses = losses + weight * hidden_mse(outputs[ours, ""], wanted[theirs, ""].repeat(passes, 1, 1), tokens)
+        for ours, theirs in self.relations:
+            student = _queries_keys_values(outputs, ours, self._rows[0])
+            teacher = _queries_keys_values(wanted, theirs, self._rows[1])
+            for own, given in zip(student, teacher, strict=True):
+                heads = relation_heads(own.shape[2], given.shape[2], self.loss.relation_heads)
+                losses = losses + self.loss.relation * relation_kl(own, given.repeat(passes, 1, 1), tokens, heads)
+        return by_list(losses.view(passes, -1).mean(0), mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    @torch.no_grad()
+    def _teacher_outputs(self, inputs: dict[str, Tensor]) -> Outputs:
+        read = {name: value for name, value in inputs.items() if name in self._arguments}
+        layers = [theirs for _, theirs in self.hidden], [theirs for _, theirs in self.relations]
+        with _outputs(self.teacher, *layers) as outputs:
+            self.teacher(**read)
+        return outputs
+
+
+def matching_layers(student: PruningPlan, teacher: PruningPlan) -> list[int]:
+    """Position of the teacher's layer that goes with each layer of the student.
+
+    Where both come from models of equally many layers, and the teacher still has all layers of the student, it is the
+    one of the same number. Otherwise the last goes with the last, and the rest evenly, as in TinyBERT (Jiao et al.,
+    2020).
+    """
+    numbers = [layer.layer for layer in student.layers]
+    position = {layer.layer: index for index, layer in enumerate(teacher.layers)}
+    if student.layers_of == teacher.layers_of and set(numbers) <= set(position):
+        return [position[number] for number in numbers]
+    return [math.ceil(place * len(position) / len(numbers)) - 1 for place in range(1, len(numbers) + 1)]
+
+
+def relation_heads(student: int, teacher: int, wanted: int) -> int:
+    """Number of relation heads for two widths: the largest up to `wanted` that divides both.
+
+    Both widths are multiples of the size of their attention heads. So with the usual sizes there are several relation
+    heads also where pruning has left numbers of attention heads without a common divisor.
+    """
+    common = math.gcd(student, teacher)
+    return next(heads for heads in range(min(wanted, common), 0, -1) if common % heads == 0)
+
+
+def check_tokenizers(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
+    """Check that two tokenizers give a token the same id.
+
+    Raises:
+        ModelError: They do not.
+    """
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours != theirs:
+        example = next(token for token in {**theirs, **ours} if ours.get(token) != theirs.get(token))
+        raise _other_ids(f"{example!r} is {ours.get(example)} for the student, {theirs.get(example)} for the teacher")
+
+
+def check_relation_layer(number: int | None, available: list[int]) -> None:
+    """Check that relations can be compared in the layer asked for, or in any.
+
+    Args:
+        number: `FeatureLoss.relation_layer`.
+        available: Numbers of the teacher's layers that have heads and go with a layer of the student that has heads.
+
+    Raises:
+        ModelError: They cannot.
+    """
+    if not available or number not in (None, *available):
+        raise ModelError(
+            "There is no such layer with heads in student and teacher, whose relations could be compared",
+            value="any" if number is None else f"relation_layer={number}",
+            expected=f"a number among {sorted(set(available))}",
+            remedy="leave relation_layer out for the last of these, or set relation to 0",
+        )
+
+
+def _check_pair(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    ours, theirs = student.config.vocab_size, teacher.config.vocab_size
+    if ours != theirs:
+        raise _other_ids(f"{ours} tokens of the student, {theirs} of the teacher")
+    addresses = {parameter.data_ptr() for parameter in student.parameters()}
+    shared = [name for name, parameter in teacher.named_parameters() if parameter.data_ptr() in addresses]
+    if shared:
+        raise ModelError(
+            "The teacher shares weights with the student, so it would change in training",
+            value=shared[:3],
+            expected="two models with weights of their own",
+            remedy="pass copy.deepcopy(teacher), or load the teacher again",
+        )
+
+
+def _other_ids(found: str) -> ModelError:
+    return ModelError(
+        "Student and teacher do not read the same token ids, which comparing their features needs",
+        value=found,
+        expected="one tokenizer, and a vocabulary that was not cut",
+        remedy="leave the features out, or prune the vocabulary after this training",
+    )
+
+
+def _check_hidden_size(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    ours, theirs = student.config.hidden_size, teacher.config.hidden_size
+    if ours != theirs:
+        raise ModelError(
+            "Hidden states of student and teacher cannot be compared",
+            value=f"{ours} elements of the student, {theirs} of the teacher",
+            expected="equal hidden sizes",
+            remedy="set hidden to 0 and use relation, which takes any sizes",
+        )
+
+
+def _check_checkpointing(model: PreTrainedModel) -> None:
+    for layer in encoder_layers(model):
+        checkpoint = getattr(layer, "_gradient_checkpointing_func", None)
+        options = getattr(checkpoint, "keywords", {})
+        if getattr(layer, "gradient_checkpointing", False) and options.get("use_reentrant", True):
+            raise ModelError(
+                "Reentrant activation checkpointing hides the student's features from the gradient",
+                value="use_reentrant=True",
+                expected="use_reentrant=False, as transformers sets it",
+                remedy="leave use_reentrant out of activation_checkpointing_kwargs",
+            )
+
+
+def _relation_layer(
+    student: PruningPlan, teacher: PruningPlan, matched: list[tuple[int, int]], number: int | None
+) -> tuple[int, int]:
+    """Positions of the layers whose relations are compared: the last with heads, or that of the teacher's number."""
+    found = [
+        (teacher.layers[theirs].layer, (ours, theirs))
+        for ours, theirs in matched
+        if student.layers[ours].heads and teacher.layers[theirs].heads
+    ]
+    check_relation_layer(number, [layer for layer, _ in found])
+    return [positions for layer, positions in found if number in (None, layer)][-1]
+
+
+def _queries_keys_values(outputs: Outputs, layer: int, row: Architecture) -> tuple[Tensor, ...]:
+    """Queries, keys and values of all heads, each `(pairs, tokens, width)`, of one fused linear layer or of three."""
+    return torch.cat([outputs[layer, path] for path in _projections(row)], 2).chunk(3, 2)
+
+
+def _projections(row: Architecture) -> list[str]:
+    return list(dict.fromkeys((row.query, row.key, row.value)))
+
+
+@contextmanager
+def _outputs(model: PreTrainedModel, hidden: list[int], relations: list[int]) -> Iterator[Outputs]:
+    """Outputs of whole layers, and of the query, key and value layers within others, in the block's forward pass."""
+    row, layers = architecture_of(model.config), encoder_layers(model)
+    modules = {(number, ""): layers[number] for number in hidden}
+    for number in relations:
+        modules |= {(number, path): layers[number].get_submodule(path) for path in _projections(row)}
+    outputs: Outputs = {}
+
+    def note(name: tuple[int, str]) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            # DeBERTa's query and key layers are called again for positions.
+            outputs.setdefault(name, output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    hooks = [module.register_forward_hook(note(name)) for name, module in modules.items()]
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,158 @@
+"""Quantization-aware training: the linear layers of the encoder compute as int8 will, and gradients pass through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hfcompress.architectures import encoder_layers
+from hfcompress.errors import RecipeError
+from hfcompress.files import write_text
+from hfcompress.machine import has_vnni
+from hfcompress.training.callbacks import transformer_of
+
+RANGES_FILE = "activation_ranges.json"
+KEPT = 0.95  # of a static range at each step; the rest is that of the new batch
+WEIGHT_STEPS, REDUCED_STEPS, INPUT_STEPS = 127, 64, 255
+
+Range = tuple[float, float]
+
+
+class QuantizationAwareCallback(TrainerCallback):
+    """Trains the encoder's linear layers under the rounding of int8, in any `Trainer`.
+
+    From `begin` on, weights are rounded to 8 bits as ONNX Runtime rounds them (symmetric, one scale for each output
+    channel or for the whole matrix) and inputs to 8 bits (asymmetric, one scale for the batch); gradients pass through
+    the rounding unchanged (straight-through; Jacob et al., CVPR 2018). Evaluations are those of the rounded model from
+    the start, so that `load_best_model_at_end` chooses what is best in int8. The weights themselves stay in fp32, and
+    the model is a plain one when training ends: export and quantize it as usual.
+
+    Args:
+        begin: Share of all steps after which training is rounded too.
+        activations: `dynamic` takes the range of inputs from each batch; `static` from a moving average over the
+            training so far, as static int8 holds it fixed.
+        per_channel: One weight scale for each output channel.
+        reduce_range: 7-bit weights; None decides by the CPU, as `DynamicQuantizationConfig` does.
+
+    Raises:
+        RecipeError: `begin` is no share.
+    """
+
+    def __init__(
+        self,
+        begin: float = 0.5,
+        activations: Literal["dynamic", "static"] = "dynamic",
+        per_channel: bool = True,
+        reduce_range: bool | None = None,
+    ) -> None:
+        if not 0 <= begin < 1:
+            raise RecipeError(
+                "Quantization-aware training cannot begin there",
+                value=begin,
+                expected="a share of all steps, from 0 to less than 1",
+                remedy="correct begin",
+            )
+        self.begin, self.activations, self.per_channel = begin, activations, per_channel
+        self.steps = REDUCED_STEPS if (not has_vnni() if reduce_range is None else reduce_range) else WEIGHT_STEPS
+        self.ranges: dict[str, Range] = {}
+        self._rounding = False
+        self._overrides = ExitStack()
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Give the linear layers another `forward`; go on with the ranges of a checkpoint that is resumed."""
+        assert model is not None
+        self._overrides.close()
+        path = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / RANGES_FILE
+        self.ranges = (
+            {name: tuple(found) for name, found in json.loads(path.read_text("utf-8")).items()}
+            if path.is_file()
+            else {}
+        )
+        for number, layer in enumerate(encoder_layers(transformer_of(model))):
+            for name, module in layer.named_modules():
+                if isinstance(module, nn.Linear):
+                    setattr(module, "forward", self._forward(module, f"{number}.{name}"))  # noqa: B010
+                    self._overrides.callback(delattr, module, "forward")
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin when it is time."""
+        self._rounding = state.global_step >= self.begin * state.max_steps
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Leave static ranges in the checkpoint."""
+        if state.is_world_process_zero and self.ranges:
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            write_text(folder / RANGES_FILE, json.dumps(self.ranges))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the model as it was but for its weights."""
+        self._overrides.close()
+
+    def _forward(self, module: nn.Linear, name: str) -> Callable[[Tensor], Tensor]:
+        def forward(inputs: Tensor) -> Tensor:
+            if self.activations == "static" and module.training:
+                self._observe(name, inputs.detach())
+            if module.training and not self._rounding:
+                return functional.linear(inputs, module.weight, module.bias)
+            weight = rounded_weight(module.weight, self.per_channel, self.steps)
+            return functional.linear(rounded_input(inputs, self.ranges.get(name)), weight, module.bias)
+
+        return forward
+
+    def _observe(self, name: str, inputs: Tensor) -> None:
+        low, high = (float(bound) for bound in inputs.aminmax())
+        if name in self.ranges:
+            before = self.ranges[name]
+            low, high = KEPT * before[0] + (1 - KEPT) * low, KEPT * before[1] + (1 - KEPT) * high
+        self.ranges[name] = low, high
+
+
+def rounded_weight(weight: Tensor, per_channel: bool = True, steps: int = WEIGHT_STEPS) -> Tensor:
+    """A weight as symmetric int8 holds it: multiples of max |w| / steps; the gradient is that of the weight itself.
+
+    Args:
+        weight: Shape `(outputs, inputs)`.
+        per_channel: One scale for each output.
+        steps: Steps between 0 and the largest magnitude: 127, or 64 with a reduced range.
+    """
+    values = weight.float()
+    largest = values.detach().abs()
+    largest = largest.amax(1) if per_channel else largest.amax().expand(len(weight))
+    scale = largest.clamp(min=torch.finfo(torch.float32).tiny * steps) / steps
+    zeros = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
+    return torch.fake_quantize_per_channel_affine(values, scale, zeros, 0, -steps, steps).to(weight.dtype)
+
+
+def rounded_input(inputs: Tensor, limits: Range | None = None) -> Tensor:
+    """Inputs as asymmetric uint8 holds them, with 0 among the values; what lies beyond the limits is cut off.
+
+    Args:
+        inputs: Any shape.
+        limits: Least and largest value; those of the inputs themselves where left out.
+    """
+    values = inputs.float()
+    found = values.detach().aminmax() if limits is None else (torch.tensor(limit) for limit in limits)
+    low, high = (bound.to(values) for bound in found)
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    scale = ((high - low) / INPUT_STEPS).clamp(min=torch.finfo(torch.float32).tiny)
+    zero = (-low / scale).round().clamp(0, INPUT_STEPS).to(torch.int32)
+    return torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, INPUT_STEPS).to(inputs.dtype)
