@@ -9,7 +9,7 @@ The teacher of the published figures (17 minutes of training on 2 cores; the dat
     python scripts/pruning_bars.py out/teacher/.hfcompress/teacher --data ../shared/data/selqa \
         --data ../shared/data/googleq --max-length 128
 
-It looks at the test split once, at the end of every choice.
+With `--split dev` it serves to choose, for instance `--damping`; the test split is for the end of every choice.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.metrics import means, per_query, run_from_scores
 from hfcompress.importance.margins import margin_gradients
+from hfcompress.importance.obs import DAMPING, obs
 from hfcompress.latency import Deployment, deploy, time_rankers
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.pruning import (
@@ -59,16 +60,16 @@ class Bench:
     """Model, data and the test queries that all figures of quality are measured on."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        limits = {"train": options.train, "dev": 1, "test": options.test}
+        limits = {"train": options.train, "dev": 1, "test": 1, options.split: options.test}
         self.options = options
         self.data: RankingData = load_data(DataStep(sets=options.data, candidates=15, max_queries=limits))
         self.model: PreTrainedModel = load_model(options.teacher, dtype="float32")
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(options.teacher, options.max_length)
-        self.test = self.data.split("test")
+        self.test = self.data.split(options.split)
         self.candidates = {query: found for query, found in self.test.candidates.items() if found}
 
     def ndcg(self, ranker: BatchedRanker) -> float:
-        """Mean nDCG@10 over the test queries."""
+        """Mean nDCG@10 over the queries of the split."""
         pairs = [pair for query, found in self.candidates.items() for pair in self.data.pairs(query, found)]
         scores = iter(ranker.score(pairs).tolist())
         run = run_from_scores(
@@ -105,7 +106,10 @@ def quality(bench: Bench) -> dict[str, str]:
         calibration = Calibration(bench.data, collate, bench.options.queries, seed)
         for method in ("magnitude", "fisher", "obs"):
             gradients = margin_gradients(bench.model, calibration.fitting, seed) if method == "obs" else None
-            importance = measure_importance(method, bench.model, calibration, gradients)
+            if method == "obs":
+                importance = obs(bench.model, calibration.fitting, gradients, bench.options.damping)
+            else:
+                importance = measure_importance(method, bench.model, calibration)
             plan = plan_for_budget(importance, current, PruneStep(importance=method, **UNIFORM))
             share = encoder_flops(bench.model.config, plan) / encoder_flops(bench.model.config, current)
             pruned = pruned_copy(bench.model, plan, importance.weights(plan))
@@ -122,7 +126,7 @@ def quality(bench: Bench) -> dict[str, str]:
             pruned = pruned_copy(bench.model, member.plan, member.weights)
             losses.setdefault(name, []).append(1 - bench.ndcg(bench.torch(pruned)) / dense)
             print(f"seed {seed} {name}: {losses[name][-1]:+.4f}")
-    figures = {"dense nDCG@10": f"{dense:.4f} over {len(bench.candidates)} test queries"}
+    figures = {"dense nDCG@10": f"{dense:.4f} over {len(bench.candidates)} {bench.options.split} queries"}
     for name, values in losses.items():
         each = ", ".join(f"{value:.1%}" for value in values)
         figures[f"loss at half the multiply-adds, {name}"] = f"{mean(values):.1%} (seeds: {each})"
@@ -177,6 +181,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=64, help="calibration queries of 8 documents")
     parser.add_argument("--train", type=int, default=500, help="train queries of each set to draw them from")
     parser.add_argument("--test", type=int, default=100, help="test queries of each set")
+    parser.add_argument("--split", default="test", choices=["dev", "test"], help="dev to choose by, test once")
+    parser.add_argument("--damping", type=float, default=DAMPING, help="of obs, where it is not searched")
     parser.add_argument("--runtime", default="onnxruntime", choices=["torch", "onnxruntime", "openvino"])
     parser.add_argument("--only", choices=["quality", "speed"], help="leave out the other half")
     options = parser.parse_args()
