@@ -1,6 +1,6 @@
 """Write docs/recipe.md and docs/report.md from the models of recipe and report, and their docstrings.
 
-Run it after a change to hfcompress/recipe.py or hfcompress/evaluation/report.py: python scripts/reference.py
+Run it after a change to hfcompress/recipe/ or hfcompress/evaluation/report.py: python scripts/reference.py
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ REPORT = (
 PAGES = {
     "recipe.md": (
         "# Recipe reference",
-        "Written by `python scripts/reference.py` from `hfcompress/recipe.py`. A recipe is a YAML mapping; unknown "
+        "Written by `python scripts/reference.py` from `hfcompress/recipe/`. A recipe is a YAML mapping; unknown "
         "keys are errors. `--set section.key=value` replaces any of them on the command line.",
         RECIPE,
     ),

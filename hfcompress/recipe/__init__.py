@@ -1,0 +1,34 @@
+"""What the user asks for, as strict YAML: one module for each step of a run, and `Recipe`, which holds them."""
+
+from __future__ import annotations
+
+from hfcompress.recipe.data import DataStep, SplitLimits
+from hfcompress.recipe.evaluate import EvaluateStep, PublishStep
+from hfcompress.recipe.prune import TARGETS, PruneStep, Target, VocabularyStep
+from hfcompress.recipe.quantize import OnnxRuntimeInt8, OpenVinoInt8, QuantizeStep
+from hfcompress.recipe.recipe import Recipe
+from hfcompress.recipe.recover import DistillationLoss, FeatureLoss, QuantizationAware, RecoverStep, ScoreSource
+from hfcompress.recipe.teacher import Optimization, TeacherStep, TeacherTraining
+
+__all__ = [
+    "TARGETS",
+    "DataStep",
+    "DistillationLoss",
+    "EvaluateStep",
+    "FeatureLoss",
+    "OnnxRuntimeInt8",
+    "OpenVinoInt8",
+    "Optimization",
+    "PruneStep",
+    "PublishStep",
+    "QuantizationAware",
+    "QuantizeStep",
+    "Recipe",
+    "RecoverStep",
+    "ScoreSource",
+    "SplitLimits",
+    "Target",
+    "TeacherStep",
+    "TeacherTraining",
+    "VocabularyStep",
+]

@@ -1,0 +1,40 @@
+"""How a recipe measures, and what its card says."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from hfcompress.recipe.base import Positive, Strict
+
+
+class EvaluateStep(Strict):
+    """How the teacher and every artefact are measured.
+
+    Attributes:
+        margin: Largest loss in mean nDCG@10 that counts as ranking as well.
+        confidence: Confidence of the paired bootstrap interval.
+        threads: Threads for every runtime; 0 uses all cores.
+        batch_tokens: Token budget of a batch (batch size times padded length).
+        latency_queries: Test queries timed one by one for p50 and p95.
+        rounds: Parts in which the test queries are scored; all artefacts score a part in turn, so that drift of the
+            machine's speed cancels.
+    """
+
+    margin: Annotated[float, Field(gt=0)] = 0.01
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    threads: Annotated[int, Field(ge=0)] = 0
+    batch_tokens: Positive = 4096
+    latency_queries: Positive = 30
+    rounds: Positive = 8
+
+
+class PublishStep(Strict):
+    """What the model card says.
+
+    Attributes:
+        license: Licence of the compressed model.
+    """
+
+    license: str = "apache-2.0"

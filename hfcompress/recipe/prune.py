@@ -1,0 +1,101 @@
+"""What a recipe cuts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from hfcompress.recipe.base import Fraction, Positive, Share, Strict, invalid
+
+TARGETS = ("target_speedup", "target_latency_ms", "target_parameters", "target_flops")
+Target = tuple[str, float]
+"""A name among `TARGETS`, and its value."""
+
+
+class VocabularyStep(Strict):
+    """Which tokens survive; those that the corpus and the train queries need.
+
+    Attributes:
+        min_count: How often a token must occur.
+        keep: Tokens, or words whose pieces survive whatever the corpus holds.
+        characters: Single characters that survive: `all` of the vocabulary, or those of the `corpus`.
+    """
+
+    min_count: Positive = 1
+    keep: list[str] = Field(default=[])
+    characters: Literal["all", "corpus"] = "all"
+
+
+class PruneStep(Strict):
+    """What to cut: one target, or explicit shares of heads, FFN neurons and layers.
+
+    Attributes:
+        importance: How heads and FFN neurons are ranked: `obs` (least-squares error with all survivors settled),
+            `fisher` (squared gradient of the listwise ranking loss with respect to a gate on each structure, query by
+            query) or `magnitude` (norm of the weights).
+        target_speedup: How many times faster than the unpruned model on the same runtime, in the same precision.
+        target_latency_ms: Milliseconds for one query with `data.candidates` documents.
+        target_parameters: Share of the model's parameters to keep, embeddings included.
+        target_flops: Share of the encoder's multiply-adds to keep.
+        heads: Share of the heads to keep, over all kept layers; all where left out.
+        ffn: Share of the FFN neurons to keep, over all kept layers; all where left out.
+        layers: Numbers of the layers to keep; all where left out.
+        spread: For explicit shares: `global` ranks heads and neurons of all layers together; `uniform` keeps the same
+            share of each layer.
+        structure: `free` (any shape; the checkpoint carries its code) or `stock` (whole layers and one FFN width, which
+            loads anywhere).
+        runtime: Where time is measured: `auto` takes the first of quantize.artifacts, in its precision.
+        ffn_multiple: FFN widths are rounded to a multiple of this, which vector instructions prefer.
+        calibration_queries: Train queries with their lists of 8 documents that importance and search look at.
+        search_steps: Plans that the search tries for a target.
+        sequential: Settle the weights layer by layer at the end, on what the pruned layers below put out; `obs` only.
+        vocabulary: Cut the vocabulary too; leave it out to keep it.
+    """
+
+    importance: Literal["obs", "fisher", "magnitude"] = "obs"
+    target_speedup: Annotated[float, Field(gt=1)] | None = None
+    target_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    target_parameters: Share | None = None
+    target_flops: Share | None = None
+    heads: Fraction | None = None
+    ffn: Fraction | None = None
+    layers: list[Annotated[int, Field(ge=0)]] | None = None
+    spread: Literal["global", "uniform"] = "global"
+    structure: Literal["free", "stock"] = "free"
+    runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
+    ffn_multiple: Positive = 32
+    calibration_queries: Positive = 64
+    search_steps: Positive = 16
+    sequential: bool = True
+    vocabulary: VocabularyStep | None = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> PruneStep:
+        targets = [name for name in TARGETS if getattr(self, name) is not None]
+        shares = [name for name in ("heads", "ffn", "layers") if getattr(self, name) is not None]
+        if len(targets) > 1 or (targets and shares):
+            raise ValueError(f"give one target, or shares of heads, ffn and layers, not {', '.join(targets + shares)}")
+        if not targets and not shares and self.vocabulary is None:
+            raise ValueError(f"give one of {', '.join(TARGETS)}, or shares of heads, ffn and layers, or vocabulary")
+        if self.structure == "stock" and shares and (self.heads not in (None, 1.0) or self.spread == "global"):
+            raise ValueError("structure: stock keeps all heads and one FFN width: leave out heads, set spread: uniform")
+        return self
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> PruneStep:
+        """A step from settings.
+
+        Raises:
+            RecipeError: A setting does not fit; names each of them.
+        """
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            raise invalid("The settings of pruning do not fit", error) from error
+
+    @property
+    def target(self) -> Target | None:
+        """The target; None for explicit shares."""
+        found = [(name, value) for name in TARGETS if (value := getattr(self, name)) is not None]
+        return found[0] if found else None
