@@ -119,12 +119,12 @@ def prune_checkpoint(
     deployment = deployment_of(step, [], RankerOptions(threads=threads), candidates)
     family = prune_family(model, tokenizer, data, step, targets, deployment, length, seed, say, progress)
     for member in family.members:
-        say(f"{_title(member.target)}: {describe(member)}")
+        say(f"{title_of(member.target)}: {describe(member)}")
     speedups = _measure(model, tokenizer, data, family.members, deployment, progress) if measured else None
     members = []
     with replaced_folder(out) as aside:
         for number, pruned in enumerate(family.members):
-            folder = "." if len(family.members) == 1 else _title(pruned.target).replace(" ", "-")
+            folder = "." if len(family.members) == 1 else title_of(pruned.target).replace(" ", "-")
             summary, parameters = write_pruned(
                 aside / folder, model, tokenizer, family.importance, pruned, step.vocabulary, data, length, progress
             )
@@ -132,7 +132,7 @@ def prune_checkpoint(
             members.append(
                 Member(
                     folder=folder,
-                    target=_title(pruned.target),
+                    target=title_of(pruned.target),
                     calibration_loss=pruned.loss,
                     encoder_flops_kept=pruned.flops_kept,
                     parameters=parameters,
@@ -182,7 +182,7 @@ def write_pruned(
         student, tokenizer, figures = _cut_vocabulary(student, tokenizer, vocabulary, data, progress)
     summary = summary.model_copy(
         update={
-            "target": _title(pruned.target),
+            "target": title_of(pruned.target),
             "calibration_loss": pruned.loss,
             "predicted_speedup": pruned.speedup,
             "vocabulary": figures,
@@ -251,7 +251,7 @@ def _check(name: str, out: Path, targets: Sequence[Target]) -> None:
             expected="several targets of one kind, e.g. speed-ups 1.5, 2 and 3",
             remedy="run the command once for each kind",
         )
-    if len({_title(target) for target in targets}) < len(targets):
+    if len({title_of(target) for target in targets}) < len(targets):
         raise DataError(
             "A target is given twice", value=list(targets), expected="different targets", remedy="remove one"
         )
@@ -271,6 +271,6 @@ def _check(name: str, out: Path, targets: Sequence[Target]) -> None:
         )
 
 
-def _title(target: Target | None) -> str:
+def title_of(target: Target | None) -> str:
     """A target in words, e.g. `speedup 2`."""
     return "explicit" if target is None else f"{target[0].removeprefix('target_').replace('_', ' ')} {target[1]:g}"

@@ -30,7 +30,7 @@ from hfcompress.models import (
     load_tokenizer,
     model_fingerprint,
 )
-from hfcompress.oneshot import write_pruned
+from hfcompress.oneshot import title_of, write_pruned
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.pruning import deployment_of, describe, prune_family
 from hfcompress.quantization.artifacts import write_graphs
@@ -41,7 +41,7 @@ from hfcompress.rankers.base import Ranker, RankerOptions
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import activation_name, load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, QuantizationAware, Recipe, ScoreSource
+from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, QuantizationAware, Recipe, ScoreSource
 from hfcompress.surgery import current_plan
 from hfcompress.training.fit import fit
 from hfcompress.training.quantization_aware import QuantizationAwareCallback
@@ -103,10 +103,12 @@ def run(
 
     teacher, teacher_of = train_teacher(current)
     student, pruning, made_of = teacher, None, teacher_of
-    if recipe.prune:
-        student, pruning, made_of = prune(current, teacher, made_of)
-    if recipe.recover:
-        student, made_of = recover(current, teacher, teacher_of, student, made_of)
+    lists = None
+    for stage in stages(recipe):
+        student, pruning, made_of = prune(current, student, made_of, stage, pruning)
+        if recipe.recover:
+            lists = lists or score(current, teacher, teacher_of)
+            student, made_of = recover(current, teacher, lists, student, made_of, stage)
     checkpoint, made_of = quantize(current, student, made_of)
     report = evaluate(current, teacher, checkpoint, pruning, made_of)
     publish_locally(out, checkpoint, report)
@@ -160,17 +162,38 @@ def train_teacher(current: Run) -> tuple[str, str]:
     return str(folder), fingerprint
 
 
-def prune(current: Run, teacher: str, made_of: str) -> tuple[str, PruningSummary, str]:
+@dataclass(frozen=True)
+class Stage:
+    """A round of pruning and recovery.
+
+    Attributes:
+        step: How to prune.
+        suffix: What the names of its steps end in.
+    """
+
+    step: PruneStep
+    suffix: str
+
+
+def prune(
+    current: Run, name: str, made_of: str, stage: Stage, before: PruningSummary | None = None
+) -> tuple[str, PruningSummary, str]:
     """Find what matters least and cut it.
 
+    Args:
+        current: The run.
+        name: The model to prune: the teacher, or what an earlier stage left.
+        made_of: Its fingerprint.
+        stage: How to prune.
+        before: What earlier stages have pruned.
+
     Returns:
-        Folder of the pruned model, what was pruned, and a fingerprint.
+        Folder of the pruned model, what was pruned of the teacher, and a fingerprint.
     """
-    step = current.recipe.prune
-    assert step is not None
+    step = stage.step
 
     def work(folder: Path, partial: Path) -> None:
-        model, tokenizer = load_model(teacher, dtype="float32"), current.tokenizer()
+        model, tokenizer = load_model(name, dtype="float32"), current.tokenizer()
         options = RankerOptions(current.recipe.evaluate.threads, current.recipe.evaluate.batch_tokens)
         artifacts = [artifact for artifact in current.recipe.quantize.artifacts if _installed(artifact)]
         deployment = deployment_of(
@@ -205,21 +228,25 @@ def prune(current: Run, teacher: str, made_of: str) -> tuple[str, PruningSummary
 
     runtime = current.recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
     where = [current.recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
-    folder, fingerprint = current.workspace.step("prune", [step.model_dump(mode="json"), where, made_of], work)
+    inputs = [step.model_dump(mode="json"), where, made_of]
+    folder, fingerprint = current.workspace.step(f"prune{stage.suffix}", inputs, work)
     summary = PruningSummary.model_validate_json((folder / PRUNING_FILE).read_text(encoding="utf-8"))
+    assert current.recipe.prune is not None
+    if before:
+        summary = _together(before, summary, title_of(current.recipe.prune.target))
     return str(folder), summary, fingerprint
 
 
-def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: str) -> tuple[str, str]:
-    """Train the pruned model on the teacher's scores, and where the recipe says so on its features.
+def score(current: Run, teacher: str, teacher_of: str) -> tuple[Path, str]:
+    """Draw the lists of the recovery, with the scores of its teachers.
 
     Returns:
-        Folder of the student, and a fingerprint.
+        Folder of the lists, and a fingerprint.
     """
     step = current.recipe.recover
     assert step is not None
 
-    def score(folder: Path, partial: Path) -> None:
+    def work(folder: Path, partial: Path) -> None:
         data = current.data
         if step.pseudo_queries and not has_pseudo_queries(data):
             data = _with_pseudo_queries(current.recipe, data)
@@ -234,6 +261,31 @@ def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: s
         teachers = _teachers(current, teacher, teacher_of)
         with quiet():
             with_teacher_scores(lists, teachers, current.progress, partial).save_to_disk(str(folder))
+
+    sources = [[source.model_dump(mode="json"), _fingerprint(source)] for source in step.teachers]
+    inputs: list[Any] = [step.documents, step.random_negatives, step.queries, teacher_of]
+    return current.workspace.step("scores", [*inputs, sources, step.unlabelled, step.pseudo_queries], work)
+
+
+def recover(
+    current: Run, teacher: str, lists: tuple[Path, str], pruned: str, made_of: str, stage: Stage
+) -> tuple[str, str]:
+    """Train the pruned model on the teacher's scores, and where the recipe says so on its features.
+
+    Args:
+        current: The run.
+        teacher: The teacher.
+        lists: What `score` returned.
+        pruned: Folder of the pruned model.
+        made_of: Its fingerprint.
+        stage: The round that this is of.
+
+    Returns:
+        Folder of the student, and a fingerprint.
+    """
+    step = current.recipe.recover
+    assert step is not None
+    scored, scored_of = lists
 
     def work(folder: Path, partial: Path) -> None:
         model, tokenizer = load_model(pruned, dtype="float32"), load_tokenizer(pruned, current.max_length)
@@ -257,12 +309,28 @@ def recover(current: Run, teacher: str, teacher_of: str, pruned: str, made_of: s
         current.workspace.say(f"recover: {_figures(figures)}")
         save_checkpoint(folder, model, tokenizer, activation, current.max_length)
 
-    sources = [[source.model_dump(mode="json"), _fingerprint(source)] for source in step.teachers]
-    lists_of: list[Any] = [step.documents, step.random_negatives, step.queries, teacher_of]
-    lists_of += [sources, step.unlabelled, step.pseudo_queries]
-    scored, scored_of = current.workspace.step("scores", lists_of, score)
-    folder, fingerprint = current.workspace.step("recover", [step.model_dump(mode="json"), scored_of, made_of], work)
+    inputs = [step.model_dump(mode="json"), scored_of, made_of]
+    folder, fingerprint = current.workspace.step(f"recover{stage.suffix}", inputs, work)
     return str(folder), fingerprint
+
+
+def _together(before: PruningSummary, after: PruningSummary, target: str) -> PruningSummary:
+    """What two stages have pruned of the model before the first."""
+    speedups = before.predicted_speedup, after.predicted_speedup
+    return after.model_copy(
+        update={
+            "encoder_flops_kept": before.encoder_flops_kept * after.encoder_flops_kept,
+            "predicted_speedup": speedups[0] * speedups[1] if speedups[0] and speedups[1] else None,
+            "calibration_loss": None,  # that of a stage is against the model it began with
+            "target": target,
+        }
+    )
+
+
+def stages(recipe: Recipe) -> list[Stage]:
+    """The rounds of pruning and recovery that a recipe asks for."""
+    steps = recipe.prune.by_stage() if recipe.prune else []
+    return [Stage(step, f"-{number}" if len(steps) > 1 else "") for number, step in enumerate(steps, 1)]
 
 
 def _rounding(step: QuantizationAware) -> QuantizationAwareCallback:

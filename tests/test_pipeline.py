@@ -31,7 +31,7 @@ from hfcompress.quantization.openvino import is_available
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import default_graph
 from hfcompress.recipe import Recipe
-from hfcompress.surgery import current_plan
+from hfcompress.surgery import current_plan, encoder_flops
 from hfcompress.workspace import Workspace
 
 QUICK = {"epochs": 2, "learning_rate": 1e-3, "queries_per_batch": 8}
@@ -194,6 +194,29 @@ def test_a_searched_plan_and_a_smaller_vocabulary_go_through_all_steps(
     assert f"{len(after)} of {len(before)} tokens are left in the vocabulary" in (out / "README.md").read_text()
 
 
+def test_pruning_in_stages(inputs: Path, tmp_path: Path) -> None:
+    settings = recipe_for(inputs)
+    settings["prune"] = {"target_flops": 0.36, "stages": 2, "calibration_queries": 6, "search_steps": 2}
+    settings["prune"] |= {"ffn_multiple": 4, "vocabulary": {}}
+    out, said = tmp_path / "out", []
+    report = pipeline.run(Recipe.model_validate(settings), out, progress=False, say=said.append)
+    assert [step.name for step in report.steps] == [
+        "teacher", "prune-1", "scores", "recover-1", "prune-2", "recover-2", "int8", "evaluate",
+    ]  # fmt: skip
+    assert report.pruning is not None and report.pruning.target == "flops 0.36"
+    teacher, first, last = (load_model(str(out / ".hfcompress" / name)) for name in ("teacher", "prune-1", "recover-2"))
+    full, half, least = (encoder_flops(each.config, current_plan(each)) for each in (teacher, first, last))
+    assert report.pruning.encoder_flops_kept == pytest.approx(least / full) and least <= 0.36 * full
+    assert 0.36 * full < half <= 0.6 * full
+    assert first.config.vocab_size == teacher.config.vocab_size > last.config.vocab_size
+    assert (
+        pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=said.append).steps[4].reused
+    )
+    last_stage = {**settings, "prune": {**settings["prune"], "vocabulary": {"min_count": 2}}}
+    again = pipeline.run(Recipe.model_validate(last_stage), out, resume=True, progress=False, say=said.append)
+    assert [step.name for step in again.steps if not step.reused] == ["prune-2", "recover-2", "int8", "evaluate"]
+
+
 def test_a_searched_plan_is_kept_until_something_that_it_depends_on_changes(
     inputs: Path, finished: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +261,7 @@ def test_a_plan_for_a_target_of_time_depends_on_how_time_is_measured(inputs: Pat
             section = "quantize" if "artifacts" in changes else "evaluate"
             settings[section] = {**settings[section], **changes}
             current = pipeline.Run(Recipe.model_validate(settings), None, Recorder(), False)  # type: ignore[arg-type]
-            pipeline.prune(current, "teacher", "made of")
+            pipeline.prune(current, "teacher", "made of", pipeline.stages(current.recipe)[0])
         same, *others = (text == seen[0] for text in seen)
         assert same and others == ([False, False, False, True] if "target_speedup" in budget else [True] * 4)
 
@@ -365,7 +388,8 @@ def recovery(inputs: Path, folder: Path, **changes: object) -> tuple[pipeline.Ru
 
     def recover() -> Dataset:
         teacher, teacher_of = pipeline.train_teacher(run)
-        pipeline.recover(run, teacher, teacher_of, teacher, teacher_of)
+        lists = pipeline.score(run, teacher, teacher_of)
+        pipeline.recover(run, teacher, lists, teacher, teacher_of, pipeline.stages(run.recipe)[0])
         return load_from_disk(str(folder / ".hfcompress" / "scores"))
 
     return run, recover
@@ -426,6 +450,6 @@ def test_without_any_label_pruning_and_recovery_go_by_the_teacher(inputs: Path, 
     run, recover = recovery(tmp_path, tmp_path / "out", unlabelled=True)
     assert len(run.data.splits["train"]) == 40 and not run.data.splits["train"].labelled
     check_data(run.recipe, run.data)
-    folder, *_ = pipeline.prune(run, *pipeline.train_teacher(run))
+    folder, *_ = pipeline.prune(run, *pipeline.train_teacher(run), pipeline.stages(run.recipe)[0])
     assert not current_plan(load_model(folder)).is_full
     assert {label for row in recover() for label in row["labels"]} == {0.0}

@@ -185,6 +185,7 @@ VARIANTS: list[tuple[str, Any]] = [
     ("prune", {"vocabulary": {"keep": ["no", "~"]}}),
     ("prune", {"ffn": 0.5, "spread": "uniform", "structure": "stock"}),
     ("prune.vocabulary", None),
+    ("prune", {"target_flops": 0.1, "stages": 3}),
     ("recover.optimization", {"queries_per_batch": 16, "accumulation": 16}),
     ("quantize.artifacts", []),
     ("quantize.artifacts", [{"runtime": "openvino"}]),

@@ -49,6 +49,8 @@ class PruneStep(Strict):
         ffn_multiple: FFN widths are rounded to a multiple of this, which vector instructions prefer.
         calibration_queries: Train queries with their lists of 8 documents that importance and search look at.
         search_steps: Plans that the search tries for a target.
+        stages: Prune and recover in so many rounds, each of them a like step on the way to the target, with importance
+            and search anew; for large ratios. The settings of `recover` are those of each round.
         sequential: Settle the weights layer by layer at the end, on what the pruned layers below put out; `obs` only.
         vocabulary: Cut the vocabulary too; leave it out to keep it.
     """
@@ -67,6 +69,7 @@ class PruneStep(Strict):
     ffn_multiple: Positive = 32
     calibration_queries: Positive = 64
     search_steps: Positive = 16
+    stages: Positive = 1
     sequential: bool = True
     vocabulary: VocabularyStep | None = None
 
@@ -78,6 +81,8 @@ class PruneStep(Strict):
             raise ValueError(f"give one target, or shares of heads, ffn and layers, not {', '.join(targets + shares)}")
         if not targets and not shares and self.vocabulary is None:
             raise ValueError(f"give one of {', '.join(TARGETS)}, or shares of heads, ffn and layers, or vocabulary")
+        if self.stages > 1 and (not targets or self.target_latency_ms is not None):
+            raise ValueError("stages go with target_speedup, target_parameters or target_flops, which have a halfway")
         if self.structure == "stock" and shares and (self.heads not in (None, 1.0) or self.spread == "global"):
             raise ValueError("structure: stock keeps all heads and one FFN width: leave out heads, set spread: uniform")
         return self
@@ -99,3 +104,12 @@ class PruneStep(Strict):
         """The target; None for explicit shares."""
         found = [(name, value) for name in TARGETS if (value := getattr(self, name)) is not None]
         return found[0] if found else None
+
+    def by_stage(self) -> list[PruneStep]:
+        """A step for each stage, with its share of the target; the vocabulary is cut in the last."""
+        if self.stages == 1 or self.target is None:
+            return [self]
+        name, value = self.target
+        share = {"stages": 1, name: value ** (1 / self.stages)}
+        stage = self.model_copy(update={**share, "vocabulary": None})
+        return [stage] * (self.stages - 1) + [self.model_copy(update=share)]

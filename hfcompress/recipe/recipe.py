@@ -48,6 +48,8 @@ class Recipe(Strict):
     def _recovery_needs_pruning(self) -> Recipe:
         if self.recover and not self.prune:
             raise ValueError("recover is set without prune: there is nothing to recover from")
+        if self.prune and self.prune.stages > 1 and not self.recover:
+            raise ValueError("prune.stages is set without recover, which has to come after each stage")
         return self
 
     @model_validator(mode="after")
