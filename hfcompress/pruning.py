@@ -313,6 +313,8 @@ def _settled(
 
 
 def _batches(rows: list[dict[str, Any]], collate: RankingCollator, size: int) -> list[dict[str, Tensor]]:
+    """Batches of lists of like length, which need less padding."""
+    rows = sorted(rows, key=lambda row: max(map(len, row["documents"])))
     return [collate(rows[start : start + size]) for start in range(0, len(rows), size)]
 
 

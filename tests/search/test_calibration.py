@@ -16,7 +16,7 @@ from hfcompress.architectures import encoder_layers
 from hfcompress.data.ranking import RankingData
 from hfcompress.importance.importance import unchanged
 from hfcompress.plan import PruningPlan
-from hfcompress.search.calibration import CalibrationLoss, list_scores
+from hfcompress.search.calibration import CalibrationLoss
 from hfcompress.surgery import apply_plan
 
 
@@ -26,7 +26,7 @@ def test_scores_are_the_models_in_their_lists(
 ) -> None:
     model = apply_plan(make_pico(family), uneven_plan()).train()
     (batch,) = batches_for(family, word_data, tokenizer, 3)
-    scores = list_scores(model, batch)
+    scores = CalibrationLoss(model, [batch], unchanged).scores(model)
     assert model.training  # dropout was off for the scores only
     with torch.inference_mode():
         flat = model.eval()(**model_inputs(batch)).logits[:, 0]
