@@ -13,7 +13,7 @@ from hfcompress.errors import ModelError
 from hfcompress.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_FP32, OPENVINO_INT8
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
-from hfcompress.quantization.config import QuantizationConfig
+from hfcompress.quantization.config import QuantizationConfig, require_calibration
 from hfcompress.rankers.base import BatchedRanker, Pair
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
@@ -57,8 +57,11 @@ def write_graphs(
         Path in the repository of every int8 graph, with its config.
 
     Raises:
+        DataError: Static int8 is asked for, and there are no pairs.
         ModelError: An export gives other scores than PyTorch.
     """
+    for config in configs:
+        require_calibration(config, pairs)
     calibration = calibration_batches(tokenizer, pairs)
     reference = TorchRanker(model, tokenizer, lambda logits: logits)
     written: dict[str, QuantizationConfig] = {}
