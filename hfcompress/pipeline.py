@@ -23,7 +23,6 @@ from hfcompress.data.teachers import Teacher, with_teacher_scores
 from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
 from hfcompress.layout import PRUNING_FILE, WORK_FOLDER
-from hfcompress.machine import versions
 from hfcompress.models import (
     load_encoder,
     load_model,
@@ -31,18 +30,16 @@ from hfcompress.models import (
     model_fingerprint,
 )
 from hfcompress.oneshot import title_of, write_pruned
-from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.pruning import deployment_of, describe, prune_family
-from hfcompress.quantization.artifacts import write_graphs
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.openvino import is_available
+from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.quiet import quiet
 from hfcompress.rankers.base import Ranker, RankerOptions
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import activation_name, load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, QuantizationAware, Recipe, ScoreSource
-from hfcompress.surgery import current_plan
 from hfcompress.training.fit import fit
 from hfcompress.training.quantization_aware import QuantizationAwareCallback
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
@@ -349,20 +346,18 @@ def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
 
     def work(folder: Path, partial: Path) -> None:
         model, tokenizer = load_model(student, dtype="float32"), load_tokenizer(student, current.max_length)
-        activation = activation_name(model.config)
-        save_checkpoint(folder, model, tokenizer, activation, current.max_length)
-        pairs = _calibration_pairs(current, step.calibration_pairs)
-        configs = [config_from_recipe(artifact) for artifact in wanted]
-        written = write_graphs(
-            folder, model, tokenizer, configs, pairs, current.workspace.say, current.progress, step.first_token
+        write_quantized(
+            folder,
+            model,
+            tokenizer,
+            activation_name(model.config),
+            [config_from_recipe(artifact) for artifact in wanted],
+            _calibration_pairs(current, step.calibration_pairs),
+            current.workspace.say,
+            current.progress,
+            step.first_token,
+            current.recipe.model_dump(mode="json"),
         )
-        plan = current_plan(model)
-        RankerCompressionConfig(
-            recipe=current.recipe.model_dump(mode="json"),
-            plan=None if plan.is_full else plan.to_dict(),
-            quantization={path: config.to_dict() for path, config in written.items()},
-            versions=versions(),
-        ).save_pretrained(folder)
 
     inputs = [step.model_dump(mode="json"), len(wanted), current.max_length, made_of]
     return current.workspace.step("int8", inputs, work)

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from hfcompress.errors import ModelError
+from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_FP32, OPENVINO_INT8
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
@@ -22,6 +22,13 @@ from hfcompress.rankers.pytorch import TorchRanker
 EXPORT_TOLERANCE = 1e-4
 CALIBRATION_BATCH = 8
 CHECKED_PAIRS = 16
+# Exports are checked on these where no texts are given: of several lengths, so that padding counts.
+STAND_IN_PAIRS = (
+    ("sort a list in place", "list.sort sorts the list in place, using only comparisons between items."),
+    ("sort a list in place", "A tuple cannot be changed."),
+    ("what is the capital of France", "Paris is the capital and largest city of France, on the river Seine."),
+    ("how tall is Mont Blanc", "4,806 m"),
+)
 
 
 def graph_file(config: QuantizationConfig) -> str:
@@ -58,10 +65,11 @@ def write_graphs(
 
     Raises:
         DataError: Static int8 is asked for, and there are no pairs.
+        MissingExtraError: OpenVINO is asked for and not installed.
         ModelError: An export gives other scores than PyTorch.
+        RecipeError: Two settings are for one file.
     """
-    for config in configs:
-        require_calibration(config, pairs)
+    check_configs(configs, pairs)
     calibration = calibration_batches(tokenizer, pairs)
     reference = TorchRanker(model, tokenizer, lambda logits: logits)
     written: dict[str, QuantizationConfig] = {}
@@ -94,6 +102,37 @@ def write_graphs(
     return written
 
 
+def check_configs(configs: Sequence[QuantizationConfig], pairs: Sequence[Pair]) -> None:
+    """Check that graphs can be made by some settings, before long work starts.
+
+    Args:
+        configs: The settings.
+        pairs: Texts for calibration.
+
+    Raises:
+        DataError: Static int8 is asked for and there are no pairs, or something else is among them.
+        MissingExtraError: OpenVINO is asked for and not installed.
+        RecipeError: Two settings are for one file.
+    """
+    files = [graph_file(config) for config in configs]
+    if twice := sorted({file for file in files if files.count(file) > 1}):
+        raise RecipeError(
+            "Two int8 settings are for one file",
+            value=twice,
+            expected="at most one dynamic and one static config for ONNX Runtime, and one for OpenVINO",
+            remedy="leave one out, or quantize into another folder",
+        )
+    for config in configs:
+        require_calibration(config, pairs)
+        if config.runtime == "openvino":
+            openvino_backend.require_openvino()
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise DataError(
+                "A calibration pair is none", value=pair, expected="two texts: query and document", remedy="correct it"
+            )
+
+
 def calibration_batches(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> list[dict]:
     """Batches of model inputs, padded within a batch."""
     return [
@@ -113,7 +152,7 @@ def calibration_batches(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair
 def _check(
     exported: BatchedRanker, reference: BatchedRanker, pairs: Sequence[Pair], say: Callable[[str], None]
 ) -> None:
-    sample = list(pairs[:CHECKED_PAIRS])
+    sample = list(pairs[:CHECKED_PAIRS] or STAND_IN_PAIRS)
     difference = float(np.abs(exported.score(sample) - reference.score(sample)).max(initial=0.0))
     if not difference <= EXPORT_TOLERANCE:
         raise ModelError(
