@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ from hfcompress.training.quantization_aware import QuantizationAwareCallback
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 from hfcompress.workspace import Workspace
 
+RANKING_QUERIES, RANKING_DOCUMENTS = 32, 8  # by which mixed precision is chosen
 IDENTITY = "torch.nn.modules.linear.Identity"
 
 
@@ -357,6 +359,7 @@ def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
             current.progress,
             step.first_token,
             current.recipe.model_dump(mode="json"),
+            _ranking_pairs(current),
         )
 
     inputs = [step.model_dump(mode="json"), len(wanted), current.max_length, made_of]
@@ -465,6 +468,16 @@ def _calibration_pairs(current: Run, count: int) -> list[tuple[str, str]]:
         if documents:
             pairs += current.data.pairs(query, [documents[number % len(documents)]])
     return pairs[:count]
+
+
+def _ranking_pairs(current: Run) -> list[tuple[str, str]]:
+    """Pairs of a few train queries with several candidates each, spread over the list."""
+    split = current.data.splits.get("train") or current.data.splits["test"]
+    pairs = []
+    for query, documents in list(split.candidates.items())[:RANKING_QUERIES]:
+        if documents:
+            pairs += current.data.pairs(query, documents[:: math.ceil(len(documents) / RANKING_DOCUMENTS)])
+    return pairs
 
 
 def _figures(figures: dict[str, float]) -> str:

@@ -193,6 +193,7 @@ VARIANTS: list[tuple[str, Any]] = [
     ("quantize.artifacts.0.target", "arm64"),
     ("quantize.artifacts.1.calibration", "entropy"),
     ("quantize.artifacts.1.percentile", 99.0),
+    ("quantize.artifacts.0.max_loss", 0.01),
     ("evaluate.confidence", 0.999),
     ("publish.license", "yes"),
 ]
@@ -379,6 +380,7 @@ def test_bad_overrides(override: str, words: list[str]) -> None:
         ("quantize.artifacts.0.calibration", "percentile", "mode: static"),
         ("quantize.artifacts.1.calibration", "mean", "'percentile' or 'entropy'"),
         ("quantize.artifacts.1.percentile", 0.99, "greater than 50"),
+        ("quantize.artifacts.1.max_loss", 0, "greater than 0"),
         ("quantize.artifacts.2.smooth_quant_alpha", 2, "less than or equal to 1"),
         ("evaluate.margin", 0, "greater than 0"),
         ("evaluate.confidence", 1, "less than 1"),

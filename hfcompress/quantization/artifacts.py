@@ -13,7 +13,8 @@ from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_FP32, OPENVINO_INT8
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
-from hfcompress.quantization.config import QuantizationConfig, require_calibration
+from hfcompress.quantization.config import MixedPrecisionConfig, QuantizationConfig, require_calibration
+from hfcompress.quantization.mixed_precision import choose_fp32_modules, describe, ranking_lists
 from hfcompress.rankers.base import BatchedRanker, Pair
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
@@ -47,6 +48,7 @@ def write_graphs(
     say: Callable[[str], None],
     progress: bool = True,
     first_token: bool = True,
+    ranking_pairs: Sequence[Pair] = (),
 ) -> dict[str, QuantizationConfig]:
     """Export a model once for each runtime in `configs`, and quantize each export as often as asked for.
 
@@ -59,9 +61,10 @@ def write_graphs(
         say: Called with a line for the user.
         progress: Show a progress bar.
         first_token: Compute the last layer for the first token only, where the model's head reads nothing else.
+        ranking_pairs: Pairs with several documents of each query, for mixed precision; by default `pairs`.
 
     Returns:
-        Path in the repository of every int8 graph, with its config.
+        Path in the repository of every int8 graph, with its config and what was chosen for it.
 
     Raises:
         DataError: Static int8 is asked for, and there are no pairs.
@@ -69,7 +72,7 @@ def write_graphs(
         ModelError: An export gives other scores than PyTorch.
         RecipeError: Two settings are for one file.
     """
-    check_configs(configs, pairs)
+    check_configs(configs, pairs, ranking_pairs)
     calibration = calibration_batches(tokenizer, pairs)
     reference = TorchRanker(model, tokenizer, lambda logits: logits)
     written: dict[str, QuantizationConfig] = {}
@@ -86,7 +89,14 @@ def write_graphs(
             _check(OnnxRuntimeRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
             bar.update()
             for config in by_runtime["onnxruntime"]:
-                onnx_backend.save_onnx(onnx_backend.quantize(graph, config, calibration), folder / graph_file(config))
+                if isinstance(config, MixedPrecisionConfig):
+                    config, quantized = choose_fp32_modules(
+                        model, tokenizer, graph, config, calibration, ranking_pairs or pairs, progress
+                    )
+                    say(f"int8: {describe(config)}")
+                else:
+                    quantized = onnx_backend.quantize(graph, config, calibration)
+                onnx_backend.save_onnx(quantized, folder / graph_file(config))
                 written[graph_file(config)] = config
                 bar.update()
         if "openvino" in by_runtime:
@@ -102,15 +112,19 @@ def write_graphs(
     return written
 
 
-def check_configs(configs: Sequence[QuantizationConfig], pairs: Sequence[Pair]) -> None:
+def check_configs(
+    configs: Sequence[QuantizationConfig], pairs: Sequence[Pair], ranking_pairs: Sequence[Pair] = ()
+) -> None:
     """Check that graphs can be made by some settings, before long work starts.
 
     Args:
         configs: The settings.
         pairs: Texts for calibration.
+        ranking_pairs: Texts for mixed precision; by default `pairs`.
 
     Raises:
-        DataError: Static int8 is asked for and there are no pairs, or something else is among them.
+        DataError: Static int8 is asked for and there are no pairs, or something else is among them; or mixed precision
+            is, and no query has two documents.
         MissingExtraError: OpenVINO is asked for and not installed.
         RecipeError: Two settings are for one file.
     """
@@ -124,6 +138,8 @@ def check_configs(configs: Sequence[QuantizationConfig], pairs: Sequence[Pair]) 
         )
     for config in configs:
         require_calibration(config, pairs)
+        if isinstance(config, MixedPrecisionConfig):
+            ranking_lists(ranking_pairs or pairs)
         if config.runtime == "openvino":
             openvino_backend.require_openvino()
     for pair in pairs:

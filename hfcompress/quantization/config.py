@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -101,6 +102,64 @@ class StaticQuantizationConfig(QuantizationConfig):
         super().__init__(**kwargs)
 
 
+class MixedPrecisionConfig(StaticQuantizationConfig):
+    """int8 for ONNX Runtime in which the linear layers of the encoder that move the ranking most stay in fp32.
+
+    Products of two activations, as attention makes them, stay in fp32 too.
+
+    Args:
+        max_loss: Largest calibration loss: mean divergence of the softmax over a query's documents from that of the
+            model in fp32. As few layers stay in fp32 as it takes.
+        mode: `dynamic` or `static`.
+        fp32_modules: Names of the linear layers that stay in fp32; None until they are chosen.
+        sensitivity: Loss with one linear layer in int8 alone, by its name; empty where int8 everywhere keeps the bound.
+        figures: `loss` with the choice, `loss_int8` with no layer in fp32, and the number of `modules` to choose from.
+        **kwargs: As for `StaticQuantizationConfig`; `activation_type` and `calibration` count in static int8 only.
+
+    Raises:
+        RecipeError: A setting does not fit.
+    """
+
+    model_type = "hfcompress-onnxruntime-mixed"
+
+    def __init__(
+        self,
+        max_loss: float = 0.01,
+        mode: str = "dynamic",
+        fp32_modules: list[str] | None = None,
+        sensitivity: dict[str, float] | None = None,
+        figures: dict[str, float] | None = None,
+        **kwargs: Any,
+    ):
+        _one_of("mode", mode, ("dynamic", "static"))
+        if not max_loss > 0:
+            raise RecipeError(
+                "The bound on the calibration loss does not fit",
+                value=max_loss,
+                expected="a number above 0",
+                remedy="correct max_loss",
+            )
+        super().__init__(**kwargs)
+        self.max_loss = max_loss
+        self.mode = mode
+        self.fp32_modules = fp32_modules
+        self.sensitivity = sensitivity or {}
+        self.figures = figures or {}
+
+    @property
+    def precision(self) -> str:
+        """Name of the precision in reports."""
+        return f"int8-{self.mode}-mixed"
+
+    def with_choice(
+        self, fp32_modules: list[str], sensitivity: dict[str, float], figures: dict[str, float]
+    ) -> MixedPrecisionConfig:
+        """A copy that says what was chosen, and on which figures."""
+        chosen = copy.deepcopy(self)
+        chosen.fp32_modules, chosen.sensitivity, chosen.figures = fp32_modules, sensitivity, figures
+        return chosen
+
+
 class OpenVINOQuantizationConfig(QuantizationConfig):
     """Static int8 for OpenVINO by NNCF with its transformer preset.
 
@@ -170,11 +229,18 @@ def config_from_recipe(step: OnnxRuntimeInt8 | OpenVinoInt8) -> QuantizationConf
         return OpenVINOQuantizationConfig(step.smooth_quant_alpha)
     cpu = None if step.target == "auto" else step.target
     reduce_range = (saturates(cpu) if cpu else None) if step.reduce_range == "auto" else step.reduce_range
-    if step.mode == "dynamic":
+    if step.mode == "dynamic" and step.max_loss is None:
         return DynamicQuantizationConfig(step.per_channel, reduce_range)
-    return StaticQuantizationConfig(
-        step.per_channel, reduce_range, activation_type(cpu) if cpu else None, step.calibration, step.percentile
-    )
+    settings: dict[str, Any] = {
+        "per_channel": step.per_channel,
+        "reduce_range": reduce_range,
+        "activation_type": activation_type(cpu) if cpu else None,
+        "calibration": step.calibration,
+        "percentile": step.percentile,
+    }
+    if step.max_loss is not None:
+        return MixedPrecisionConfig(step.max_loss, step.mode, **settings)
+    return StaticQuantizationConfig(**settings)
 
 
 def require_calibration(config: QuantizationConfig, calibration: Sequence[Any]) -> None:

@@ -25,6 +25,7 @@ from hfcompress.machine import cpu_target
 from hfcompress.quantization.calibration import clipped_ranges
 from hfcompress.quantization.config import (
     DynamicQuantizationConfig,
+    MixedPrecisionConfig,
     StaticQuantizationConfig,
     activation_type,
     require_calibration,
@@ -64,13 +65,15 @@ def quantize(
     graph: onnx_ir.Model,
     config: DynamicQuantizationConfig | StaticQuantizationConfig,
     calibration: Sequence[dict[str, torch.Tensor]] = (),
+    fp32_nodes: Sequence[str] = (),
 ) -> onnx_ir.Model:
     """Quantize an exported graph to int8; the graph given stays as it is.
 
     Args:
         graph: What `export_onnx` returned.
-        config: Dynamic or static int8.
+        config: Dynamic or static int8, or mixed precision.
         calibration: Batches of model inputs, for static int8 only.
+        fp32_nodes: Names of nodes to leave in fp32.
 
     Raises:
         DataError: Static int8 without calibration batches.
@@ -78,9 +81,12 @@ def quantize(
     require_calibration(config, calibration)
     reduce_range = saturates(cpu_target()) if config.reduce_range is None else config.reduce_range
     settings: OnnxRuntimeDynamicConfig | OnnxRuntimeStaticConfig
-    if isinstance(config, DynamicQuantizationConfig):
+    if isinstance(config, DynamicQuantizationConfig) or config.mode == "dynamic":
         settings = OnnxRuntimeDynamicConfig(
-            op_types_to_quantize=list(DYNAMIC_OPERATORS), per_channel=config.per_channel, reduce_range=reduce_range
+            op_types_to_quantize=list(DYNAMIC_OPERATORS),
+            per_channel=config.per_channel,
+            reduce_range=reduce_range,
+            nodes_to_exclude=list(fp32_nodes),
         )
     else:
         unsigned = (config.activation_type or activation_type(cpu_target())) == "uint8"
@@ -89,7 +95,11 @@ def quantize(
             per_channel=config.per_channel,
             reduce_range=reduce_range,
             activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8,
-            extra_options=_clipping(graph, config, calibration),
+            nodes_to_exclude=list(fp32_nodes),
+            extra_options={
+                **_clipping(graph, config, calibration),
+                "MatMulConstBOnly": isinstance(config, MixedPrecisionConfig),
+            },
         )
     with quiet():
         quantizer = OnnxRuntimeQuantizer(settings, list(calibration))

@@ -65,7 +65,8 @@ class RankerQuantizer(OptimumQuantizer):
             save_dir: The folder to write, new or empty; `load_ranker` opens it.
             config: Settings of one or more int8 graphs, each for a file of its own; where left out, dynamic int8 for
                 this CPU.
-            calibration_pairs: Texts of queries and documents like those to be ranked; static int8 needs some.
+            calibration_pairs: Texts of queries and documents like those to be ranked; static int8 needs some, and mixed
+                precision needs several documents of each query.
             first_token: Compute the last layer for the first token only, where the model's head reads nothing else.
             progress: Show a progress bar.
 
@@ -109,6 +110,7 @@ def write_quantized(
     progress: bool = True,
     first_token: bool = True,
     recipe: dict[str, Any] | None = None,
+    ranking_pairs: Sequence[Pair] = (),
 ) -> dict[str, QuantizationConfig]:
     """Write a checkpoint with all its graphs, and `hfcompress_config.json` about them.
 
@@ -123,12 +125,13 @@ def write_quantized(
         progress: Show a progress bar.
         first_token: As for `write_graphs`.
         recipe: The recipe that this is part of, as plain data.
+        ranking_pairs: As for `write_graphs`.
 
     Returns:
         Path in the folder of every int8 graph, with its config.
     """
     save_checkpoint(folder, model, tokenizer, activation, tokenizer.model_max_length)
-    written = write_graphs(folder, model, tokenizer, configs, pairs, say, progress, first_token)
+    written = write_graphs(folder, model, tokenizer, configs, pairs, say, progress, first_token, ranking_pairs)
     plan = current_plan(model)
     RankerCompressionConfig(
         recipe=recipe,

@@ -25,6 +25,9 @@ class OnnxRuntimeInt8(Strict):
         calibration: How static ranges follow from calibration pairs: `minmax` keeps every value; `percentile` and
             `entropy` cut outliers off.
         percentile: Percentage of magnitudes that `percentile` keeps in range.
+        max_loss: Mixed precision: as few linear layers of the encoder stay in fp32 as it takes for the divergence of
+            the softmax over a query's documents from that of the model in fp32 to be at most this, on train queries;
+            leave it out for int8 everywhere.
     """
 
     runtime: Literal["onnxruntime"] = "onnxruntime"
@@ -34,6 +37,7 @@ class OnnxRuntimeInt8(Strict):
     reduce_range: Literal["auto"] | bool = "auto"
     calibration: CalibrationMethod = "minmax"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.999
+    max_loss: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _calibration_is_static(self) -> OnnxRuntimeInt8:

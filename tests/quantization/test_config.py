@@ -12,6 +12,7 @@ from hfcompress.errors import RecipeError
 from hfcompress.quantization.config import (
     CPU_TARGETS,
     DynamicQuantizationConfig,
+    MixedPrecisionConfig,
     OpenVINOQuantizationConfig,
     QuantizationConfig,
     StaticQuantizationConfig,
@@ -30,6 +31,7 @@ from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, QuantizeStep
         OpenVINOQuantizationConfig(smooth_quant_alpha=0.5),
         *(config_for(target, mode) for target in (*CPU_TARGETS, "auto") for mode in ("dynamic", "static")),
         config_for("openvino"),
+        MixedPrecisionConfig(0.5, "static", ["layer.0"], {"layer.0": 0.25}, {"loss": 0.125}, calibration="entropy"),
     ],
     ids=str,
 )
