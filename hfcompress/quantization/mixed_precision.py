@@ -33,6 +33,8 @@ from hfcompress.training.quantization_aware import (
     rounded_weight,
 )
 
+ORDERING_LISTS = 8  # each linear layer costs a pass over these; the bound is kept on all lists
+
 
 def choose_fp32_modules(
     model: PreTrainedModel,
@@ -83,7 +85,9 @@ def choose_fp32_modules(
     figures: dict[str, float] = {"loss_int8": loss_int8, "loss": loss_int8, "modules": len(nodes)}
     if loss_int8 <= config.max_loss:
         return config.with_choice([], {}, figures), quantized
-    sensitivity = _sensitivity(model, list(nodes), config, lambda: loss_of(reference.score(pairs)), progress)
+    sample = [pairs[place] for places in lists[:ORDERING_LISTS] for place in places]
+    loss_of_few = _Loss(ranking_lists(sample), reference.score(sample))
+    sensitivity = _sensitivity(model, list(nodes), config, lambda: loss_of_few(reference.score(sample)), progress)
     order = sorted(sensitivity, key=lambda module: -sensitivity[module])
     loss, quantized = deployed(order)
     if loss > config.max_loss:
