@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hfcompress.models import load_model
     from hfcompress.pipeline import run
     from hfcompress.plan import PruningPlan
+    from hfcompress.quantization.quantizer import RankerQuantizer
     from hfcompress.rankers.load import load_ranker
     from hfcompress.recipe import Recipe
     from hfcompress.surgery import apply_plan
@@ -27,6 +28,7 @@ _HOMES = {
     "GradualPruningCallback": "training.gradual",
     "PruningPlan": "plan",
     "QuantizationAwareCallback": "training.quantization_aware",
+    "RankerQuantizer": "quantization.quantizer",
     "RankingDistillationTrainer": "training.trainer",
     "RankingEvalCallback": "training.callbacks",
     "RankingTrainer": "training.trainer",
@@ -43,6 +45,7 @@ __all__ = [
     "GradualPruningCallback",
     "PruningPlan",
     "QuantizationAwareCallback",
+    "RankerQuantizer",
     "RankingDistillationTrainer",
     "RankingEvalCallback",
     "RankingTrainer",

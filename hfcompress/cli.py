@@ -32,11 +32,16 @@ INTERRUPTED = 130
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no lines about steps.")]
 
 
-def main() -> None:
-    """Run the command line; ends with 0, with 2 for an error that the user can mend, with 130 when interrupted."""
+def main(arguments: list[str] | None = None, program: str | None = None) -> None:
+    """Run the command line; ends with 0, with 2 for an error that the user can mend, with 130 when interrupted.
+
+    Args:
+        arguments: What was typed behind the name of the program; by default the arguments of this process.
+        program: Name of the program in help and messages.
+    """
     code = 0
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(arguments, prog_name=program, standalone_mode=False) or 0
     except HfCompressError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)

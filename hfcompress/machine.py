@@ -11,6 +11,8 @@ import psutil
 import torch
 
 REPORTED_FLAGS = ("avx2", "avx512_f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+# Their instructions add products of 8-bit numbers in 16 bits, which overflow unless weights have 7 bits.
+SATURATING_TARGETS = ("avx2", "avx512")
 REPORTED_PACKAGES = (
     "hfcompress", "torch", "transformers", "optimum", "tokenizers", "onnx", "onnxruntime", "openvino", "nncf",
 )  # fmt: skip
@@ -30,6 +32,15 @@ def has_bf16() -> bool:
 def has_vnni() -> bool:
     """Whether the CPU multiplies int8 into int32 without saturation."""
     return bool({"avx512_vnni", "avx_vnni", "amx_int8"}.intersection(cpu_flags()))
+
+
+def cpu_target() -> str:
+    """Kind of this CPU as int8 settings are chosen by it: `avx2`, `avx512`, `avx512_vnni` or `arm64`."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "arm64"
+    if has_vnni():
+        return "avx512_vnni"
+    return "avx512" if "avx512_f" in cpu_flags() else "avx2"
 
 
 def thread_count(threads: int = 0) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from hfcompress.data.teachers import Teacher, with_teacher_scores
 from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
 from hfcompress.layout import PRUNING_FILE, WORK_FOLDER
-from hfcompress.machine import versions
 from hfcompress.models import (
     load_encoder,
     load_model,
@@ -31,23 +31,22 @@ from hfcompress.models import (
     model_fingerprint,
 )
 from hfcompress.oneshot import title_of, write_pruned
-from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.pruning import deployment_of, describe, prune_family
-from hfcompress.quantization.artifacts import write_graphs
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.openvino import is_available
+from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.quiet import quiet
 from hfcompress.rankers.base import Ranker, RankerOptions
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import activation_name, load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, QuantizationAware, Recipe, ScoreSource
-from hfcompress.surgery import current_plan
 from hfcompress.training.fit import fit
 from hfcompress.training.quantization_aware import QuantizationAwareCallback
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 from hfcompress.workspace import Workspace
 
+RANKING_QUERIES, RANKING_DOCUMENTS = 32, 8  # by which mixed precision is chosen
 IDENTITY = "torch.nn.modules.linear.Identity"
 
 
@@ -349,20 +348,19 @@ def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
 
     def work(folder: Path, partial: Path) -> None:
         model, tokenizer = load_model(student, dtype="float32"), load_tokenizer(student, current.max_length)
-        activation = activation_name(model.config)
-        save_checkpoint(folder, model, tokenizer, activation, current.max_length)
-        pairs = _calibration_pairs(current, step.calibration_pairs)
-        configs = [config_from_recipe(artifact) for artifact in wanted]
-        written = write_graphs(
-            folder, model, tokenizer, configs, pairs, current.workspace.say, current.progress, step.first_token
+        write_quantized(
+            folder,
+            model,
+            tokenizer,
+            activation_name(model.config),
+            [config_from_recipe(artifact) for artifact in wanted],
+            _calibration_pairs(current, step.calibration_pairs),
+            current.workspace.say,
+            current.progress,
+            step.first_token,
+            current.recipe.model_dump(mode="json"),
+            _ranking_pairs(current),
         )
-        plan = current_plan(model)
-        RankerCompressionConfig(
-            recipe=current.recipe.model_dump(mode="json"),
-            plan=None if plan.is_full else plan.to_dict(),
-            quantization={path: config.to_dict() for path, config in written.items()},
-            versions=versions(),
-        ).save_pretrained(folder)
 
     inputs = [step.model_dump(mode="json"), len(wanted), current.max_length, made_of]
     return current.workspace.step("int8", inputs, work)
@@ -470,6 +468,16 @@ def _calibration_pairs(current: Run, count: int) -> list[tuple[str, str]]:
         if documents:
             pairs += current.data.pairs(query, [documents[number % len(documents)]])
     return pairs[:count]
+
+
+def _ranking_pairs(current: Run) -> list[tuple[str, str]]:
+    """Pairs of a few train queries with several candidates each, spread over the list."""
+    split = current.data.splits.get("train") or current.data.splits["test"]
+    pairs = []
+    for query, documents in list(split.candidates.items())[:RANKING_QUERIES]:
+        if documents:
+            pairs += current.data.pairs(query, documents[:: math.ceil(len(documents) / RANKING_DOCUMENTS)])
+    return pairs
 
 
 def _figures(figures: dict[str, float]) -> str:

@@ -26,6 +26,7 @@ LAYERS = [
     {"oneshot"},
     {"pipeline"},
     {"cli"},
+    {"optimum_cli", "optimum_namespace"},
 ]
 
 
@@ -60,6 +61,7 @@ def test_imports_go_downward(path: Path) -> None:
     ("statement", "unwanted"),
     [
         ("import hfcompress", ("torch", "transformers", "onnxruntime", "openvino", "datasets", "matplotlib")),
+        ("import hfcompress.optimum_cli", ("torch", "transformers", "onnxruntime", "openvino", "datasets", "typer")),
         ("import hfcompress.cli", ("torch", "transformers", "onnxruntime", "openvino", "datasets", "matplotlib")),
         ("import hfcompress; hfcompress.load_ranker", ("onnxruntime", "openvino", "nncf", "datasets")),
         ("import hfcompress; hfcompress.apply_plan", ("onnxruntime", "openvino", "datasets")),

@@ -453,3 +453,12 @@ def test_without_any_label_pruning_and_recovery_go_by_the_teacher(inputs: Path, 
     folder, *_ = pipeline.prune(run, *pipeline.train_teacher(run), pipeline.stages(run.recipe)[0])
     assert not current_plan(load_model(folder)).is_full
     assert {label for row in recover() for label in row["labels"]} == {0.0}
+
+
+def test_mixed_precision_is_chosen_on_lists(word_data: RankingData) -> None:
+    pairs = pipeline._ranking_pairs(SimpleNamespace(data=word_data))  # type: ignore[arg-type]
+    by_query = {query: [document for other, document in pairs if other == query] for query, _ in pairs}
+    assert len(by_query) == pipeline.RANKING_QUERIES
+    assert all(1 < len(documents) <= pipeline.RANKING_DOCUMENTS for documents in by_query.values())
+    queries = {word_data.queries[key] for key in word_data.splits["train"].candidates}
+    assert set(by_query) <= queries

@@ -69,7 +69,7 @@ class Artifact(_Strict):
         name: Short name, e.g. `student-openvino-int8`.
         path: Path in the output folder; the model's name or path for a teacher that was given.
         runtime: `torch`, `onnxruntime` or `openvino`.
-        precision: `fp32`, `int8-dynamic`, `int8-static`.
+        precision: `fp32`, `int8-dynamic`, `int8-static`; with `-mixed` behind it where some layers stay in fp32.
         size_bytes: Size on disk of the files that a deployment needs, tokenizer included.
         parameters: Number of weights, biases and embeddings.
         quality: Mean of each metric over the test queries, e.g. `{"ndcg@10": 0.56, "mrr@10": 0.52}`.

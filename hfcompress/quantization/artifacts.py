@@ -9,11 +9,12 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from hfcompress.errors import ModelError
+from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_FP32, OPENVINO_INT8
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
-from hfcompress.quantization.config import QuantizationConfig
+from hfcompress.quantization.config import MixedPrecisionConfig, QuantizationConfig, require_calibration
+from hfcompress.quantization.mixed_precision import choose_fp32_modules, describe, ranking_lists
 from hfcompress.rankers.base import BatchedRanker, Pair
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
@@ -22,6 +23,13 @@ from hfcompress.rankers.pytorch import TorchRanker
 EXPORT_TOLERANCE = 1e-4
 CALIBRATION_BATCH = 8
 CHECKED_PAIRS = 16
+# Exports are checked on these where no texts are given: of several lengths, so that padding counts.
+STAND_IN_PAIRS = (
+    ("sort a list in place", "list.sort sorts the list in place, using only comparisons between items."),
+    ("sort a list in place", "A tuple cannot be changed."),
+    ("what is the capital of France", "Paris is the capital and largest city of France, on the river Seine."),
+    ("how tall is Mont Blanc", "4,806 m"),
+)
 
 
 def graph_file(config: QuantizationConfig) -> str:
@@ -40,6 +48,7 @@ def write_graphs(
     say: Callable[[str], None],
     progress: bool = True,
     first_token: bool = True,
+    ranking_pairs: Sequence[Pair] = (),
 ) -> dict[str, QuantizationConfig]:
     """Export a model once for each runtime in `configs`, and quantize each export as often as asked for.
 
@@ -52,13 +61,18 @@ def write_graphs(
         say: Called with a line for the user.
         progress: Show a progress bar.
         first_token: Compute the last layer for the first token only, where the model's head reads nothing else.
+        ranking_pairs: Pairs with several documents of each query, for mixed precision; by default `pairs`.
 
     Returns:
-        Path in the repository of every int8 graph, with its config.
+        Path in the repository of every int8 graph, with its config and what was chosen for it.
 
     Raises:
+        DataError: Static int8 is asked for, and there are no pairs.
+        MissingExtraError: OpenVINO is asked for and not installed.
         ModelError: An export gives other scores than PyTorch.
+        RecipeError: Two settings are for one file.
     """
+    check_configs(configs, pairs, ranking_pairs)
     calibration = calibration_batches(tokenizer, pairs)
     reference = TorchRanker(model, tokenizer, lambda logits: logits)
     written: dict[str, QuantizationConfig] = {}
@@ -75,7 +89,14 @@ def write_graphs(
             _check(OnnxRuntimeRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
             bar.update()
             for config in by_runtime["onnxruntime"]:
-                onnx_backend.save_onnx(onnx_backend.quantize(graph, config, calibration), folder / graph_file(config))
+                if isinstance(config, MixedPrecisionConfig):
+                    config, quantized = choose_fp32_modules(
+                        model, tokenizer, graph, config, calibration, ranking_pairs or pairs, progress
+                    )
+                    say(f"int8: {describe(config)}")
+                else:
+                    quantized = onnx_backend.quantize(graph, config, calibration)
+                onnx_backend.save_onnx(quantized, folder / graph_file(config))
                 written[graph_file(config)] = config
                 bar.update()
         if "openvino" in by_runtime:
@@ -89,6 +110,43 @@ def write_graphs(
                 written[graph_file(config)] = config
                 bar.update()
     return written
+
+
+def check_configs(
+    configs: Sequence[QuantizationConfig], pairs: Sequence[Pair], ranking_pairs: Sequence[Pair] = ()
+) -> None:
+    """Check that graphs can be made by some settings, before long work starts.
+
+    Args:
+        configs: The settings.
+        pairs: Texts for calibration.
+        ranking_pairs: Texts for mixed precision; by default `pairs`.
+
+    Raises:
+        DataError: Static int8 is asked for and there are no pairs, or something else is among them; or mixed precision
+            is, and no query has two documents.
+        MissingExtraError: OpenVINO is asked for and not installed.
+        RecipeError: Two settings are for one file.
+    """
+    files = [graph_file(config) for config in configs]
+    if twice := sorted({file for file in files if files.count(file) > 1}):
+        raise RecipeError(
+            "Two int8 settings are for one file",
+            value=twice,
+            expected="at most one dynamic and one static config for ONNX Runtime, and one for OpenVINO",
+            remedy="leave one out, or quantize into another folder",
+        )
+    for config in configs:
+        require_calibration(config, pairs)
+        if isinstance(config, MixedPrecisionConfig):
+            ranking_lists(ranking_pairs or pairs)
+        if config.runtime == "openvino":
+            openvino_backend.require_openvino()
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise DataError(
+                "A calibration pair is none", value=pair, expected="two texts: query and document", remedy="correct it"
+            )
 
 
 def calibration_batches(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> list[dict]:
@@ -110,7 +168,7 @@ def calibration_batches(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair
 def _check(
     exported: BatchedRanker, reference: BatchedRanker, pairs: Sequence[Pair], say: Callable[[str], None]
 ) -> None:
-    sample = list(pairs[:CHECKED_PAIRS])
+    sample = list(pairs[:CHECKED_PAIRS] or STAND_IN_PAIRS)
     difference = float(np.abs(exported.score(sample) - reference.score(sample)).max(initial=0.0))
     if not difference <= EXPORT_TOLERANCE:
         raise ModelError(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx_ir
 import torch
+from onnxruntime.quantization import QuantType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.exporters import (
     ExportFormat,
@@ -18,8 +21,16 @@ from transformers.exporters import (
 )
 
 from hfcompress.files import write_bytes
-from hfcompress.machine import has_vnni
-from hfcompress.quantization.config import DynamicQuantizationConfig, StaticQuantizationConfig
+from hfcompress.machine import cpu_target
+from hfcompress.quantization.calibration import clipped_ranges
+from hfcompress.quantization.config import (
+    DynamicQuantizationConfig,
+    MixedPrecisionConfig,
+    StaticQuantizationConfig,
+    activation_type,
+    require_calibration,
+    saturates,
+)
 from hfcompress.quantization.export import dynamic_shapes, example_inputs, ready_for_export
 from hfcompress.quiet import quiet
 
@@ -54,29 +65,54 @@ def quantize(
     graph: onnx_ir.Model,
     config: DynamicQuantizationConfig | StaticQuantizationConfig,
     calibration: Sequence[dict[str, torch.Tensor]] = (),
+    fp32_nodes: Sequence[str] = (),
 ) -> onnx_ir.Model:
     """Quantize an exported graph to int8; the graph given stays as it is.
 
     Args:
         graph: What `export_onnx` returned.
-        config: Dynamic or static int8.
+        config: Dynamic or static int8, or mixed precision.
         calibration: Batches of model inputs, for static int8 only.
+        fp32_nodes: Names of nodes to leave in fp32.
 
     Raises:
-        ValueError: Static int8 without calibration batches.
+        DataError: Static int8 without calibration batches.
     """
-    reduce_range = not has_vnni() if config.reduce_range is None else config.reduce_range
+    require_calibration(config, calibration)
+    reduce_range = saturates(cpu_target()) if config.reduce_range is None else config.reduce_range
     settings: OnnxRuntimeDynamicConfig | OnnxRuntimeStaticConfig
-    if isinstance(config, DynamicQuantizationConfig):
+    if isinstance(config, DynamicQuantizationConfig) or config.mode == "dynamic":
         settings = OnnxRuntimeDynamicConfig(
-            op_types_to_quantize=list(DYNAMIC_OPERATORS), per_channel=config.per_channel, reduce_range=reduce_range
+            op_types_to_quantize=list(DYNAMIC_OPERATORS),
+            per_channel=config.per_channel,
+            reduce_range=reduce_range,
+            nodes_to_exclude=list(fp32_nodes),
         )
-    elif not calibration:
-        raise ValueError("Static int8 measures activation ranges: give calibration batches")
     else:
+        unsigned = (config.activation_type or activation_type(cpu_target())) == "uint8"
         settings = OnnxRuntimeStaticConfig(
-            op_types_to_quantize=list(STATIC_OPERATORS), per_channel=config.per_channel, reduce_range=reduce_range
+            op_types_to_quantize=list(STATIC_OPERATORS),
+            per_channel=config.per_channel,
+            reduce_range=reduce_range,
+            activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8,
+            nodes_to_exclude=list(fp32_nodes),
+            extra_options={
+                **_clipping(graph, config, calibration),
+                "MatMulConstBOnly": isinstance(config, MixedPrecisionConfig),
+            },
         )
     with quiet():
         quantizer = OnnxRuntimeQuantizer(settings, list(calibration))
         return quantizer.quantize(graph, {}, ExportFormat.ONNX)
+
+
+def _clipping(
+    graph: onnx_ir.Model, config: StaticQuantizationConfig, calibration: Sequence[dict[str, torch.Tensor]]
+) -> dict[str, Any]:
+    """Options that put ranges without outliers in place of ONNX Runtime's own, which keep every value."""
+    if config.calibration == "minmax":
+        return {}
+    with quiet():
+        ranges = clipped_ranges(graph, calibration, STATIC_OPERATORS, config.calibration, config.percentile)
+    limits = {name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()}
+    return {"TensorQuantOverrides": limits}

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfcompress.errors import MissingExtraError
-from hfcompress.quantization.config import OpenVINOQuantizationConfig
+from hfcompress.quantization.config import OpenVINOQuantizationConfig, require_calibration
 from hfcompress.quantization.export import dynamic_shapes, example_inputs, ready_for_export
 from hfcompress.quiet import quiet
 
@@ -81,10 +81,9 @@ def quantize(
         calibration: Batches of model inputs.
 
     Raises:
-        ValueError: There are no calibration batches.
+        DataError: There are no calibration batches.
     """
-    if not calibration:
-        raise ValueError("Static int8 measures activation ranges: give calibration batches")
+    require_calibration(config, calibration)
     import nncf
     from transformers.exporters import ExportFormat, NNCFOpenVINOQuantizer, NNCFQuantizationConfig
 

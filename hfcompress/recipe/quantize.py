@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hfcompress.recipe.base import Positive, Strict
+
+CpuTarget = Literal["auto", "avx2", "avx512", "avx512_vnni", "arm64"]
+CalibrationMethod = Literal["minmax", "percentile", "entropy"]
 
 
 class OnnxRuntimeInt8(Strict):
@@ -15,14 +18,32 @@ class OnnxRuntimeInt8(Strict):
     Attributes:
         runtime: Always `onnxruntime`.
         mode: `dynamic` (activation ranges at run time) or `static` (ranges from calibration pairs).
+        target: CPU that the artefact is for; `auto` is that of the run. It decides over signed or unsigned activations
+            in static int8, and over `reduce_range`.
         per_channel: One scale for each output channel of a weight.
         reduce_range: 7-bit weights; `auto` uses them where the CPU has no VNNI and 8 bits could saturate.
+        calibration: How static ranges follow from calibration pairs: `minmax` keeps every value; `percentile` and
+            `entropy` cut outliers off.
+        percentile: Percentage of magnitudes that `percentile` keeps in range.
+        max_loss: Mixed precision: as few linear layers of the encoder stay in fp32 as it takes for the divergence of
+            the softmax over a query's documents from that of the model in fp32 to be at most this, on train queries;
+            leave it out for int8 everywhere.
     """
 
     runtime: Literal["onnxruntime"] = "onnxruntime"
     mode: Literal["dynamic", "static"]
+    target: CpuTarget = "auto"
     per_channel: bool = True
     reduce_range: Literal["auto"] | bool = "auto"
+    calibration: CalibrationMethod = "minmax"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.999
+    max_loss: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _calibration_is_static(self) -> OnnxRuntimeInt8:
+        if self.mode == "dynamic" and self.calibration != "minmax":
+            raise ValueError("calibration goes with mode: static; dynamic int8 takes ranges from each batch")
+        return self
 
 
 class OpenVinoInt8(Strict):
@@ -55,3 +76,10 @@ class QuantizeStep(Strict):
     artifacts: list[Int8] = Field(default=[OnnxRuntimeInt8(mode="dynamic")])
     calibration_pairs: Positive = 128
     first_token: bool = True
+
+    @model_validator(mode="after")
+    def _one_artifact_a_file(self) -> QuantizeStep:
+        kinds = [f"{each.runtime} {getattr(each, 'mode', 'static')}" for each in self.artifacts]
+        if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+            raise ValueError(f"artifacts has more than one for {', '.join(twice)}: they would overwrite each other")
+        return self

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hfcompress.architectures import encoder_layers
 from hfcompress.errors import RecipeError
 from hfcompress.files import write_text
-from hfcompress.machine import has_vnni
+from hfcompress.machine import SATURATING_TARGETS, cpu_target
 from hfcompress.training.callbacks import transformer_of
 
 RANGES_FILE = "activation_ranges.json"
@@ -61,7 +61,9 @@ class QuantizationAwareCallback(TrainerCallback):
                 remedy="correct begin",
             )
         self.begin, self.activations, self.per_channel = begin, activations, per_channel
-        self.steps = REDUCED_STEPS if (not has_vnni() if reduce_range is None else reduce_range) else WEIGHT_STEPS
+        if reduce_range is None:
+            reduce_range = cpu_target() in SATURATING_TARGETS
+        self.steps = REDUCED_STEPS if reduce_range else WEIGHT_STEPS
         self.ranges: dict[str, Range] = {}
         self._rounding = False
         self._overrides = ExitStack()

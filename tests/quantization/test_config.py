@@ -1,0 +1,130 @@
+"""int8 settings: round trips, targets, and what recipes make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from hfcompress import machine
+from hfcompress.errors import RecipeError
+from hfcompress.quantization.config import (
+    CPU_TARGETS,
+    DynamicQuantizationConfig,
+    MixedPrecisionConfig,
+    OpenVINOQuantizationConfig,
+    QuantizationConfig,
+    StaticQuantizationConfig,
+    config_for,
+    config_from_recipe,
+)
+from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, QuantizeStep
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DynamicQuantizationConfig(per_channel=False, reduce_range=True),
+        StaticQuantizationConfig(reduce_range=False),
+        StaticQuantizationConfig(activation_type="int8", calibration="percentile", percentile=99.5),
+        OpenVINOQuantizationConfig(smooth_quant_alpha=0.5),
+        *(config_for(target, mode) for target in (*CPU_TARGETS, "auto") for mode in ("dynamic", "static")),
+        config_for("openvino"),
+        MixedPrecisionConfig(0.5, "static", ["layer.0"], {"layer.0": 0.25}, {"loss": 0.125}, calibration="entropy"),
+    ],
+    ids=str,
+)
+def test_configs_round_trip(config: QuantizationConfig, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    reloaded = type(config).from_pretrained(tmp_path)
+    assert reloaded.to_dict() == config.to_dict()
+    assert (tmp_path / "quantization_config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("target", "reduced", "activations"),
+    [("avx2", True, "uint8"), ("avx512", True, "uint8"), ("avx512_vnni", False, "uint8"), ("arm64", False, "int8")],
+)
+def test_targets(target: str, reduced: bool, activations: str) -> None:
+    static = config_for(target, "static", per_channel=False, calibration="entropy")
+    assert isinstance(static, StaticQuantizationConfig)
+    assert (static.reduce_range, static.activation_type) == (reduced, activations)
+    assert (static.per_channel, static.calibration) == (False, "entropy")
+    dynamic = config_for(target)
+    assert isinstance(dynamic, DynamicQuantizationConfig) and dynamic.reduce_range is reduced and dynamic.per_channel
+
+
+def test_openvino_target() -> None:
+    assert isinstance(config_for("openvino"), OpenVINOQuantizationConfig)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags", "target"),
+    [
+        ("x86_64", {"avx2"}, "avx2"),
+        ("AMD64", set(), "avx2"),
+        ("x86_64", {"avx2", "avx512_f"}, "avx512"),
+        ("x86_64", {"avx2", "avx512_f", "avx512_vnni"}, "avx512_vnni"),
+        ("x86_64", {"avx2", "avx_vnni"}, "avx512_vnni"),
+        ("aarch64", set(), "arm64"),
+        ("arm64", set(), "arm64"),
+    ],
+)
+def test_auto_is_the_target_that_this_cpu_is(
+    architecture: str, flags: set[str], target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine.platform, "machine", lambda: architecture)
+    monkeypatch.setattr(machine, "cpu_flags", lambda: sorted(flags))
+    assert config_for("auto", "static").to_dict() == config_for(target, "static").to_dict()
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: config_for("sse4"), "sse4"),
+        (lambda: config_for("avx2", "statisch"), "statisch"),
+        (lambda: StaticQuantizationConfig(calibration="mean"), "minmax or percentile or entropy"),
+        (lambda: StaticQuantizationConfig(activation_type="int4"), "int4"),
+        (lambda: StaticQuantizationConfig(percentile=0.999), "above 50"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(make: object, named: str) -> None:
+    with pytest.raises(RecipeError, match=named):
+        make()  # type: ignore[operator]
+
+
+def test_configs_from_recipes() -> None:
+    dynamic = config_from_recipe(OnnxRuntimeInt8(mode="dynamic", per_channel=False))
+    assert isinstance(dynamic, DynamicQuantizationConfig)
+    assert (dynamic.per_channel, dynamic.reduce_range, dynamic.precision) == (False, None, "int8-dynamic")
+    static = config_from_recipe(OnnxRuntimeInt8(mode="static", reduce_range=True))
+    assert isinstance(static, StaticQuantizationConfig)
+    assert (static.reduce_range, static.activation_type, static.calibration) == (True, None, "minmax")
+    openvino = config_from_recipe(OpenVinoInt8(smooth_quant_alpha=-1))
+    assert isinstance(openvino, OpenVINOQuantizationConfig) and openvino.smooth_quant_alpha == -1
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+@pytest.mark.parametrize("target", CPU_TARGETS)
+def test_a_target_means_the_same_in_recipes(target: str, mode: str) -> None:
+    step = OnnxRuntimeInt8(mode=mode, target=target)  # type: ignore[arg-type]
+    assert config_from_recipe(step).to_dict() == config_for(target, mode).to_dict()
+    step = step.model_copy(update={"reduce_range": False})
+    assert config_from_recipe(step).reduce_range is False  # what is written down counts
+
+
+def test_calibration_from_recipes() -> None:
+    step = OnnxRuntimeInt8(mode="static", calibration="percentile", percentile=99.9)
+    config = config_from_recipe(step)
+    assert isinstance(config, StaticQuantizationConfig)
+    assert (config.calibration, config.percentile) == ("percentile", 99.9)
+    with pytest.raises(ValidationError, match="mode: static"):
+        OnnxRuntimeInt8(mode="dynamic", calibration="entropy")
+
+
+def test_artifacts_of_one_file_are_refused() -> None:
+    twice = [OnnxRuntimeInt8(mode="static"), OnnxRuntimeInt8(mode="static", calibration="entropy"), OpenVinoInt8()]
+    with pytest.raises(ValidationError, match="more than one for onnxruntime static"):
+        QuantizeStep(artifacts=twice)
+    QuantizeStep(artifacts=[*twice[1:], OnnxRuntimeInt8(mode="dynamic")])
