@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,49 @@ def test_report(finished: tuple[Path, list[str]]) -> None:
     assert report.data.queries == {"train": 40, "dev": 8, "test": 12}
     assert Recipe.from_yaml(report.recipe).name == "pico"
     assert report.first_stage.name == "BM25" and 0 < report.first_stage.quality["ndcg@10"] < 1
+
+
+def test_stability_is_in_the_report_and_the_card(finished: tuple[Path, list[str]]) -> None:
+    report = RunReport.load(finished[0])
+    assert report.teacher.stability is None
+    for artifact in report.artifacts:
+        stability = artifact.stability
+        assert stability is not None and stability.pairs == 8 * 6
+        assert 0 <= stability.batched.mean <= stability.batched.largest < 1
+        assert (stability.rank_correlation is None) == (artifact.precision == "fp32")
+    exact, dynamic = report.artifacts[0].stability, report.artifacts[1].stability
+    assert exact.padded.largest < 1e-3 < dynamic.padded.largest and 0.9 <= dynamic.rank_correlation < 1
+    assert "## Score stability" in (finished[0] / "README.md").read_text()
+
+
+def test_a_collapse_ends_the_run_and_names_the_parts(
+    inputs: Path,
+    tokenizer: BertTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = make_pico()
+    for layer in model.bert.encoder.layer:  # inputs of 10,000 that no weight reads: int8 has no steps left for others
+        for before, after in (
+            (layer.attention.self.value, layer.attention.output.dense), (layer.intermediate.dense, layer.output.dense)
+        ):  # fmt: skip
+            before.weight.data[0], before.bias.data[0], after.weight.data[:, 0] = 0, 1e4, 0
+    save_checkpoint(tmp_path / "outliers", model, tokenizer, "torch.nn.modules.activation.Sigmoid", 32)
+    settings = recipe_for(inputs)
+    del settings["recover"], settings["prune"]
+    settings["teacher"] = {"model": str(tmp_path / "outliers"), "max_length": 32}
+    settings["quantize"]["artifacts"] = settings["quantize"]["artifacts"][:1]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    out = tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["hfcompress", "run", str(path), "--out", str(out), "--quiet"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    message = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 2 and not (out / "report.json").exists()
+    assert "student-onnxruntime-int8-dynamic (onnx/model_quantized.onnx) has collapsed" in message
+    assert re.search(r"alone in int8 it is lowest for (attention|FFN) of layer \d \(0\.\d{3}\)", message)
 
 
 def test_all_forms_of_the_checkpoint_agree(finished: tuple[Path, list[str]]) -> None:

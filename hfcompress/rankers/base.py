@@ -77,22 +77,27 @@ class BatchedRanker(ABC):
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Raw logits, shape `(len(pairs),)`, float32; empty for no pairs."""
-        scores = np.empty(len(pairs), dtype=np.float32)
         if not len(pairs):
-            return scores
-        encoded = self.tokenizer(
-            [query for query, _ in pairs],
-            [document for _, document in pairs],
-            truncation=True,
-            return_attention_mask=False,
-        )
+            return np.empty(0, dtype=np.float32)
+        encoded = self._encode(pairs)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        batches = list(_batches(lengths, self.batch_tokens, self.parallel_batches))
-        for places, logits in zip(
-            batches, self.forward(self._padded(encoded, places) for places in batches), strict=True
-        ):
-            scores[places] = logits
-        return scores
+        return self._score(encoded, list(_batches(lengths, self.batch_tokens, self.parallel_batches)))
+
+    def score_in_batches(self, pairs: Sequence[Pair], size: int, padding: float = 1.0) -> np.ndarray:
+        """Raw logits as they come out of other batches than those of `score`: of the pairs in the order given.
+
+        Args:
+            pairs: Queries with documents.
+            size: Pairs in a batch.
+            padding: Length of every batch as a multiple of its longest pair; at most the longest input.
+
+        Returns:
+            Shape `(len(pairs),)`, float32.
+        """
+        if not len(pairs):
+            return np.empty(0, dtype=np.float32)
+        batches = np.split(np.arange(len(pairs)), range(size, len(pairs), size))
+        return self._score(self._encode(pairs), batches, padding)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
         """Documents from best to worst, with the checkpoint's activation applied to the scores.
@@ -112,9 +117,29 @@ class BatchedRanker(ABC):
             batches: `input_ids`, `attention_mask` and `token_type_ids`, int64 of shape `(pairs, tokens)`.
         """
 
-    def _padded(self, encoded: Mapping[str, list[list[int]]], places: np.ndarray) -> dict[str, np.ndarray]:
+    def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
+        return self.tokenizer(
+            [query for query, _ in pairs],
+            [document for _, document in pairs],
+            truncation=True,
+            return_attention_mask=False,
+        )
+
+    def _score(
+        self, encoded: Mapping[str, list[list[int]]], batches: Sequence[np.ndarray], padding: float = 1.0
+    ) -> np.ndarray:
+        scores = np.empty(len(encoded["input_ids"]), dtype=np.float32)
+        inputs = (self._padded(encoded, places, padding) for places in batches)
+        for places, logits in zip(batches, self.forward(inputs), strict=True):
+            scores[places] = logits
+        return scores
+
+    def _padded(
+        self, encoded: Mapping[str, list[list[int]]], places: np.ndarray, padding: float
+    ) -> dict[str, np.ndarray]:
         rows = [encoded["input_ids"][place] for place in places]
-        shape = len(rows), max(map(len, rows))
+        longest = max(map(len, rows))
+        shape = len(rows), max(longest, min(int(padding * longest), self.tokenizer.model_max_length))
         batch = {
             "input_ids": np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64),
             "attention_mask": np.zeros(shape, dtype=np.int64),
