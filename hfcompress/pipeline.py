@@ -24,7 +24,7 @@ from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
 from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
 from hfcompress.layout import PRUNING_FILE, WORK_FOLDER
-from hfcompress.machine import has_vnni, versions
+from hfcompress.machine import versions
 from hfcompress.models import (
     load_encoder,
     load_model,
@@ -45,7 +45,7 @@ from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, QuantizationAware, Recipe, ScoreSource
 from hfcompress.surgery import current_plan
 from hfcompress.training.fit import fit
-from hfcompress.training.quantization_aware import REDUCED_STEPS, WEIGHT_STEPS, QuantizationAwareCallback
+from hfcompress.training.quantization_aware import QuantizationAwareCallback
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 from hfcompress.workspace import Workspace
 
@@ -401,8 +401,7 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
 
 def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:
     """The parts of the student, rounded one at a time as an int8 artefact that has collapsed was."""
-    reduce_range = getattr(config, "reduce_range", None)
-    steps = REDUCED_STEPS if (not has_vnni() if reduce_range is None else reduce_range) else WEIGHT_STEPS
+    steps = QuantizationAwareCallback(reduce_range=getattr(config, "reduce_range", None)).steps
     lists = [current.data.pairs(*listed) for listed in current.data.split("test").candidates.items()]
     tokenizer = load_tokenizer(str(checkpoint), current.max_length)
     return suspects(

@@ -184,6 +184,28 @@ def test_the_fastest_graph_of_the_report_is_the_default(finished: tuple[Path, li
     assert default_graph(tmp_path, "onnxruntime") == ("onnxruntime", "onnx/model_qint8_static.onnx")
 
 
+def test_every_block_of_the_card_runs(finished: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sentence_transformers")
+    out, _ = finished
+    monkeypatch.chdir(out)
+    query, documents = "ba de fi", ["sun ba de", "go lu", "pe pi po pu fi", "ba de fi sun", "lan"]
+    names: dict[str, object] = {}
+    scores: dict[str, np.ndarray] = {}
+    for title, block in re.findall(r"\*\*([^*]+)\*\*\n\n```python\n(.*?)```", (out / "README.md").read_text(), re.S):
+        block = re.sub(r"query = .*", f"query = {query!r}", block)
+        exec(re.sub(r"documents = .*", f"documents = {documents!r}", block), names)  # some go on from those before
+        if "scores =" in block:
+            scores[title] = np.asarray(names["scores"], dtype=np.float64)
+    assert list(scores)[:4] == ["hfcompress", "transformers", "sentence-transformers", "ONNX Runtime"]
+    assert len(scores) == 4 + is_available()
+    exact = scores["transformers"]
+    np.testing.assert_allclose(
+        scores["sentence-transformers"], exact, atol=1e-5
+    )  # the teacher was trained with identity
+    for title in {"hfcompress", "ONNX Runtime", "OpenVINO"} & scores.keys():
+        assert scores[title].shape == (5,) and np.corrcoef(scores[title], exact)[0, 1] > 0.9
+
+
 def test_compression_config_is_saved_in_optimums_manner(finished: tuple[Path, list[str]]) -> None:
     config = RankerCompressionConfig.from_pretrained(finished[0])
     assert Recipe.model_validate(config.recipe).name == "pico"

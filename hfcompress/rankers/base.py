@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.machine import thread_count
+
+logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
 
@@ -44,10 +47,12 @@ class RankerOptions:
     Attributes:
         threads: Threads that the runtime may use; 0 stands for all cores.
         batch_tokens: Token budget of a batch: number of pairs times the length of the longest.
+        providers: Execution providers of ONNX Runtime, the preferred one first.
     """
 
     threads: int = 0
     batch_tokens: int = 4096
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
 
 
 class BatchedRanker(ABC):
@@ -74,6 +79,7 @@ class BatchedRanker(ABC):
         self.activation = activation
         self.threads = thread_count(options.threads)
         self.batch_tokens = options.batch_tokens
+        self._warned = False
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Raw logits, shape `(len(pairs),)`, float32; empty for no pairs."""
@@ -118,12 +124,29 @@ class BatchedRanker(ABC):
         """
 
     def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
-        return self.tokenizer(
+        encoded = self.tokenizer(
             [query for query, _ in pairs],
             [document for _, document in pairs],
             truncation=True,
             return_attention_mask=False,
         )
+        if not self._warned:
+            self._warn_of_long_queries(pairs, [len(ids) for ids in encoded["input_ids"]])
+        return encoded
+
+    def _warn_of_long_queries(self, pairs: Sequence[Pair], lengths: Sequence[int]) -> None:
+        """Warn once of a query that alone fills the input, of which truncation then takes a part, and of documents."""
+        limit = self.tokenizer.model_max_length
+        full = [query for (query, _), length in zip(pairs, lengths, strict=True) if length >= limit]
+        # A token has a byte or more, so most queries need no second look.
+        long = [query for query in dict.fromkeys(full) if len(query.encode()) >= limit]
+        tokens = [len(ids) for ids in self.tokenizer(long, verbose=False)["input_ids"]] if long else []
+        if max(tokens, default=0) >= limit:
+            self._warned = True
+            logger.warning(
+                "A query of %d tokens fills the whole input of %d and is cut itself; %.0f%% of the pairs are truncated",
+                max(tokens), limit, 100 * len(full) / len(pairs),
+            )  # fmt: skip
 
     def _score(
         self, encoded: Mapping[str, list[list[int]]], batches: Sequence[np.ndarray], padding: float = 1.0
