@@ -23,7 +23,7 @@ endef
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help quickstart test lint format constraints clean
+.PHONY: help quickstart test test-clients lint format constraints clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: export HF_HUB_OFFLINE = 1
 test: export TOKENIZERS_PARALLELISM = false
 test: $(VENV)/.stamp-dev  ## Run the tests (PYTEST_ARGS="-k name" changes what runs, and how)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-clients: $(VENV)/.stamp-dev  ## Open OUT, a finished run, with other projects' clients; installs them in the user's cache
+	$(BIN)/python scripts/check_clients.py $(OUT)
 
 lint: $(VENV)/.stamp-dev  ## Check style, formatting and types; change nothing
 	$(BIN)/ruff check .

@@ -41,6 +41,7 @@ def render(report: RunReport) -> str:
         _results(report),
         _pruning(report),
         _agreement(report),
+        _stability(report),
         _moved(report, subject),
         f"## How to load it\n\n{loading_snippets(report)}",
         _method(report),
@@ -200,6 +201,27 @@ def _agreement(report: RunReport) -> str:
         "How far an artefact orders the same candidates as the teacher does, whatever the judgements say; means over "
         "the test queries. Tied scores: share of neighbours in a ranking that have equal scores "
         f"({md.percent(report.teacher.tied_share, 2)} for the teacher)."
+    )
+
+
+def _stability(report: RunReport) -> str:
+    measured = [(artifact, artifact.stability) for artifact in report.artifacts if artifact.stability]
+    if not measured:
+        return ""
+    rows = []
+    for artifact, stability in measured:
+        kept, drifts = stability.rank_correlation, (stability.batched, stability.padded)
+        figures = [
+            (f"{drift.mean:.2g}", f"{drift.largest:.2g}", md.percent(drift.swapped_share, 1)) for drift in drifts
+        ]
+        rows.append([md.code(artifact.name), *map(" / ".join, figures), "" if kept is None else md.fixed(kept)])
+    table = md.table(["", "In batches", "Under more padding", "Rank correlation with fp32"], rows, right_from=1)
+    return (
+        f"## Score stability\n\n{table}\n\n"
+        f"How far the scores of {measured[0][1].pairs:,} pairs, each scored alone, move in batches sorted by length, "
+        "and in batches padded to twice their longest pair: mean and largest difference in standard deviations of the "
+        "scores, and share of neighbours in a ranking that change places. Rank correlation: Spearman's, of an int8 "
+        "artefact with the fp32 model that was quantized."
     )
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from hfcompress.files import write_text
 from hfcompress.models import position_limit
 from hfcompress.quiet import quiet
+from hfcompress.surgery import unwrapped
 
 # Traces of where a tokenizer was loaded from, or of how it was last called: they say nothing about the checkpoint.
 _TOKENIZER_TRACES = (
@@ -31,13 +32,15 @@ def save_checkpoint(
         tokenizer: Its tokenizer.
         activation: Full name of the activation that loaders apply to the score, e.g.
             `torch.nn.modules.linear.Identity`.
-        max_length: Longest input in tokens.
+        max_length: Longest input in tokens; no more than the model's positions is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    model = unwrapped(model)
+    max_length = min(max_length, position_limit(model.config))
     model.config.sentence_transformers = {"activation_fn": activation, "version": _version("sentence-transformers")}
     with quiet():
         model.save_pretrained(folder)
-    _save_tokenizer(folder, tokenizer, min(max_length, position_limit(model.config)))
+    _save_tokenizer(folder, tokenizer, max_length)
     for name, content in _sentence_transformers_files(activation, max_length).items():
         _write_json(folder / name, content)
 

@@ -9,7 +9,7 @@ from hfcompress.errors import DataError, ModelError
 from hfcompress.models import load_config, load_tokenizer, position_limit
 from hfcompress.pruning import CALIBRATION_DOCUMENTS
 from hfcompress.quantization.openvino import require_openvino
-from hfcompress.rankers.load import ranking_tokenizer
+from hfcompress.rankers.load import activation_of, ranking_tokenizer
 from hfcompress.recipe import OpenVinoInt8, Recipe
 from hfcompress.search.explicit import check_budget
 from hfcompress.surgery import plan_of_config
@@ -26,6 +26,7 @@ def check(recipe: Recipe) -> None:
     config = load_config(recipe.teacher.model)
     if recipe.teacher.train is None:
         require_one_score(config)
+        activation_of(config)
     limit = position_limit(config)
     if recipe.teacher.max_length > limit:
         raise ModelError(
@@ -62,6 +63,7 @@ def _check_teacher(name: str, max_length: int) -> None:
     """Check that a further teacher gives one score, and reads as far as it is asked to."""
     config = load_config(name)
     require_one_score(config)
+    activation_of(config)
     ranking_tokenizer(name, config, max_length)
 
 

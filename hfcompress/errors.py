@@ -46,6 +46,10 @@ class PlanError(HfCompressError):
     """A pruning plan or budget that leaves nothing, or does not fit the model."""
 
 
+class CollapseError(HfCompressError):
+    """A model whose scores no longer tell documents apart, or order them otherwise than the model it was made of."""
+
+
 class OutputError(HfCompressError):
     """An output folder that is in use for something else, or incomplete."""
 

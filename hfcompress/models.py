@@ -23,6 +23,7 @@ from hfcompress.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pr
 from hfcompress.surgery import needs_custom_code, plan_of_config
 
 PACKAGE_SCHEME = "package:"
+WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # of torch.compile and of data parallelism
 
 
 def resolve(name: str) -> str:
@@ -121,6 +122,16 @@ def load_model(name: str, dtype: str = "auto") -> PreTrainedModel:
         raise _unusable(name, config, str(error).splitlines()[0]) from error
     faults = {kind: keys for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if (keys := loading[kind])}
     if faults:
+        wrappers = {
+            prefix for prefix in WRAPPER_PREFIXES for key in loading["unexpected_keys"] if key.startswith(prefix)
+        }
+        if wrappers:
+            raise ModelError(
+                f"The weights of {name!r} were saved from a compiled or data-parallel wrapper",
+                value=f"names that begin with {' and '.join(sorted(wrappers))}",
+                expected="the names that the model itself gives its weights",
+                remedy="save the model inside the wrapper (`_orig_mod` or `module`), or rename the weights",
+            )
         listed = "; ".join(f"{kind}: {sorted(map(str, keys))[:5]}" for kind, keys in faults.items())
         raise _unusable(name, config, listed)
     align_weights(model)
@@ -157,6 +168,9 @@ def _unusable(name: str, config: PretrainedConfig, fault: str) -> ModelError:
 def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokenizerFast:
     """Load the fast tokenizer of a model, with `model_max_length` set to `max_length` if that is given.
 
+    It makes no `token_type_ids` for a model without segment embeddings, whatever its own files say: such a model fails
+    on a second segment, or carries an input in its graphs that nothing reads.
+
     Raises:
         ModelError: The model has no fast tokenizer.
     """
@@ -183,6 +197,9 @@ def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokeni
             expected="tokenizer.json beside config.json",
             remedy="save the tokenizer into the model's folder",
         )
+    if "token_type_ids" in tokenizer.model_input_names and getattr(load_config(name), "type_vocab_size", 0) < 2:
+        names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter is what is saved
     if max_length is not None:
         tokenizer.model_max_length = max_length
     return tokenizer

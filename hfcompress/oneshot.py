@@ -25,7 +25,7 @@ from hfcompress.models import load_config, load_model, load_tokenizer, position_
 from hfcompress.pruning import LATENCY_PAIRS, Pruned, deployment_of, describe, latency_pairs, prune_family
 from hfcompress.quantization.artifacts import calibration_batches
 from hfcompress.rankers.base import RankerOptions
-from hfcompress.rankers.load import activation_name
+from hfcompress.rankers.load import activation_name, activation_of
 from hfcompress.recipe import DataStep, PruneStep, Target, VocabularyStep
 from hfcompress.surgery import current_plan, needs_custom_code, pruned_copy
 from hfcompress.vocabulary.coverage import coverage
@@ -241,7 +241,9 @@ def _measure(
 
 def _check(name: str, out: Path, targets: Sequence[Target]) -> None:
     """Find out what is wrong before long work starts."""
-    require_one_score(load_config(name))
+    config = load_config(name)
+    require_one_score(config)
+    activation_of(config)
     for kind, value in targets:
         PruneStep.of({kind: value})
     if len({kind for kind, _ in targets}) > 1:

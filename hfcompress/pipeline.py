@@ -21,6 +21,7 @@ from hfcompress.data.load import load_data
 from hfcompress.data.pseudo import has_pseudo_queries, pseudo_queries
 from hfcompress.data.ranking import RankingData
 from hfcompress.data.teachers import Teacher, with_teacher_scores
+from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
 from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
 from hfcompress.layout import PRUNING_FILE, WORK_FOLDER
@@ -32,7 +33,8 @@ from hfcompress.models import (
 )
 from hfcompress.oneshot import title_of, write_pruned
 from hfcompress.pruning import deployment_of, describe, prune_family
-from hfcompress.quantization.config import config_from_recipe
+from hfcompress.quantization.artifacts import graph_file
+from hfcompress.quantization.config import QuantizationConfig, config_from_recipe
 from hfcompress.quantization.openvino import is_available
 from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.quiet import quiet
@@ -374,13 +376,18 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
         candidates = [Candidate.teacher(teacher, "teacher")]
         if recipe.prune:
             candidates.append(Candidate.student(checkpoint))
-        candidates += [
-            Candidate.graph(checkpoint, config_from_recipe(artifact))
-            for artifact in recipe.quantize.artifacts
-            if _installed(artifact)
-        ]
+        exact = candidates[-1].name
+        configs = [config_from_recipe(artifact) for artifact in recipe.quantize.artifacts if _installed(artifact)]
+        candidates += [Candidate.graph(checkpoint, config, exact) for config in configs]
         results = evaluate_candidates(
             candidates, current.data, recipe.evaluate, current.max_length, recipe.seed, current.progress
+        )
+        by_path = {graph_file(config): config for config in configs}
+        refuse_collapse(
+            results,
+            exact,
+            recipe.evaluate.min_rank_correlation,
+            lambda artifact: _suspects(current, checkpoint, by_path[artifact.path]),
         )
         report = build_report(recipe, current.data, load_model(str(checkpoint)).config, pruning, results)
         report.save(folder)
@@ -389,6 +396,16 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
     folder, _ = current.workspace.step("evaluate", [inputs, made_of], work)
     report = RunReport.load(folder)
     return report.model_copy(update={"steps": current.workspace.steps, "recipe": recipe.text})
+
+
+def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:
+    """The parts of the student, rounded one at a time as an int8 artefact that has collapsed was."""
+    steps = QuantizationAwareCallback(reduce_range=getattr(config, "reduce_range", None)).steps
+    lists = [current.data.pairs(*listed) for listed in current.data.split("test").candidates.items()]
+    tokenizer = load_tokenizer(str(checkpoint), current.max_length)
+    return suspects(
+        load_model(str(checkpoint), dtype="float32"), tokenizer, lists, getattr(config, "per_channel", True), steps
+    )
 
 
 def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:

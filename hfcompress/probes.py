@@ -126,6 +126,7 @@ class SmallVocabulary:
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer
         self.model_input_names = tokenizer.model_input_names
+        self.model_max_length = tokenizer.model_max_length
         self.pad_token_id = tokenizer.pad_token_id % VOCABULARY
 
     def __call__(self, *texts: list[str], **settings: Any) -> dict[str, Any]:

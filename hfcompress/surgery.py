@@ -86,7 +86,7 @@ def apply_plan(model: ModelT, plan: PruningPlan, weights: Mapping[str, torch.Ten
         PlanError: The plan does not fit the model, or `weights` do not fit the pruned model; the model is unchanged.
         ModelError: The family is not supported.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     architecture = architecture_of(model.config)
     local = plan.local(current_plan(model))
     _untie_layers(model, architecture)
@@ -115,7 +115,7 @@ def pruned_copy(model: ModelT, plan: PruningPlan, weights: Mapping[str, torch.Te
         PlanError: As for `apply_plan`.
         ModelError: As for `apply_plan`.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     shared: dict[int, torch.Tensor] = {id(buffer): buffer.detach() for buffer in model.buffers()}
     for parameter in model.parameters():
         shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
@@ -140,10 +140,10 @@ def needs_custom_code(config: PretrainedConfig, plan: PruningPlan) -> bool:
     return not plan.is_stock or norm_at_front
 
 
-def _unwrapped(model: ModelT) -> ModelT:
+def unwrapped(model: ModelT) -> ModelT:
     """Take off wrappers of compilation and of data parallelism, in whatever order they lie."""
     inner = extract_model_from_parallel(model, keep_torch_compile=False)
-    return inner if inner is model else _unwrapped(inner)
+    return inner if inner is model else unwrapped(inner)
 
 
 def _untie_layers(model: PreTrainedModel, architecture: Architecture) -> None:

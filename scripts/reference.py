@@ -42,6 +42,8 @@ REPORT = (
     report.Artifact,
     report.Delta,
     report.Latency,
+    report.Stability,
+    report.Drift,
     report.FirstStage,
     report.DataSummary,
     report.PruningSummary,

@@ -15,11 +15,16 @@ from hfcompress.architectures import ARCHITECTURES
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.ranking import Document, RankingData, Split
 from hfcompress.plan import LayerPlan, PruningPlan
+from hfcompress.quantization.artifacts import write_graphs
+from hfcompress.quantization.config import DynamicQuantizationConfig, OpenVINOQuantizationConfig
+from hfcompress.quantization.openvino import is_available
+from hfcompress.surgery import apply_plan
 
 HIDDEN, HEADS, FFN, LAYERS = 32, 4, 64, 4
 VOCABULARY = 120
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "an", "en")]
 MARK = "sun"
+IDENTITY = "torch.nn.modules.linear.Identity"
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 
 FAMILIES = sorted(ARCHITECTURES)
@@ -180,4 +185,16 @@ def cross_encoder(tmp_path: Path, tokenizer: BertTokenizerFast) -> Path:
     """A pico BERT cross-encoder on disk."""
     folder = tmp_path / "cross-encoder"
     save_checkpoint(folder, make_pico(), tokenizer, SIGMOID, 32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory, tokenizer: BertTokenizerFast) -> Path:
+    """A pruned checkpoint with graphs for every runtime, as a run leaves it; copy it before a change."""
+    folder = tmp_path_factory.mktemp("repository")
+    model = apply_plan(make_pico(), uneven_plan())
+    save_checkpoint(folder, model, tokenizer, IDENTITY, 32)
+    configs = [DynamicQuantizationConfig()] + [OpenVINOQuantizationConfig()] * is_available()
+    pairs = [("ba de fi", " ".join(WORDS[place : place + 1 + place % 7])) for place in range(12)]
+    write_graphs(folder, model, tokenizer, configs, pairs, lambda line: None, progress=False)
     return folder

@@ -17,12 +17,14 @@ from hfcompress.evaluation.report import (
     Artifact,
     DataSummary,
     Delta,
+    Drift,
     FirstStage,
     Latency,
     LayerKept,
     Machine,
     PruningSummary,
     RunReport,
+    Stability,
     Step,
     VocabularySummary,
 )
@@ -281,6 +283,30 @@ def test_reports_of_earlier_runs_without_a_search_are_still_read(tmp_path: Path)
     for key in ("target", "calibration_loss", "predicted_speedup", "vocabulary"):
         del content["pruning"][key]
     path.write_text(json.dumps(content), encoding="utf-8")
+    assert RunReport.load(tmp_path) == report
+
+
+def test_stability_is_told_where_it_was_measured(tmp_path: Path) -> None:
+    report = example_report()
+    assert "Score stability" not in body(report)
+    drifts = (
+        Drift(largest=0.0456, mean=0.00123, swapped_share=0.0125), Drift(largest=0.5, mean=0.25, swapped_share=0.0)
+    )  # fmt: skip
+    steady = Stability(pairs=128, batched=drifts[0], padded=drifts[1], rank_correlation=0.9876)
+    exact = steady.model_copy(update={"rank_correlation": None})
+    first, second = report.artifacts
+    artifacts = [first.model_copy(update={"stability": exact}), second.model_copy(update={"stability": steady})]
+    measured = example_report(artifacts=artifacts)
+    text = body(measured)
+    assert "| `student-int8` | 0.0012 / 0.046 / 1.2% | 0.25 / 0.5 / 0.0% | 0.9876 |" in text
+    assert "| `student-onnx` | 0.0012 / 0.046 / 1.2% | 0.25 / 0.5 / 0.0% |  |" in text
+    assert "How far the scores of 128 pairs" in text
+    measured.save(tmp_path)
+    assert RunReport.load(tmp_path) == measured
+    content = json.loads(report.save(tmp_path).read_text(encoding="utf-8"))
+    for artifact in (content["teacher"], *content["artifacts"]):
+        del artifact["stability"]  # a report from before it was measured
+    (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
     assert RunReport.load(tmp_path) == report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,49 @@ def test_report(finished: tuple[Path, list[str]]) -> None:
     assert report.first_stage.name == "BM25" and 0 < report.first_stage.quality["ndcg@10"] < 1
 
 
+def test_stability_is_in_the_report_and_the_card(finished: tuple[Path, list[str]]) -> None:
+    report = RunReport.load(finished[0])
+    assert report.teacher.stability is None
+    for artifact in report.artifacts:
+        stability = artifact.stability
+        assert stability is not None and stability.pairs == 8 * 6
+        assert 0 <= stability.batched.mean <= stability.batched.largest < 1
+        assert (stability.rank_correlation is None) == (artifact.precision == "fp32")
+    exact, dynamic = report.artifacts[0].stability, report.artifacts[1].stability
+    assert exact.padded.largest < 1e-3 < dynamic.padded.largest and 0.9 <= dynamic.rank_correlation < 1
+    assert "## Score stability" in (finished[0] / "README.md").read_text()
+
+
+def test_a_collapse_ends_the_run_and_names_the_parts(
+    inputs: Path,
+    tokenizer: BertTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = make_pico()
+    for layer in model.bert.encoder.layer:  # inputs of 10,000 that no weight reads: int8 has no steps left for others
+        for before, after in (
+            (layer.attention.self.value, layer.attention.output.dense), (layer.intermediate.dense, layer.output.dense)
+        ):  # fmt: skip
+            before.weight.data[0], before.bias.data[0], after.weight.data[:, 0] = 0, 1e4, 0
+    save_checkpoint(tmp_path / "outliers", model, tokenizer, "torch.nn.modules.activation.Sigmoid", 32)
+    settings = recipe_for(inputs)
+    del settings["recover"], settings["prune"]
+    settings["teacher"] = {"model": str(tmp_path / "outliers"), "max_length": 32}
+    settings["quantize"]["artifacts"] = settings["quantize"]["artifacts"][:1]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    out = tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["hfcompress", "run", str(path), "--out", str(out), "--quiet"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    message = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 2 and not (out / "report.json").exists()
+    assert "student-onnxruntime-int8-dynamic (onnx/model_quantized.onnx) has collapsed" in message
+    assert re.search(r"alone in int8 it is lowest for (attention|FFN) of layer \d \(0\.\d{3}\)", message)
+
+
 def test_all_forms_of_the_checkpoint_agree(finished: tuple[Path, list[str]]) -> None:
     out, _ = finished
     pairs = [("ba de fi", "sun ba de"), ("ba", "go"), ("gu lan", "pe pi po pu")]
@@ -138,6 +182,28 @@ def test_the_fastest_graph_of_the_report_is_the_default(finished: tuple[Path, li
     assert default_graph(tmp_path, "openvino") is None
     (tmp_path / "onnx" / "model_quantized.onnx").unlink()
     assert default_graph(tmp_path, "onnxruntime") == ("onnxruntime", "onnx/model_qint8_static.onnx")
+
+
+def test_every_block_of_the_card_runs(finished: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sentence_transformers")
+    out, _ = finished
+    monkeypatch.chdir(out)
+    query, documents = "ba de fi", ["sun ba de", "go lu", "pe pi po pu fi", "ba de fi sun", "lan"]
+    names: dict[str, object] = {}
+    scores: dict[str, np.ndarray] = {}
+    for title, block in re.findall(r"\*\*([^*]+)\*\*\n\n```python\n(.*?)```", (out / "README.md").read_text(), re.S):
+        block = re.sub(r"query = .*", f"query = {query!r}", block)
+        exec(re.sub(r"documents = .*", f"documents = {documents!r}", block), names)  # some go on from those before
+        if "scores =" in block:
+            scores[title] = np.asarray(names["scores"], dtype=np.float64)
+    assert list(scores)[:4] == ["hfcompress", "transformers", "sentence-transformers", "ONNX Runtime"]
+    assert len(scores) == 4 + is_available()
+    exact = scores["transformers"]
+    np.testing.assert_allclose(
+        scores["sentence-transformers"], exact, atol=1e-5
+    )  # the teacher was trained with identity
+    for title in {"hfcompress", "ONNX Runtime", "OpenVINO"} & scores.keys():
+        assert scores[title].shape == (5,) and np.corrcoef(scores[title], exact)[0, 1] > 0.9
 
 
 def test_compression_config_is_saved_in_optimums_manner(finished: tuple[Path, list[str]]) -> None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytrec_eval
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, spearmanr
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
@@ -195,6 +195,24 @@ def agreement(teacher: Run, student: Run) -> dict[str, float]:
         best = ranking(scores)[:CUTOFF]
         overlaps.append(len(set(best) & set(ranking(student[query])[:CUTOFF])) / len(best))
     return {"kendall_tau": _mean(taus) if taus else 1.0, "overlap@10": _mean(overlaps)}
+
+
+def rank_correlation(first: Iterable[Sequence[float]], second: Iterable[Sequence[float]]) -> float:
+    """Mean over queries of Spearman's rank correlation (Spearman, 1904) between two scores of the same candidates.
+
+    Lists whose scores are all equal count 1 if this holds for both and 0 if it holds for one. Queries with a single
+    candidate have no order and are left out; if there are only such, it is 1.
+
+    Args:
+        first: Scores of the candidates of each query.
+        second: Other scores of the same candidates, in the same order.
+    """
+    values = []
+    for ours, theirs in zip(first, second, strict=True):
+        if len(ours) > 1:
+            constant = (bool(np.ptp(ours) == 0), bool(np.ptp(theirs) == 0))
+            values.append(float(all(constant)) if any(constant) else float(spearmanr(ours, theirs).statistic))
+    return _mean(values) if values else 1.0
 
 
 def tied_share(run: Run) -> float:

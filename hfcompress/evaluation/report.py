@@ -62,6 +62,38 @@ class Latency(_Strict):
     candidates: float
 
 
+class Drift(_Strict):
+    """How far scores move when the same pairs are computed otherwise.
+
+    Attributes:
+        largest: Largest absolute difference, in standard deviations of the scores.
+        mean: Mean absolute difference, in standard deviations of the scores.
+        swapped_share: Share of neighbours in the rankings that change their order.
+    """
+
+    largest: float
+    mean: float
+    swapped_share: float
+
+
+class Stability(_Strict):
+    """Whether a pair gets the same score in any company, measured on whole lists of the first test queries.
+
+    Attributes:
+        pairs: Pairs that were scored each way.
+        batched: Scored together, in batches sorted by length, against every pair alone.
+        padded: In batches of 8 pairs, padded to twice their longest pair (at most to the longest input), against every
+            pair alone.
+        rank_correlation: Spearman's rank correlation with the fp32 model that was quantized, mean over all test
+            queries; None for what is not quantized.
+    """
+
+    pairs: int
+    batched: Drift
+    padded: Drift
+    rank_correlation: float | None
+
+
 class Artifact(_Strict):
     """One thing that can rank: the teacher, or a file that the run wrote.
 
@@ -80,6 +112,7 @@ class Artifact(_Strict):
         latency: Speed.
         speedup: `docs_per_second` against the teacher in fp32 PyTorch, median of the ratios of paired rounds.
         tied_share: Share of neighbouring scores in a ranking that are equal.
+        stability: Whether a pair gets the same score in any company; None for the teacher, and in older reports.
     """
 
     name: str
@@ -95,6 +128,7 @@ class Artifact(_Strict):
     latency: Latency
     speedup: float
     tied_share: float
+    stability: Stability | None = None
 
 
 class FirstStage(_Strict):

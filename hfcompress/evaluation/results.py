@@ -14,7 +14,14 @@ from hfcompress.architectures import architecture_of
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import OutputError
 from hfcompress.evaluation.measure import Measurement, measure
-from hfcompress.evaluation.metrics import agreement, first_stage_run, means, per_query, tied_share
+from hfcompress.evaluation.metrics import (
+    agreement,
+    first_stage_run,
+    means,
+    per_query,
+    rank_correlation,
+    tied_share,
+)
 from hfcompress.evaluation.report import (
     Artifact,
     DataSummary,
@@ -25,6 +32,7 @@ from hfcompress.evaluation.report import (
     RunReport,
 )
 from hfcompress.evaluation.significance import compare
+from hfcompress.evaluation.stability import measure_stability
 from hfcompress.files import size_of
 from hfcompress.importance.importance import Importance
 from hfcompress.layout import COMMON_FILES, PRUNING_FILE
@@ -51,6 +59,7 @@ class Candidate:
         path: Path in the output folder, or the model's name.
         runtime: Where it runs.
         precision: Its precision.
+        made_from: Name of the candidate in fp32 that was quantized; None for what is in fp32 itself.
     """
 
     name: str
@@ -58,6 +67,7 @@ class Candidate:
     path: str
     runtime: Runtime
     precision: str
+    made_from: str | None = None
 
     @classmethod
     def teacher(cls, model: str, path: str) -> Candidate:
@@ -70,14 +80,15 @@ class Candidate:
         return cls("student-torch", str(folder), "model.safetensors", "torch", "fp32")
 
     @classmethod
-    def graph(cls, folder: Path, config: QuantizationConfig) -> Candidate:
-        """An int8 graph of the student."""
+    def graph(cls, folder: Path, config: QuantizationConfig, made_from: str) -> Candidate:
+        """An int8 graph of the student; `made_from` is the name of the candidate that is the same in fp32."""
         return cls(
             f"student-{config.runtime}-{config.precision}",
             str(folder),
             graph_file(config),
             cast(Runtime, config.runtime),
             config.precision,
+            made_from,
         )
 
     def ranker(self, max_length: int, options: RankerOptions) -> BatchedRanker:
@@ -116,6 +127,10 @@ def evaluate_candidates(
     measured = measure(rankers, data, split, step.rounds, step.latency_queries, progress)
     chosen = data.split(split)
     judged = {query: documents for query, documents in chosen.candidates.items() if documents}
+    lists = [data.pairs(query, documents) for query, documents in judged.items()]
+    scores = {
+        candidate.name: list(found.scores.values()) for candidate, found in zip(candidates, measured, strict=True)
+    }
     results: list[Artifact] = []
     parameters = {folder: _parameters(folder) for folder in {candidate.folder for candidate in candidates}}
     for candidate, ranker, measurement in zip(candidates, rankers, measured, strict=True):
@@ -123,6 +138,8 @@ def evaluate_candidates(
         by_query = per_query(chosen.qrels, run, data.relevant_from)
         primary = {query: values[PRIMARY_METRIC] for query, values in by_query.items()}
         first = results[0] if results else None
+        of = candidate.made_from
+        kept = None if of is None else rank_correlation(scores[of], scores[candidate.name])
         results.append(
             Artifact(
                 name=candidate.name,
@@ -138,6 +155,7 @@ def evaluate_candidates(
                 latency=measurement.latency(ranker),
                 speedup=_speedup(measurement, measured[0]),
                 tied_share=tied_share(run),
+                stability=measure_stability(ranker, lists, kept) if first else None,
             )
         )
     return results

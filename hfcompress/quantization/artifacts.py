@@ -19,6 +19,7 @@ from hfcompress.rankers.base import BatchedRanker, Pair
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.surgery import unwrapped
 
 EXPORT_TOLERANCE = 1e-4
 CALIBRATION_BATCH = 8
@@ -73,6 +74,7 @@ def write_graphs(
         RecipeError: Two settings are for one file.
     """
     check_configs(configs, pairs, ranking_pairs)
+    model = unwrapped(model)
     calibration = calibration_batches(tokenizer, pairs)
     reference = TorchRanker(model, tokenizer, lambda logits: logits)
     written: dict[str, QuantizationConfig] = {}

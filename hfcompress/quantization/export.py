@@ -10,6 +10,7 @@ import torch
 from torch.export import Dim
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hfcompress.errors import ModelError
 from hfcompress.models import position_limit
 from hfcompress.quantization.first_token import first_token_only
 
@@ -39,10 +40,32 @@ def ready_for_export(model: PreTrainedModel, first_token: bool) -> Iterator[PreT
     Args:
         model: A sequence-classification model.
         first_token: Compute its last layer for the first token only, where its head reads nothing else.
+
+    Raises:
+        ModelError: Its weights are quantized already.
     """
+    _require_plain_weights(model)
     training = model.training
     try:
         with first_token_only(model) if first_token else nullcontext():
             yield model.eval().cpu()
     finally:
         model.train(training)
+
+
+def _require_plain_weights(model: PreTrainedModel) -> None:
+    """Check that no layer was replaced by a quantized one of torch or torchao, which exporters cannot trace."""
+    parts: list[torch.nn.Module | torch.Tensor] = [*model.modules(), *model.parameters()]
+    found = sorted({f"{type(part).__module__}.{type(part).__name__}" for part in parts if _is_quantized(part)})
+    if found or getattr(model.config, "quantization_config", None):
+        raise ModelError(
+            "The model to export is quantized already",
+            value=", ".join(found) or "config.quantization_config",
+            expected="weights in fp32, fp16 or bf16: a graph is quantized after its export",
+            remedy="export the model that it was made of, and choose int8 in quantize.artifacts",
+        )
+
+
+def _is_quantized(part: torch.nn.Module | torch.Tensor) -> bool:
+    packages = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized", "torchao.")
+    return type(part).__module__.startswith(packages) or (isinstance(part, torch.Tensor) and part.is_quantized)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.machine import thread_count
+
+logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
 
@@ -44,10 +47,12 @@ class RankerOptions:
     Attributes:
         threads: Threads that the runtime may use; 0 stands for all cores.
         batch_tokens: Token budget of a batch: number of pairs times the length of the longest.
+        providers: Execution providers of ONNX Runtime, the preferred one first.
     """
 
     threads: int = 0
     batch_tokens: int = 4096
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
 
 
 class BatchedRanker(ABC):
@@ -74,25 +79,31 @@ class BatchedRanker(ABC):
         self.activation = activation
         self.threads = thread_count(options.threads)
         self.batch_tokens = options.batch_tokens
+        self._warned = False
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Raw logits, shape `(len(pairs),)`, float32; empty for no pairs."""
-        scores = np.empty(len(pairs), dtype=np.float32)
         if not len(pairs):
-            return scores
-        encoded = self.tokenizer(
-            [query for query, _ in pairs],
-            [document for _, document in pairs],
-            truncation=True,
-            return_attention_mask=False,
-        )
+            return np.empty(0, dtype=np.float32)
+        encoded = self._encode(pairs)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        batches = list(_batches(lengths, self.batch_tokens, self.parallel_batches))
-        for places, logits in zip(
-            batches, self.forward(self._padded(encoded, places) for places in batches), strict=True
-        ):
-            scores[places] = logits
-        return scores
+        return self._score(encoded, list(_batches(lengths, self.batch_tokens, self.parallel_batches)))
+
+    def score_in_batches(self, pairs: Sequence[Pair], size: int, padding: float = 1.0) -> np.ndarray:
+        """Raw logits as they come out of other batches than those of `score`: of the pairs in the order given.
+
+        Args:
+            pairs: Queries with documents.
+            size: Pairs in a batch.
+            padding: Length of every batch as a multiple of its longest pair; at most the longest input.
+
+        Returns:
+            Shape `(len(pairs),)`, float32.
+        """
+        if not len(pairs):
+            return np.empty(0, dtype=np.float32)
+        batches = np.split(np.arange(len(pairs)), range(size, len(pairs), size))
+        return self._score(self._encode(pairs), batches, padding)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
         """Documents from best to worst, with the checkpoint's activation applied to the scores.
@@ -112,9 +123,46 @@ class BatchedRanker(ABC):
             batches: `input_ids`, `attention_mask` and `token_type_ids`, int64 of shape `(pairs, tokens)`.
         """
 
-    def _padded(self, encoded: Mapping[str, list[list[int]]], places: np.ndarray) -> dict[str, np.ndarray]:
+    def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
+        encoded = self.tokenizer(
+            [query for query, _ in pairs],
+            [document for _, document in pairs],
+            truncation=True,
+            return_attention_mask=False,
+        )
+        if not self._warned:
+            self._warn_of_long_queries(pairs, [len(ids) for ids in encoded["input_ids"]])
+        return encoded
+
+    def _warn_of_long_queries(self, pairs: Sequence[Pair], lengths: Sequence[int]) -> None:
+        """Warn once of a query that alone fills the input, of which truncation then takes a part, and of documents."""
+        limit = self.tokenizer.model_max_length
+        full = [query for (query, _), length in zip(pairs, lengths, strict=True) if length >= limit]
+        # A token has a byte or more, so most queries need no second look.
+        long = [query for query in dict.fromkeys(full) if len(query.encode()) >= limit]
+        tokens = [len(ids) for ids in self.tokenizer(long, verbose=False)["input_ids"]] if long else []
+        if max(tokens, default=0) >= limit:
+            self._warned = True
+            logger.warning(
+                "A query of %d tokens fills the whole input of %d and is cut itself; %.0f%% of the pairs are truncated",
+                max(tokens), limit, 100 * len(full) / len(pairs),
+            )  # fmt: skip
+
+    def _score(
+        self, encoded: Mapping[str, list[list[int]]], batches: Sequence[np.ndarray], padding: float = 1.0
+    ) -> np.ndarray:
+        scores = np.empty(len(encoded["input_ids"]), dtype=np.float32)
+        inputs = (self._padded(encoded, places, padding) for places in batches)
+        for places, logits in zip(batches, self.forward(inputs), strict=True):
+            scores[places] = logits
+        return scores
+
+    def _padded(
+        self, encoded: Mapping[str, list[list[int]]], places: np.ndarray, padding: float
+    ) -> dict[str, np.ndarray]:
         rows = [encoded["input_ids"][place] for place in places]
-        shape = len(rows), max(map(len, rows))
+        longest = max(map(len, rows))
+        shape = len(rows), max(longest, min(int(padding * longest), self.tokenizer.model_max_length))
         batch = {
             "input_ids": np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64),
             "attention_mask": np.zeros(shape, dtype=np.int64),

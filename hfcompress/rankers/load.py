@@ -110,11 +110,13 @@ def load_ranker(
         return TorchRanker(load_model(name, dtype="float32"), tokenizer, activation, options)
     path = Path(name, file or (graph[1] if graph else ONNX_INT8 if runtime == "onnxruntime" else OPENVINO_INT8))
     if not path.is_file():
+        ending = "*.onnx" if runtime == "onnxruntime" else "*.xml"
+        others = sorted(str(other.relative_to(name)) for other in Path(name).rglob(ending))
         raise ModelError(
-            f"The folder has no graph for {runtime}",
+            f"The folder has no graph for {runtime}{' under this name' if others else ''}",
             value=str(path),
             expected="a folder written by `hfcompress run` with that runtime among its artifacts",
-            remedy="name another file or runtime, or use runtime='torch'",
+            remedy=f"name one of its files: {', '.join(others)}" if others else "use runtime='torch'",
         )
     if runtime == "onnxruntime":
         return OnnxRuntimeRanker(path, tokenizer, activation, options)

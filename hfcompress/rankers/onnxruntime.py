@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hfcompress.errors import ModelError
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
+
+logger = logging.getLogger(__name__)
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+CPU = "CPUExecutionProvider"
+INT8_OPERATORS = {"MatMulInteger", "DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "QLinearMatMul"}
 
 
 class OnnxRuntimeRanker(BatchedRanker):
-    """Scores pairs with an ONNX graph on the CPU; takes the inputs that the graph itself names."""
+    """Scores pairs with an ONNX graph; takes the inputs that the graph itself names.
+
+    Raises:
+        ModelError: The graph cannot be opened, or has other inputs than those of a cross-encoder.
+    """
 
     def __init__(
         self,
@@ -24,15 +36,51 @@ class OnnxRuntimeRanker(BatchedRanker):
     ):
         import onnxruntime
 
-        super().__init__(name, tokenizer, activation, options or RankerOptions())
+        options = options or RankerOptions()
+        super().__init__(name, tokenizer, activation, options)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = self.threads
         settings.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), settings, providers=list(options.providers))
+        except Exception as error:  # each fault of a file has a class of its own, without a common base
+            raise _unusable(path, error) from error
         self.inputs = [node.name for node in self.session.get_inputs()]
+        if unknown := sorted(set(self.inputs) - set(INPUTS)):
+            raise ModelError(
+                "The graph has inputs that a cross-encoder does not have",
+                value=unknown,
+                expected=f"inputs among {', '.join(INPUTS)}",
+                remedy="export it with hfcompress, or as a sequence-classification model",
+            )
+        if options.providers[0] != CPU and _is_int8(path):
+            logger.warning(
+                "%s is an int8 graph for the CPU, and %s computes its operators slowly or hands them back to the CPU "
+                "one by one: use the fp32 graph (onnx/model.onnx) there",
+                path,
+                options.providers[0],
+            )
 
     def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
         """Yield the logits of each batch."""
         for batch in batches:
             (logits,) = self.session.run(None, {name: batch[name] for name in self.inputs})
             yield logits[:, 0]
+
+
+def _is_int8(path: Path) -> bool:
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    return any(node.op_type in INT8_OPERATORS for node in graph.node)
+
+
+def _unusable(path: Path, error: Exception) -> ModelError:
+    found = str(error).splitlines()[0].replace(str(path), path.name)
+    external = "external" in found.lower()
+    return ModelError(
+        f"The ONNX graph {path} cannot be opened",
+        value=found,
+        expected="a whole .onnx file, with its file of external data beside it if it has one",
+        remedy="copy the external data too, under its own name" if external else "copy or export it again",
+    )

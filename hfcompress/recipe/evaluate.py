@@ -20,6 +20,8 @@ class EvaluateStep(Strict):
         latency_queries: Test queries timed one by one for p50 and p95.
         rounds: Parts in which the test queries are scored; all artefacts score a part in turn, so that drift of the
             machine's speed cancels.
+        min_rank_correlation: Least Spearman rank correlation of an int8 artefact with the fp32 model that was
+            quantized, mean over the test queries; a run with less fails.
     """
 
     margin: Annotated[float, Field(gt=0)] = 0.01
@@ -28,6 +30,7 @@ class EvaluateStep(Strict):
     batch_tokens: Positive = 4096
     latency_queries: Positive = 30
     rounds: Positive = 8
+    min_rank_correlation: Annotated[float, Field(ge=0, le=1)] = 0.9
 
 
 class PublishStep(Strict):
