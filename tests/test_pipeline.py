@@ -343,7 +343,7 @@ def test_an_interrupted_run_is_completed_by_resume(
     command = ["hfcompress", "run", str(path), "--out", str(tmp_path / "out"), "--resume", "--quiet"]
     monkeypatch.setattr("sys.argv", command)
     with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
-        patched.setattr(pipeline, "write_graphs", interrupted)
+        patched.setattr(pipeline, "write_quantized", interrupted)
         main()
     assert ended.value.code == 130
     assert "--resume" in capsys.readouterr().err
