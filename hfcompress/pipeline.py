@@ -37,6 +37,7 @@ from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import QuantizationConfig, config_from_recipe
 from hfcompress.quantization.openvino import is_available
 from hfcompress.quantization.quantizer import write_quantized
+from hfcompress.quantization.rounding import weight_steps
 from hfcompress.quiet import quiet
 from hfcompress.rankers.base import Ranker, RankerOptions
 from hfcompress.rankers.bm25 import Bm25Ranker
@@ -400,7 +401,7 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
 
 def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:
     """The parts of the student, rounded one at a time as an int8 artefact that has collapsed was."""
-    steps = QuantizationAwareCallback(reduce_range=getattr(config, "reduce_range", None)).steps
+    steps = weight_steps(getattr(config, "reduce_range", None))
     lists = [current.data.pairs(*listed) for listed in current.data.split("test").candidates.items()]
     tokenizer = load_tokenizer(str(checkpoint), current.max_length)
     return suspects(

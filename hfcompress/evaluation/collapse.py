@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfcompress.architectures import architecture_of, encoder_layers
 from hfcompress.errors import CollapseError
 from hfcompress.evaluation.metrics import rank_correlation
 from hfcompress.evaluation.report import Artifact
+from hfcompress.quantization.rounding import WEIGHT_STEPS, rounded
 from hfcompress.rankers.base import Pair
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.training.quantization_aware import WEIGHT_STEPS, rounded_input, rounded_weight
 
 SATURATED = 0.5  # share of neighbouring scores that are equal, beyond those of the model in fp32
 SUSPECTS = 32  # lists on which the parts of a model are tried
@@ -128,36 +127,24 @@ def suspects(
     exact = scores()
     found = []
     for name, modules in _parts(model).items():
-        with _rounded(modules, per_channel, steps):
+        with ExitStack() as stack:
+            for module in modules:
+                stack.enter_context(rounded(module, per_channel, steps))
             found.append(Suspect(name, rank_correlation(exact, scores())))
     return sorted(found, key=lambda suspect: suspect.rank_correlation)
 
 
-def _parts(model: PreTrainedModel) -> dict[str, list[nn.Module]]:
+def _parts(model: PreTrainedModel) -> dict[str, list[nn.Linear | nn.Embedding]]:
     row = architecture_of(model.config)
-    parts: dict[str, list[nn.Module]] = {"word embeddings": [model.get_input_embeddings()]}
+    embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings, nn.Embedding)
+    parts: dict[str, list[nn.Linear | nn.Embedding]] = {"word embeddings": [embeddings]}
     for number, layer in enumerate(encoder_layers(model)):
         linear = {path: module for path, module in layer.named_modules() if isinstance(module, nn.Linear)}
         ffn = {path: linear.pop(path) for path in (row.ffn_in, row.ffn_out) if path in linear}
         parts[f"attention of layer {number}"] = list(linear.values())
         parts[f"FFN of layer {number}"] = list(ffn.values())
     return {name: modules for name, modules in parts.items() if modules}
-
-
-@contextmanager
-def _rounded(modules: Sequence[nn.Module], per_channel: bool, steps: int) -> Iterator[None]:
-    def linear(module: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        weight = rounded_weight(module.weight, per_channel, steps)
-        return functional.linear(rounded_input(inputs[0]), weight, module.bias)
-
-    def embedding(module: nn.Embedding, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return functional.embedding(inputs[0], rounded_weight(module.weight, False, steps))
-
-    with ExitStack() as stack:
-        for module in modules:
-            hook: Any = linear if isinstance(module, nn.Linear) else embedding
-            stack.callback(module.register_forward_hook(hook).remove)
-        yield
 
 
 def _figures(artifact: Artifact) -> str:

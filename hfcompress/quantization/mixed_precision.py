@@ -5,33 +5,24 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx_ir
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.architectures import encoder_layers
 from hfcompress.errors import DataError, RecipeError
-from hfcompress.machine import cpu_target
-from hfcompress.quantization.config import MixedPrecisionConfig, saturates
+from hfcompress.quantization.config import MixedPrecisionConfig
 from hfcompress.quantization.onnxruntime import quantize, save_onnx
+from hfcompress.quantization.rounding import Range, rounded, weight_steps
 from hfcompress.rankers.base import Pair
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.training.losses import listwise_kl
-from hfcompress.training.quantization_aware import (
-    REDUCED_STEPS,
-    WEIGHT_STEPS,
-    Range,
-    rounded_input,
-    rounded_weight,
-)
 
 ORDERING_LISTS = 8  # each linear layer costs a pass over these; the bound is kept on all lists
 
@@ -189,27 +180,14 @@ def _sensitivity(
     progress: bool,
 ) -> dict[str, float]:
     """Loss with one linear layer rounded, by its name."""
-    reduced = saturates(cpu_target()) if config.reduce_range is None else config.reduce_range
-    steps = REDUCED_STEPS if reduced else WEIGHT_STEPS
+    steps = weight_steps(config.reduce_range)
     linears = {name: module for name, module in _linears(model) if name in set(modules)}
     limits = _input_ranges(linears, loss) if config.mode == "static" else {}
     found = {}
     for name, module in tqdm(linears.items(), desc="int8 layer by layer", disable=not progress, leave=False):
-        with _rounded(module, rounded_weight(module.weight.detach(), config.per_channel, steps), limits.get(name)):
+        with rounded(module, config.per_channel, steps, limits.get(name)):
             found[name] = loss()
     return found
-
-
-@contextmanager
-def _rounded(module: nn.Linear, weight: Tensor, limits: Range | None) -> Iterator[None]:
-    """For the block, let a linear layer compute with a rounded weight and rounded inputs."""
-    setattr(  # noqa: B010
-        module, "forward", lambda inputs: functional.linear(rounded_input(inputs, limits), weight, module.bias)
-    )
-    try:
-        yield
-    finally:
-        del module.forward
 
 
 def _input_ranges(linears: dict[str, nn.Linear], run: Callable[[], float]) -> dict[str, Range]:

@@ -48,7 +48,7 @@ class PruneStep(Strict):
         runtime: Where time is measured: `auto` takes the first of quantize.artifacts, in its precision.
         ffn_multiple: FFN widths are rounded to a multiple of this, which vector instructions prefer.
         calibration_queries: Train queries with their lists of 8 documents that importance and search look at.
-        search_steps: Plans that the search tries for a target.
+        search_steps: Plans that the local search tries for a target, once it is measured what single cuts lose.
         stages: Prune and recover in so many rounds, each of them a like step on the way to the target, with importance
             and search anew; for large ratios. The settings of `recover` are those of each round.
         sequential: Settle the weights layer by layer at the end, on what the pruned layers below put out; `obs` only.

@@ -89,9 +89,10 @@ def search_family(
     sizes = search.surveyor.everything
     with tqdm(total=work, desc="search", unit="step", disable=not progress, leave=False) as bar:
         for budget in ordered:
-            for stop in stops[budget]:
+            for stop in stops[budget][:-1]:
                 landscape = search.surveyor.measure(sizes, bar.update)
                 sizes = search.best(landscape, stop, np.ones((len(sizes), 2)))
+            landscape = search.surveyor.measure(sizes, bar.update)
             found[budget], sizes = search.refine(landscape, budget, steps, bar.update)
     return [found[budget] for budget in budgets]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -160,3 +161,8 @@ def transformer_of(model: nn.Module) -> PreTrainedModel:
         expected="a sequence-classification model, or a CrossEncoder",
         remedy="train one of these",
     )
+
+
+def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where a trainer keeps the checkpoint of the step that it is at."""
+    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"

@@ -20,7 +20,7 @@ from hfcompress.importance.importance import Importance
 from hfcompress.importance.scores import magnitude
 from hfcompress.plan import LayerPlan, PruningPlan
 from hfcompress.surgery import apply_plan, current_plan
-from hfcompress.training.callbacks import transformer_of
+from hfcompress.training.callbacks import checkpoint_folder, transformer_of
 
 PLAN_FILE = "pruning_plan.json"
 
@@ -82,7 +82,7 @@ class GradualPruningCallback(TrainerCallback):
     ) -> None:
         """Put gates into the model, and check a checkpoint that is resumed."""
         assert model is not None
-        self._check_resumed(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / PLAN_FILE)
+        self._check_resumed(checkpoint_folder(args, state) / PLAN_FILE)
         inner = transformer_of(model)
         local = self.plan.local(current_plan(inner))
         self._hooks.close()
@@ -130,8 +130,7 @@ class GradualPruningCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Leave the plan in the checkpoint."""
         if state.is_world_process_zero:
-            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            self.plan.save(folder / PLAN_FILE)
+            self.plan.save(checkpoint_folder(args, state) / PLAN_FILE)
 
     def on_train_end(
         self,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -16,14 +14,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hfcompress.architectures import encoder_layers
 from hfcompress.errors import RecipeError
 from hfcompress.files import write_text
-from hfcompress.machine import SATURATING_TARGETS, cpu_target
-from hfcompress.training.callbacks import transformer_of
+from hfcompress.quantization.rounding import Range, rounded_input, rounded_weight, weight_steps
+from hfcompress.training.callbacks import checkpoint_folder, transformer_of
 
 RANGES_FILE = "activation_ranges.json"
 KEPT = 0.95  # of a static range at each step; the rest is that of the new batch
-WEIGHT_STEPS, REDUCED_STEPS, INPUT_STEPS = 127, 64, 255
-
-Range = tuple[float, float]
 
 
 class QuantizationAwareCallback(TrainerCallback):
@@ -61,9 +56,7 @@ class QuantizationAwareCallback(TrainerCallback):
                 remedy="correct begin",
             )
         self.begin, self.activations, self.per_channel = begin, activations, per_channel
-        if reduce_range is None:
-            reduce_range = cpu_target() in SATURATING_TARGETS
-        self.steps = REDUCED_STEPS if reduce_range else WEIGHT_STEPS
+        self.steps = weight_steps(reduce_range)
         self.ranges: dict[str, Range] = {}
         self._rounding = False
         self._overrides = ExitStack()
@@ -79,7 +72,7 @@ class QuantizationAwareCallback(TrainerCallback):
         """Give the linear layers another `forward`; go on with the ranges of a checkpoint that is resumed."""
         assert model is not None
         self._overrides.close()
-        path = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / RANGES_FILE
+        path = checkpoint_folder(args, state) / RANGES_FILE
         self.ranges = (
             {name: tuple(found) for name, found in json.loads(path.read_text("utf-8")).items()}
             if path.is_file()
@@ -100,8 +93,7 @@ class QuantizationAwareCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Leave static ranges in the checkpoint."""
         if state.is_world_process_zero and self.ranges:
-            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            write_text(folder / RANGES_FILE, json.dumps(self.ranges))
+            write_text(checkpoint_folder(args, state) / RANGES_FILE, json.dumps(self.ranges))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -126,35 +118,3 @@ class QuantizationAwareCallback(TrainerCallback):
             before = self.ranges[name]
             low, high = KEPT * before[0] + (1 - KEPT) * low, KEPT * before[1] + (1 - KEPT) * high
         self.ranges[name] = low, high
-
-
-def rounded_weight(weight: Tensor, per_channel: bool = True, steps: int = WEIGHT_STEPS) -> Tensor:
-    """A weight as symmetric int8 holds it: multiples of max |w| / steps; the gradient is that of the weight itself.
-
-    Args:
-        weight: Shape `(outputs, inputs)`.
-        per_channel: One scale for each output.
-        steps: Steps between 0 and the largest magnitude: 127, or 64 with a reduced range.
-    """
-    values = weight.float()
-    largest = values.detach().abs()
-    largest = largest.amax(1) if per_channel else largest.amax().expand(len(weight))
-    scale = largest.clamp(min=torch.finfo(torch.float32).tiny * steps) / steps
-    zeros = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
-    return torch.fake_quantize_per_channel_affine(values, scale, zeros, 0, -steps, steps).to(weight.dtype)
-
-
-def rounded_input(inputs: Tensor, limits: Range | None = None) -> Tensor:
-    """Inputs as asymmetric uint8 holds them, with 0 among the values; what lies beyond the limits is cut off.
-
-    Args:
-        inputs: Any shape.
-        limits: Least and largest value; those of the inputs themselves where left out.
-    """
-    values = inputs.float()
-    found = values.detach().aminmax() if limits is None else (torch.tensor(limit) for limit in limits)
-    low, high = (bound.to(values) for bound in found)
-    low, high = low.clamp(max=0), high.clamp(min=0)
-    scale = ((high - low) / INPUT_STEPS).clamp(min=torch.finfo(torch.float32).tiny)
-    zero = (-low / scale).round().clamp(0, INPUT_STEPS).to(torch.int32)
-    return torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, INPUT_STEPS).to(inputs.dtype)

@@ -23,8 +23,9 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.errors import RecipeError
 from hfcompress.quantization.config import DynamicQuantizationConfig
 from hfcompress.quantization.onnxruntime import export_onnx, quantize
+from hfcompress.quantization.rounding import rounded_input, rounded_weight
 from hfcompress.surgery import current_plan
-from hfcompress.training.quantization_aware import RANGES_FILE, rounded_input, rounded_weight
+from hfcompress.training.quantization_aware import RANGES_FILE
 
 
 @pytest.fixture
