@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from hfcompress.card import write_card
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.checks import check, check_data
 from hfcompress.data.lists import training_lists
-from hfcompress.data.load import load_data
-from hfcompress.data.pseudo import has_pseudo_queries, pseudo_queries
+from hfcompress.data.pseudo import has_pseudo_queries
 from hfcompress.data.ranking import RankingData
-from hfcompress.data.teachers import Teacher, with_teacher_scores
+from hfcompress.data.teachers import with_teacher_scores
 from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
 from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
@@ -39,17 +37,22 @@ from hfcompress.quantization.openvino import is_available
 from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.quantization.rounding import weight_steps
 from hfcompress.quiet import quiet
-from hfcompress.rankers.base import Ranker, RankerOptions
-from hfcompress.rankers.bm25 import Bm25Ranker
-from hfcompress.rankers.load import activation_name, load_ranker
-from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, QuantizationAware, Recipe, ScoreSource
+from hfcompress.rankers.base import RankerOptions
+from hfcompress.rankers.load import activation_name
+from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, QuantizationAware, Recipe
+from hfcompress.run_data import (
+    calibration_pairs,
+    load_run_data,
+    ranking_pairs,
+    recovery_teachers,
+    source_fingerprint,
+    with_pseudo_queries,
+)
 from hfcompress.training.fit import fit
 from hfcompress.training.quantization_aware import QuantizationAwareCallback
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 from hfcompress.workspace import Workspace
 
-RANKING_QUERIES, RANKING_DOCUMENTS = 32, 8  # by which mixed precision is chosen
 IDENTITY = "torch.nn.modules.linear.Identity"
 
 
@@ -96,7 +99,7 @@ def run(
     """
     workspace = Workspace(out, resume, say)
     check(recipe)
-    data = _load(recipe, progress)
+    data = load_run_data(recipe, progress)
     check_data(recipe, data)
     workspace.begin()
     say(f"data: {', '.join(f'{len(split)} {name}' for name, split in data.splits.items())} queries of {data.name}")
@@ -251,7 +254,7 @@ def score(current: Run, teacher: str, teacher_of: str) -> tuple[Path, str]:
     def work(folder: Path, partial: Path) -> None:
         data = current.data
         if step.pseudo_queries and not has_pseudo_queries(data):
-            data = _with_pseudo_queries(current.recipe, data)
+            data = with_pseudo_queries(current.recipe, data)
         lists = training_lists(
             data,
             step.documents,
@@ -260,11 +263,11 @@ def score(current: Run, teacher: str, teacher_of: str) -> tuple[Path, str]:
             queries=step.queries,
             unlabelled=step.unlabelled,
         )
-        teachers = _teachers(current, teacher, teacher_of)
+        teachers = recovery_teachers(current.recipe, current.data, teacher, teacher_of, current.tokenizer())
         with quiet():
             with_teacher_scores(lists, teachers, current.progress, partial).save_to_disk(str(folder))
 
-    sources = [[source.model_dump(mode="json"), _fingerprint(source)] for source in step.teachers]
+    sources = [[source.model_dump(mode="json"), source_fingerprint(source)] for source in step.teachers]
     inputs: list[Any] = [step.documents, step.random_negatives, step.queries, teacher_of]
     return current.workspace.step("scores", [*inputs, sources, step.unlabelled, step.pseudo_queries], work)
 
@@ -357,12 +360,12 @@ def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
             tokenizer,
             activation_name(model.config),
             [config_from_recipe(artifact) for artifact in wanted],
-            _calibration_pairs(current, step.calibration_pairs),
+            calibration_pairs(current.data, step.calibration_pairs),
             current.workspace.say,
             current.progress,
             step.first_token,
             current.recipe.model_dump(mode="json"),
-            _ranking_pairs(current),
+            ranking_pairs(current.data),
         )
 
     inputs = [step.model_dump(mode="json"), len(wanted), current.max_length, made_of]
@@ -441,61 +444,6 @@ def _installed(artifact: OnnxRuntimeInt8 | OpenVinoInt8, say: Callable[[str], No
     if say and not installed:
         say("int8: leaves out OpenVINO, which is not installed (pip install 'hfcompress[openvino]')")
     return installed
-
-
-def _load(recipe: Recipe, progress: bool) -> RankingData:
-    """Data of the recipe; where it has no labelled train queries and some are to be made, with those."""
-    recovery = recipe.recover
-    data = load_data(recipe.data, progress, unlabelled=bool(recovery and recovery.unlabelled))
-    train = data.splits.get("train")
-    if recovery and recovery.pseudo_queries and not (train and train.labelled):
-        return _with_pseudo_queries(recipe, data)
-    return data
-
-
-def _with_pseudo_queries(recipe: Recipe, data: RankingData) -> RankingData:
-    assert recipe.recover is not None
-    return pseudo_queries(data, recipe.recover.pseudo_queries, recipe.seed, recipe.data.candidates)
-
-
-def _teachers(current: Run, teacher: str, teacher_of: str) -> Iterator[Teacher]:
-    """The teachers of the recovery, each loaded when its turn comes."""
-    assert current.recipe.recover is not None
-    for source in current.recipe.recover.teachers or [ScoreSource()]:
-        if source.bm25:
-            ranker: Ranker = Bm25Ranker(current.data.corpus)
-            yield Teacher(ranker, f"{ranker.name} {current.data.fingerprint()}", source.weight)
-        elif source.model is None:
-            ranker = TorchRanker(load_model(teacher, dtype="float32"), current.tokenizer(), lambda logits: logits)
-            yield Teacher(ranker, teacher_of, source.weight)
-        else:
-            length = source.max_length or current.max_length
-            ranker = load_ranker(source.model, "torch", max_length=length)
-            yield Teacher(ranker, f"{_fingerprint(source)} at {length} tokens", source.weight)
-
-
-def _fingerprint(source: ScoreSource) -> str:
-    return model_fingerprint(source.model) if source.model else ""
-
-
-def _calibration_pairs(current: Run, count: int) -> list[tuple[str, str]]:
-    """Pairs of train queries (test queries only where there is no train split) with candidates spread over the list."""
-    split = current.data.splits.get("train") or current.data.splits["test"]
-    pairs = []
-    for number, (query, documents) in enumerate(split.candidates.items()):
-        if documents:
-            pairs += current.data.pairs(query, [documents[number % len(documents)]])
-    return pairs[:count]
-
-
-def _ranking_pairs(current: Run) -> list[tuple[str, str]]:
-    """Pairs of a few train queries with several candidates each, spread over the list."""
-    split = current.data.splits.get("train") or current.data.splits["test"]
-    pairs = []
-    for query, documents in list(split.candidates.items())[:RANKING_QUERIES]:
-        if documents:
-            pairs += current.data.pairs(query, documents[:: math.ceil(len(documents) / RANKING_DOCUMENTS)])
-    return pairs
 
 
 def _figures(figures: dict[str, float]) -> str:

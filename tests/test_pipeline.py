@@ -18,7 +18,7 @@ from safetensors import safe_open
 from transformers import BertTokenizerFast
 
 import hfcompress
-from hfcompress import pipeline
+from hfcompress import pipeline, run_data
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.checks import check_data
 from hfcompress.cli import main
@@ -32,6 +32,7 @@ from hfcompress.quantization.openvino import is_available
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import default_graph
 from hfcompress.recipe import Recipe
+from hfcompress.run_data import load_run_data, ranking_pairs
 from hfcompress.surgery import current_plan, encoder_flops
 from hfcompress.workspace import Workspace
 
@@ -450,7 +451,7 @@ def recovery(inputs: Path, folder: Path, **changes: object) -> tuple[pipeline.Ru
     recipe = Recipe.model_validate(settings)
     workspace = Workspace(folder, resume=True, say=lambda _: None)
     workspace.begin()
-    run = pipeline.Run(recipe, pipeline._load(recipe, False), workspace, False)
+    run = pipeline.Run(recipe, load_run_data(recipe, False), workspace, False)
 
     def recover() -> Dataset:
         teacher, teacher_of = pipeline.train_teacher(run)
@@ -495,7 +496,7 @@ def test_an_interruption_at_the_second_teacher_loses_no_score_of_the_first(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Bm25Ranker, "score", interrupt)
         recover()
-    monkeypatch.setattr(pipeline, "TorchRanker", lambda *_: SimpleNamespace(score=interrupt))
+    monkeypatch.setattr(run_data, "TorchRanker", lambda *_: SimpleNamespace(score=interrupt))
     assert len(recover()) == 40
 
 
@@ -522,9 +523,9 @@ def test_without_any_label_pruning_and_recovery_go_by_the_teacher(inputs: Path, 
 
 
 def test_mixed_precision_is_chosen_on_lists(word_data: RankingData) -> None:
-    pairs = pipeline._ranking_pairs(SimpleNamespace(data=word_data))  # type: ignore[arg-type]
+    pairs = ranking_pairs(word_data)
     by_query = {query: [document for other, document in pairs if other == query] for query, _ in pairs}
-    assert len(by_query) == pipeline.RANKING_QUERIES
-    assert all(1 < len(documents) <= pipeline.RANKING_DOCUMENTS for documents in by_query.values())
+    assert len(by_query) == run_data.RANKING_QUERIES
+    assert all(1 < len(documents) <= run_data.RANKING_DOCUMENTS for documents in by_query.values())
     queries = {word_data.queries[key] for key in word_data.splits["train"].candidates}
     assert set(by_query) <= queries
