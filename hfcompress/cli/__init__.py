@@ -1,0 +1,51 @@
+"""The `hfcompress` command. Each verb is a module that loads what it needs when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.markup import escape
+
+from hfcompress.cli import card, evaluate, inspect, prune, rank, run
+from hfcompress.cli.terminal import err
+from hfcompress.errors import HfCompressError
+
+app = typer.Typer(
+    name="hfcompress",
+    help="Make Hugging Face rerankers faster and smaller, and prove that they still rank as well.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+for verb in (run.run, prune.prune, evaluate.evaluate, inspect.inspect, rank.rank, card.card):
+    app.command()(verb)
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None, program: str | None = None) -> None:
+    """Run the command line; ends with 0, with 2 for an error that the user can mend, with 130 when interrupted.
+
+    Args:
+        arguments: What was typed behind the name of the program; by default the arguments of this process.
+        program: Name of the program in help and messages.
+    """
+    code = 0
+    try:
+        code = app(arguments, prog_name=program, standalone_mode=False) or 0
+    except HfCompressError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not one of click's usage errors
+            raise
+        if message := error.format_message():  # empty where the help was shown for want of arguments
+            err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+        sys.exit(2)
+    if code == INTERRUPTED:
+        err.print("interrupted: a run goes on from its last finished step with the same command and --resume")
+    if code:
+        sys.exit(code)

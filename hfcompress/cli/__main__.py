@@ -1,0 +1,5 @@
+"""`python -m hfcompress.cli`."""
+
+from hfcompress.cli import main
+
+main()

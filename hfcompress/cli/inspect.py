@@ -1,0 +1,50 @@
+"""`hfcompress inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from hfcompress.cli.tables import print_report
+from hfcompress.cli.terminal import out
+
+
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, or any model that hfcompress opens.")],
+    png: Annotated[
+        Path | None, typer.Option(help="Where to draw the plan; figures/structure.png in the folder by default.")
+    ] = None,
+) -> None:
+    """Show what was pruned, as a table and as a heat map, and what was measured.
+
+    Example: hfcompress inspect out/quickstart
+    """
+    from hfcompress.evaluation.report import REPORT_FILE, RunReport
+    from hfcompress.evaluation.results import read_pruning
+    from hfcompress.figures import structure
+    from hfcompress.files import write_bytes
+    from hfcompress.layout import STRUCTURE_FILE
+    from hfcompress.models import load_config
+    from hfcompress.quiet import silence_libraries
+    from hfcompress.surgery import plan_of_config
+
+    silence_libraries()
+    config = load_config(str(folder))
+    plan = plan_of_config(config)
+    table = Table(title=f"{config.model_type}, {len(plan.layers)} of {plan.layers_of} layers", title_justify="left")
+    for name in ("layer", "heads", "kept heads", "FFN"):
+        table.add_column(name)
+    for layer in plan.layers:
+        heads = ", ".join(map(str, layer.heads)) or "none"
+        table.add_row(str(layer.layer), f"{len(layer.heads)}/{plan.heads_of}", heads, f"{len(layer.ffn)}/{plan.ffn_of}")
+    out.print(table)
+    report = RunReport.load(folder) if (folder / REPORT_FILE).is_file() else None
+    pruning = read_pruning(folder, config, report)
+    if png or folder.is_dir():
+        drawn = write_bytes(png or folder / STRUCTURE_FILE, structure(pruning))
+        out.print(f"heat map: {drawn}", soft_wrap=True)
+    if report:
+        print_report(report)

@@ -1,0 +1,116 @@
+"""`hfcompress prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from hfcompress.cli.terminal import Quiet, out
+from hfcompress.errors import DataError
+
+
+def prune(
+    model: Annotated[str, typer.Argument(help="A cross-encoder: a folder, a Hub id, or package:NAME/FOLDER.")],
+    data: Annotated[list[str], typer.Option("--data", help="api-search or a folder in BEIR's layout. Repeatable.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write; new, empty, or of an earlier prune.")],
+    target_speedup: Annotated[
+        list[float] | None, typer.Option(help="Times faster than the unpruned model, same runtime. Repeatable.")
+    ] = None,
+    target_latency_ms: Annotated[
+        list[float] | None, typer.Option(help="Milliseconds for a query with all its candidates. Repeatable.")
+    ] = None,
+    target_parameters: Annotated[
+        list[float] | None, typer.Option(help="Share of the parameters to keep. Repeatable.")
+    ] = None,
+    target_flops: Annotated[
+        list[float] | None, typer.Option(help="Share of the encoder's multiply-adds to keep. Repeatable.")
+    ] = None,
+    heads: Annotated[float | None, typer.Option(help="Share of the heads to keep, without a search.")] = None,
+    ffn: Annotated[float | None, typer.Option(help="Share of the FFN neurons to keep, without a search.")] = None,
+    structure: Annotated[str, typer.Option(help="free, or stock: whole layers and one FFN width.")] = "free",
+    importance: Annotated[str, typer.Option(help="obs, fisher or magnitude.")] = "obs",
+    runtime: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino: where time counts.")] = "auto",
+    vocabulary: Annotated[str | None, typer.Option(help="corpus: keep the tokens that the data needs.")] = None,
+    min_count: Annotated[int, typer.Option(min=1, help="How often a token must occur to stay.")] = 1,
+    max_length: Annotated[int | None, typer.Option(min=8, help="Longest input in tokens.")] = None,
+    candidates: Annotated[int, typer.Option(min=1, help="Documents to rank for a query.")] = 20,
+    calibration_queries: Annotated[int, typer.Option(min=2, help="Train queries to look at, 8 documents each.")] = 64,
+    search_steps: Annotated[int, typer.Option(min=1, help="Plans that the local search tries for each target.")] = 16,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 uses all cores.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    measure: Annotated[bool, typer.Option(help="Export every model and time it against the unpruned one.")] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Prune without training: importance, search over measured time, surgery. Several targets give a family.
+
+    Example: hfcompress prune out/quickstart/.hfcompress/teacher --data api-search --target-speedup 2 --out out/pruned
+    """
+    from hfcompress.oneshot import prune_checkpoint
+    from hfcompress.quantization.openvino import is_available
+    from hfcompress.quiet import silence_libraries
+    from hfcompress.recipe import PruneStep
+
+    silence_libraries()
+    if vocabulary not in (None, "corpus"):
+        raise DataError(
+            "There is no such vocabulary", value=vocabulary, expected="corpus", remedy="correct --vocabulary"
+        )
+    asked = {
+        "target_speedup": target_speedup,
+        "target_latency_ms": target_latency_ms,
+        "target_parameters": target_parameters,
+        "target_flops": target_flops,
+    }
+    targets = [(name, value) for name, values in asked.items() for value in values or []]
+    settings: dict[str, object] = {name: values[0] for name, values in asked.items() if values}
+    settings |= {"heads": heads, "ffn": ffn, "structure": structure, "importance": importance}
+    settings |= {"calibration_queries": calibration_queries, "search_steps": search_steps}
+    settings["runtime"] = runtime if runtime != "auto" else "openvino" if is_available() else "onnxruntime"
+    if heads is not None or ffn is not None:
+        settings["spread"] = "uniform" if structure == "stock" else "global"
+    if vocabulary:
+        settings["vocabulary"] = {"min_count": min_count}
+    members = prune_checkpoint(
+        model,
+        data,
+        out_folder,
+        PruneStep.of(settings),
+        targets,
+        max_length,
+        candidates,
+        threads,
+        seed,
+        measure,
+        (lambda line: None) if quiet else (lambda line: out.print(escape(line), soft_wrap=True)),
+        progress=not quiet,
+    )
+    table = Table(title=f"{model} on {settings['runtime']}", title_justify="left")
+    for name in (
+        "target",
+        "folder",
+        "predicted speed-up",
+        "measured",
+        "multiply-adds",
+        "parameters",
+        "calibration loss",
+    ):
+        table.add_column(name, justify="left" if name in ("target", "folder") else "right")
+    for member in members:
+        table.add_row(
+            member.target,
+            member.folder,
+            *(f"{value:.2f}x" if value else "" for value in (member.predicted_speedup, member.measured_speedup)),
+            f"{member.encoder_flops_kept:.0%}",
+            f"{member.parameters / 1e6:.1f} M",
+            f"{member.calibration_loss:.3g}",
+        )
+    out.print(table)
+    out.print(
+        "The calibration loss is the divergence of the ranking from the unpruned model's on held-out train queries. "
+        f"Next: hfcompress evaluate {out_folder / members[0].folder} --baseline {model} --data {data[0]}",
+        soft_wrap=True,
+    )

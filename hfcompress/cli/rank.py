@@ -1,0 +1,47 @@
+"""`hfcompress rank`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hfcompress.errors import DataError
+
+
+def rank(
+    folder: Annotated[str, typer.Argument(help="Folder of a run, or any cross-encoder.")],
+    query: Annotated[str, typer.Option(help="The query.")],
+    docs: Annotated[Path, typer.Option(help="Text file with one document a line.")],
+    top_k: Annotated[int | None, typer.Option(help="Show only the best.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; the fastest by default.")] = None,
+) -> None:
+    """Rank the documents of a file for a query; prints score, line number and document.
+
+    Example: hfcompress rank out/quickstart --query "sort a list" --docs documents.txt
+    """
+    from hfcompress.quiet import silence_libraries
+    from hfcompress.rankers.load import load_ranker
+
+    silence_libraries()
+    if not query.strip():
+        raise DataError("The query is empty", value=query, expected="some text", remedy="give --query a text")
+    if not docs.exists() or docs.is_dir():
+        raise DataError("There is no such file", value=str(docs), expected="a text file", remedy="correct --docs")
+    try:
+        documents = docs.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{docs} is not text", value=str(error), expected="a text file in UTF-8", remedy="save it as UTF-8"
+        ) from error
+    empty = [number for number, line in enumerate(documents, 1) if not line.strip()]
+    if empty or not documents:
+        raise DataError(
+            f"{docs} has no documents, or empty ones",
+            value=f"empty lines {empty[:5]}",
+            expected="one document on every line",
+            remedy="remove the empty lines",
+        )
+    for hit in load_ranker(folder, runtime).rank(query, documents, top_k):  # type: ignore[arg-type]
+        typer.echo(f"{hit.score:.4f}\t{hit.position + 1}\t{documents[hit.position]}")
