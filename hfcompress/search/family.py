@@ -3,8 +3,9 @@
 What a cut loses is measured, by the calibration loss of the model with just this cut; layer-wise errors say little
 about each other, and less about the end of the model. A dynamic programme then finds the cuts whose losses add up to
 least within the budget. Losses of single cuts add up only near the plan at which they were measured, so the search goes
-down in steps, and measures again at each. At every budget asked for, a local search changes coefficients of the losses
-as long as the plan that results ranks calibration queries more like the dense model.
+down in steps, and measures again at each stop. From the last stop above a budget asked for, a local search changes
+coefficients of the losses as long as the plan that results ranks calibration queries more like the dense model. The
+stops are the same whatever is asked for: a plan does not depend on what else is in the family.
 
 Dynamic programme and coefficients: Frantar and Alistarh, "SPDY: Accurate Pruning with Speedup Guarantees", ICML 2022;
 Kurtic et al., "ZipLM", NeurIPS 2023.
@@ -15,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -27,7 +27,7 @@ from hfcompress.plan import PruningPlan
 from hfcompress.search.landscape import Judge, Surveyor
 from hfcompress.search.levels import Landscape, Sizes, best_sizes, least_cost, plan_of_sizes, total_cost
 
-STEP = 1.5  # at most so many times cheaper at a time
+STEP = 1.5  # so many times cheaper is each stop
 SPREAD = 1.0  # of the change of a coefficient's logarithm in one step
 CHANGED = 0.3  # share of the coefficients that a step changes
 REPEATS = 8  # draws of a step until it leads to a plan that was not tried yet
@@ -61,7 +61,7 @@ def search_family(
     seed: int = 0,
     progress: bool = True,
 ) -> list[Found]:
-    """Find a plan for each budget; each one begins with what was found for the budget above it.
+    """Find a plan for each budget, which does not depend on the other budgets.
 
     Args:
         importance: Importance of what the model has.
@@ -80,27 +80,29 @@ def search_family(
     Raises:
         PlanError: A budget is out of reach.
     """
-    search = _Search(importance, current, table, judge, ffn_multiple, np.random.default_rng(seed))
+    search = _Search(importance, current, table, judge, ffn_multiple)
     search.check(min(budgets))
-    ordered = sorted(set(budgets), reverse=True)
-    stops = {budget: _stops(above, budget) for above, budget in pairwise([table.of_plan(current), *ordered])}
-    work = sum(len(way) * len(current.layers) + steps for way in stops.values())
-    found: dict[float, Found] = {}
+    full = table.of_plan(current)
+    stops = {budget: _stops_above(full, budget) for budget in budgets}
+    last = max(stops.values())
     sizes = search.surveyor.everything
+    found: dict[float, Found] = {}
+    work = (1 + last) * len(sizes) + steps * len(stops)
     with tqdm(total=work, desc="search", unit="step", disable=not progress, leave=False) as bar:
-        for budget in ordered:
-            for stop in stops[budget][:-1]:
+        landscape = search.surveyor.measure(sizes, bar.update)
+        for stop in range(last + 1):
+            for budget in (budget for budget in stops if stops[budget] == stop):
+                random = np.random.default_rng([seed, round(1000 * full / budget)])
+                found[budget] = search.refine(landscape, budget, steps, random, bar.update)
+            if stop < last:
+                sizes = search.best(landscape, full / STEP ** (stop + 1), np.ones((len(sizes), 2)))
                 landscape = search.surveyor.measure(sizes, bar.update)
-                sizes = search.best(landscape, stop, np.ones((len(sizes), 2)))
-            landscape = search.surveyor.measure(sizes, bar.update)
-            found[budget], sizes = search.refine(landscape, budget, steps, bar.update)
     return [found[budget] for budget in budgets]
 
 
-def _stops(above: float, budget: float) -> list[float]:
-    """Budgets on the way down from one to the next, the last of which is the next."""
-    count = max(1, math.ceil(math.log(above / budget) / math.log(STEP) - 1e-9))
-    return [above * (budget / above) ** (number / count) for number in range(1, count)] + [budget]
+def _stops_above(full: float, budget: float) -> int:
+    """How many stops are made on the way down to a budget; the first is below the full cost."""
+    return max(0, math.ceil(math.log(full / budget) / math.log(STEP) - 1e-9) - 1)
 
 
 class _Search:
@@ -113,11 +115,9 @@ class _Search:
         table: CostTable,
         judge: Judge,
         ffn_multiple: int,
-        random: np.random.Generator,
     ) -> None:
         self.surveyor = Surveyor(importance, current, judge, ffn_multiple)
         self.table = table
-        self.random = random
 
     def check(self, budget: float) -> None:
         """Check that a budget can be met.
@@ -138,18 +138,21 @@ class _Search:
         return sizes
 
     def refine(
-        self, landscape: Landscape, budget: float, steps: int, tick: Callable[[], object]
-    ) -> tuple[Found, Sizes]:
-        """Search for coefficients that lead to a better plan.
-
-        Returns:
-            The best plan, and its sizes.
-        """
+        self,
+        landscape: Landscape,
+        budget: float,
+        steps: int,
+        random: np.random.Generator,
+        tick: Callable[[], object],
+    ) -> Found:
+        """Search for coefficients that lead to a better plan."""
         tried: set[Sizes] = set()
         best: tuple[float, Sizes, np.ndarray] | None = None
         for step in range(steps):
             for _ in range(REPEATS):
-                proposal = np.ones((len(landscape.layers), 2)) if best is None else self._changed(best[2], step / steps)
+                proposal = np.ones((len(landscape.layers), 2))
+                if best is not None:
+                    proposal = _changed(best[2], step / steps, random)
                 sizes = self.best(landscape, budget, proposal)
                 if sizes not in tried:
                     break
@@ -163,13 +166,14 @@ class _Search:
             tick()
         assert best is not None
         plan = plan_of_sizes(best[1], self.surveyor.importance, self.surveyor.current)
-        return Found(plan, total_cost(best[1], self.table), best[0], len(tried)), best[1]
+        return Found(plan, total_cost(best[1], self.table), best[0], len(tried))
 
-    def _changed(self, coefficients: np.ndarray, done: float) -> np.ndarray:
-        """Coefficients with some of them changed, less and less towards the end."""
-        chosen = self.random.random(coefficients.shape) < CHANGED
-        change = self.random.normal(scale=SPREAD * (1.25 - done), size=coefficients.shape)
-        return coefficients * np.exp(np.where(chosen, change, 0.0))
+
+def _changed(coefficients: np.ndarray, done: float, random: np.random.Generator) -> np.ndarray:
+    """Coefficients with some of them changed, less and less towards the end."""
+    chosen = random.random(coefficients.shape) < CHANGED
+    change = random.normal(scale=SPREAD * (1.25 - done), size=coefficients.shape)
+    return coefficients * np.exp(np.where(chosen, change, 0.0))
 
 
 def out_of_reach(table: CostTable, current: PruningPlan, budget: float, least: PruningPlan, loss: float) -> PlanError:
