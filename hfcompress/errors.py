@@ -54,6 +54,50 @@ class OutputError(HfCompressError):
     """An output folder that is in use for something else, or incomplete."""
 
 
+class HubError(HfCompressError):
+    """Something that the Hub refuses, or that was not asked of it because it would.
+
+    Args:
+        problem: As for `HfCompressError`.
+        value: As for `HfCompressError`.
+        expected: As for `HfCompressError`.
+        remedy: As for `HfCompressError`.
+        status: HTTP status of the answer; None where there was no answer.
+    """
+
+    def __init__(self, problem: str, *, value: Any = None, expected: str, remedy: str, status: int | None = None):
+        self.status = status
+        super().__init__(problem, value=value, expected=expected, remedy=remedy)
+
+
+class HubUnavailableError(HubError):
+    """A Hub that cannot be reached or is busy: nothing to mend, the same command may succeed later.
+
+    Args:
+        problem: As for `HfCompressError`.
+        value: As for `HfCompressError`.
+        expected: As for `HfCompressError`.
+        remedy: As for `HfCompressError`.
+        status: As for `HubError`.
+        retry_after: Seconds that the Hub asks to be left alone.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        value: Any = None,
+        expected: str,
+        remedy: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ):
+        self.retry_after = retry_after
+        super().__init__(problem, value=value, expected=expected, remedy=remedy, status=status)
+
+
 class MissingExtraError(HfCompressError):
     """An optional package is needed and not installed."""
 

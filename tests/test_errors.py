@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hfcompress import errors
-from hfcompress.errors import HfCompressError, MissingExtraError, RecipeError
+from hfcompress.errors import HfCompressError, HubUnavailableError, MissingExtraError, RecipeError
 
 KINDS = [
     kind
@@ -24,7 +24,7 @@ def test_message_has_value_expectation_and_remedy(kind: type[HfCompressError]) -
     assert str(error) == "There is no such file. Got: 'a.txt'. Expected: a text file. Remedy: check the path."
     assert (error.problem, error.value) == ("There is no such file", "a.txt")
     assert (error.expected, error.remedy) == ("a text file", "check the path")
-    assert error.exit_code == 2
+    assert error.exit_code == (1 if kind is HubUnavailableError else 2)  # 1: nothing that the user can mend
     assert isinstance(error, HfCompressError)
 
 
