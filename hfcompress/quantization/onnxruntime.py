@@ -39,6 +39,8 @@ from hfcompress.quiet import quiet
 DYNAMIC_OPERATORS = ("MatMul", "Gemm", "Gather")
 # Static int8 also quantizes what an operator puts out: the head (Gemm) stays in fp32, since 256 possible scores tie.
 STATIC_OPERATORS = ("MatMul", "Gather")
+# What torch notes at every node: lines of source files, with their paths on the machine that exported.
+STACK_TRACE = "pkg.torch.onnx.stack_trace"
 
 
 def export_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, first_token: bool = True) -> onnx_ir.Model:
@@ -53,7 +55,10 @@ def export_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, firs
     inputs = example_inputs(model, tokenizer)
     config = OnnxConfig(dynamic_shapes=dynamic_shapes(model, inputs))
     with ready_for_export(model, first_token), quiet():
-        return OnnxExporter().export(model, inputs, config).program
+        program = OnnxExporter().export(model, inputs, config).program
+    for node in program.graph.all_nodes():
+        node.metadata_props.pop(STACK_TRACE, None)
+    return program
 
 
 def save_onnx(graph: onnx_ir.Model, path: Path) -> Path:

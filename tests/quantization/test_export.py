@@ -132,3 +132,9 @@ def test_static_int8_needs_calibration(config: QuantizationConfig) -> None:
     backend = openvino_backend if config.runtime == "openvino" else onnx_backend
     with pytest.raises(DataError, match=r"no calibration pairs.*dynamic int8"):
         backend.quantize(None, config, [])  # type: ignore[arg-type]
+
+
+def test_graphs_do_not_say_where_they_were_exported(repository: Path) -> None:
+    for graph in (repository / "onnx").iterdir():
+        content = graph.read_bytes()
+        assert b"site-packages" not in content and b"modeling_hfcompress.py" not in content, graph.name
