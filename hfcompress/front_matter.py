@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import validate_repo_id
 
+from hfcompress.errors import OutputError
 from hfcompress.evaluation.report import Artifact, RunReport
 
 METRIC_NAMES = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP", "recall@10": "Recall@10"}
@@ -58,6 +63,72 @@ def front_matter(report: RunReport, subject: Artifact | None) -> str:
     if not subject:
         data.pop("model_name")
     return data.to_yaml()
+
+
+def read_front_matter(card: str) -> dict[str, Any]:
+    """Read the front matter of a card as strictly as the Hub's own client can.
+
+    Raises:
+        OutputError: There is none, the client cannot read it, a field is not set, or it is not what the Hub takes.
+    """
+    block = REGEX_YAML_BLOCK.search(card)
+    if block is None or not block.group(2).strip():
+        raise _invalid("is missing", None)
+    try:
+        ModelCard(card)
+        fields: dict[str, Any] = yaml.safe_load(block.group(2))
+    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise _invalid("cannot be read", str(error).strip().splitlines()[0]) from error
+    licence = fields.get("license")
+    if not isinstance(licence, str) or licence.strip().lower() in ("", "unknown", "none"):
+        raise OutputError(
+            "The card names no licence",
+            value=licence,
+            expected="`license` in the front matter of README.md, as the Hub calls it, e.g. apache-2.0",
+            remedy="set publish.license in the recipe and run it again with --resume",
+        )
+    if unset := sorted(_unset(fields)):
+        raise _invalid("has fields that are not set", ", ".join(unset))
+    for name in _texts(fields.get("base_model"), "base_model"):
+        if hub_id(name) is None:
+            raise _invalid("names a base model that cannot be on the Hub", name)
+    for code in _texts(fields.get("language"), "language"):
+        if not re.fullmatch("[a-z]{2,3}|code|multilingual", code):
+            raise _invalid("names a language by something else than two or three letters", code)
+    for key in ("tags", "metrics", "datasets"):
+        _texts(fields.get(key), key)
+    if licence == "other" and not fields.get("license_name"):
+        raise _invalid("has the licence `other` without its name", None)
+    return fields
+
+
+def _invalid(problem: str, value: object) -> OutputError:
+    return OutputError(
+        f"The front matter of the card {problem}",
+        value=value,
+        expected="a block of YAML between lines of dashes at the top of README.md, as huggingface_hub reads it",
+        remedy="render the card again from its report: hfcompress card DIR",
+    )
+
+
+def _unset(value: object, name: str = "") -> Iterator[str]:
+    """Names of fields that hold nothing: None, NaN, infinity, or their names as a text."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _unset(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for position, inner in enumerate(value):
+            yield from _unset(inner, f"{name}[{position}]")
+    elif value is None or str(value).strip().lower() in ("", "none", "nan", "null", "inf", "-inf"):
+        yield name
+
+
+def _texts(value: object, name: str) -> list[str]:
+    values: list[object] = value if isinstance(value, list) else [] if value is None else [value]
+    texts = [each for each in values if isinstance(each, str)]
+    if len(texts) != len(values):
+        raise _invalid(f"has something else than texts in `{name}`", value)
+    return texts
 
 
 def hub_id(name: str) -> str | None:

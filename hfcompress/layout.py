@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 ONNX_FP32 = "onnx/model.onnx"
 # transformers.js and others read this name for int8; it holds the dynamic int8 graph.
 ONNX_INT8 = "onnx/model_quantized.onnx"
@@ -15,3 +17,22 @@ WORK_FOLDER = ".hfcompress"  # state, teacher, caches: never published
 
 PRUNING_FILE = "pruning.json"  # what was cut, beside a pruned checkpoint
 STRUCTURE_FILE = "figures/structure.png"
+
+# Everything that a run makes, as patterns of paths in the repository; publishing refuses the rest.
+GENERATED = (
+    "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json",
+    "modeling_hfcompress.py", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja", "spm.model", "sentencepiece.bpe.model",
+    "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
+    "onnx/*.onnx", "onnx/*.onnx_data", "onnx/*.onnx.data", "openvino/*.xml", "openvino/*.bin",
+    "README.md", "report.json", "hfcompress_config.json", "figures/*.png", "figures/*.svg",
+)  # fmt: skip
+# What its owner may add.
+ADDED = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt")
+# Vocabularies hold whatever the tokenizer was trained on, paths too.
+VOCABULARIES = ("tokenizer.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt")
+
+
+def matches(path: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a path of the repository, with slashes, is one of the patterns; `*` stays within a folder."""
+    return any(path.count("/") == pattern.count("/") and fnmatch.fnmatchcase(path, pattern) for pattern in patterns)

@@ -23,7 +23,7 @@ LAYERS = [
     {"search", "evaluation", "figures"},
     {"pruning", "training.report"},
     {"front_matter", "snippets", "card", "workspace", "checks"},
-    {"oneshot", "run_data"},
+    {"oneshot", "run_data", "hub"},
     {"pipeline"},
     {"cli"},
     {"optimum_cli", "optimum_namespace"},

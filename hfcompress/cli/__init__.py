@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from hfcompress.cli import card, evaluate, inspect, prune, rank, run
+from hfcompress.cli import card, evaluate, inspect, prune, publish, rank, run
 from hfcompress.cli.terminal import err
 from hfcompress.errors import HfCompressError
 
@@ -18,14 +18,14 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for verb in (run.run, prune.prune, evaluate.evaluate, inspect.inspect, rank.rank, card.card):
+for verb in (run.run, prune.prune, evaluate.evaluate, inspect.inspect, rank.rank, card.card, publish.publish):
     app.command()(verb)
 
 INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None, program: str | None = None) -> None:
-    """Run the command line; ends with 0, with 2 for an error that the user can mend, with 130 when interrupted.
+    """Run the command line; ends with 0, 2 for an error that the user can mend, 1 for a busy Hub, 130 when interrupted.
 
     Args:
         arguments: What was typed behind the name of the program; by default the arguments of this process.

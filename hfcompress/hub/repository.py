@@ -1,0 +1,204 @@
+"""A finished run, checked for everything that must not be published."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hfcompress.card import CARD_FILE, render
+from hfcompress.errors import OutputError
+from hfcompress.evaluation.report import RunReport
+from hfcompress.front_matter import read_front_matter
+from hfcompress.hub.leaks import machine_paths_in, machine_paths_in_file, secrets_in
+from hfcompress.layout import ADDED, COMMON_FILES, GENERATED, VOCABULARIES, WORK_FOLDER, matches
+from hfcompress.models import load_config
+from hfcompress.optimum_config import RankerCompressionConfig
+from hfcompress.surgery import plan_of_config
+
+_TEXT = {".json", ".md", ".py", ".txt", ".xml", ".jinja", ".svg", ""}
+_CODE = re.compile(r"^(`{3,}).*?^\1`*$|(`+)[^`].*?\2", re.DOTALL | re.MULTILINE)
+_UNSET = re.compile(
+    r"(?:^|(?<=[\s|*(\[:=+-]))(?:None(?! of\b)|nan|NaN|[+-]?inf|undefined|\{\{.*?\}\})(?=[\s|*)\],.;:%x]|$)",
+    re.MULTILINE,
+)
+_SHOWN = 5  # faults of a kind that a message lists
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A folder that can be published.
+
+    Attributes:
+        folder: Where it is.
+        files: Paths in it that are published, with slashes, sorted.
+        report: Its report.
+        license: Licence in the front matter of its card.
+        rendered: Whether the card is what `hfcompress card` renders from the report, byte for byte.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    report: RunReport
+    license: str
+    rendered: bool
+
+    def path(self, file: str) -> Path:
+        """Where a file of the repository is."""
+        return self.folder / file
+
+    def size(self, file: str) -> int:
+        """Size of a file in bytes."""
+        return self.path(file).stat().st_size
+
+
+def read_repository(folder: Path, token: str | None = None) -> Repository:
+    """Read the folder of a finished run, and check all that can be checked without the Hub.
+
+    Args:
+        folder: What `hfcompress run` wrote; `.hfcompress` in it is left out.
+        token: The Hub token in use, which must not be in any file.
+
+    Raises:
+        OutputError: The folder is not that of a finished run of this version, has files that belong to no repository,
+            lacks some, its card is invalid or has no licence, or a file names a secret or a path of this machine.
+        ModelError: Its model cannot be opened.
+        PlanError: Its record of pruning is damaged or of another format.
+    """
+    report = RunReport.load(folder)
+    files = _files(folder)
+    _check_complete(folder, files, report)
+    plan_of_config(load_config(str(folder)))
+    card = _text(folder / CARD_FILE)
+    front = read_front_matter(card)
+    _check_body(folder, card)
+    _check_leaks(folder, files, token)
+    return Repository(folder, files, report, front["license"], card == render(report))
+
+
+def _files(folder: Path) -> tuple[str, ...]:
+    """Paths of all files in the folder but its work folder's."""
+    files, stray = [], []
+    for path in sorted(_walk(folder)):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not path.is_file() or not matches(name, GENERATED + ADDED):
+            stray.append(name)
+        else:
+            files.append(name)
+    if stray:
+        raise OutputError(
+            f"{folder} holds {len(stray)} files that are no part of a repository",
+            value=stray[:_SHOWN],
+            expected="only what a run writes, and LICENSE or NOTICE; links are not followed",
+            remedy="move them elsewhere",
+        )
+    return tuple(files)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files and links below a folder; folders only where they are empty."""
+    for path in folder.iterdir():
+        if path.name == WORK_FOLDER and path.parent == folder:
+            continue
+        inner = list(_walk(path)) if path.is_dir() and not path.is_symlink() else []
+        yield from inner or [path]
+
+
+def _check_complete(folder: Path, files: Sequence[str], report: RunReport) -> None:
+    needed = {CARD_FILE, *COMMON_FILES, RankerCompressionConfig.CONFIG_NAME}
+    needed |= {artifact.path for artifact in report.artifacts}
+    needed |= {f"{file.removesuffix('.xml')}.bin" for file in files if file.endswith(".xml")}
+    if (folder / CARD_FILE).is_file():
+        needed |= set(re.findall(r"!\[[^\]]*\]\((?!https?:)([^)\s]+)\)", _text(folder / CARD_FILE)))
+    if pruning := report.pruning:
+        needed |= {"modeling_hfcompress.py"} if pruning.custom_code else set()
+    missing = sorted(name for name in needed if not (folder / name).is_file() or not (folder / name).stat().st_size)
+    if missing:
+        raise OutputError(
+            f"{folder} is not complete",
+            value=missing[:_SHOWN],
+            expected="every file that its report and its card name",
+            remedy="finish the run with the same command and --resume",
+        )
+
+
+def _check_body(folder: Path, card: str) -> None:
+    """Refuse values that were never set, outside of code."""
+    prose = _CODE.sub("", card)
+    found = _UNSET.findall(prose)
+    if found:
+        raise OutputError(
+            f"{folder / CARD_FILE} shows values that are not set",
+            value=list(dict.fromkeys(found))[:_SHOWN],
+            expected="a number or a text everywhere",
+            remedy="render it again: hfcompress card DIR",
+        )
+
+
+def _check_leaks(folder: Path, files: Sequence[str], token: str | None) -> None:
+    secrets, paths = [], []
+    for file in files:
+        path = folder / file
+        if path.suffix not in _TEXT:
+            paths += [f"{file}: {found}" for found in machine_paths_in_file(path)]
+            continue
+        text = "\n".join(_strings(_json(path))) if path.suffix == ".json" else _text(path)
+        secrets += [f"{file}: {found}" for found in secrets_in(text, token or "")]
+        if file not in VOCABULARIES:
+            paths += [f"{file}: {found}" for found in machine_paths_in(text)]
+    if secrets:
+        raise OutputError(
+            "Files hold what looks like secrets",
+            value=secrets[:_SHOWN],
+            expected="no tokens, keys or passwords",
+            remedy="take them out where they come from (the recipe, most likely), and revoke those that are real",
+        )
+    if paths:
+        raise OutputError(
+            "Files hold absolute paths of a machine",
+            value=paths[:_SHOWN],
+            expected="relative paths, or names on the Hub",
+            remedy=(
+                "name data and models in the recipe by relative paths and run it again; graphs that an earlier version "
+                "exported need a new run, too"
+            ),
+        )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, "text in UTF-8", error) from error
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except ValueError as error:
+        raise _unreadable(path, "JSON", error) from error
+
+
+def _unreadable(path: Path, expected: str, error: Exception) -> OutputError:
+    return OutputError(
+        f"{path} cannot be read",
+        value=str(error),
+        expected=expected,
+        remedy="finish the run with the same command and --resume",
+    )
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All texts in JSON data, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
