@@ -1,0 +1,112 @@
+"""A finished run with a pico model, and the real client of the Hub in front of a server on the loopback interface.
+
+A plug-in of the tests in this folder: `pytest_plugins = ["hub_fixtures"]`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from conftest import IDENTITY, make_pico, uneven_plan
+from hub_server import TOKEN, HubServer
+from huggingface_hub.utils import _http as client_http
+from huggingface_hub.utils import close_session, disable_progress_bars
+from test_card import example_artifact, example_delta, example_report
+from transformers import BertTokenizerFast
+
+from hfcompress.card import write_card
+from hfcompress.checkpoint import save_checkpoint
+from hfcompress.evaluation.report import RunReport
+from hfcompress.hub import client
+from hfcompress.layout import WORK_FOLDER
+from hfcompress.optimum_config import RankerCompressionConfig
+from hfcompress.surgery import apply_plan
+
+
+def run_report(**changes: Any) -> RunReport:
+    delta = example_delta(0.001, "non-inferior")
+    artifacts = [
+        example_artifact("student-torch", "torch", 2.0, delta, path="model.safetensors"),
+        example_artifact("student-onnx-int8", "onnxruntime", 4.0, delta, path="onnx/model_quantized.onnx"),
+    ]
+    return example_report(
+        artifacts=artifacts, teacher=example_artifact("teacher", "torch", 1.0, None, path="org/teacher"), **changes
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, tokenizer: BertTokenizerFast) -> Path:
+    """A finished run whose graph is a stand-in; copy it before a change."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    save_checkpoint(folder, apply_plan(make_pico(), uneven_plan()), tokenizer, IDENTITY, 32)
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model_quantized.onnx").write_bytes(b"graph")
+    (folder / WORK_FOLDER / "teacher").mkdir(parents=True)
+    (folder / WORK_FOLDER / "state.json").write_text(f'"{folder} {TOKEN}"', encoding="utf-8")
+    RankerCompressionConfig(recipe={"name": "quickstart"}, versions={"hfcompress": "0"}).save_pretrained(folder)
+    report = run_report()
+    report.save(folder)
+    write_card(folder, report)
+    return folder
+
+
+@pytest.fixture
+def run_folder(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[HubServer]:
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(_server: HubServer, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """An empty Hub that the client talks to, over plain LFS: the server has no Xet store."""
+    _server.reset()
+    close_session()
+    disable_progress_bars()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", _server.url)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    yield _server
+    close_session()
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What would have been waited, in seconds; nothing waits."""
+    waits: list[float] = []
+
+    class Clock:
+        sleep = staticmethod(waits.append)
+
+    monkeypatch.setattr(client, "sleep", waits.append)
+    monkeypatch.setattr(client_http, "time", Clock)
+    return waits
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs `hfcompress publish`; returns its exit code and all that it printed."""
+    from hfcompress.cli import main
+
+    def run(*arguments: object) -> tuple[int, str]:
+        code = 0
+        try:
+            main(["publish", *map(str, arguments)])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run
