@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hfcompress.card import headline, render, write_card
 from hfcompress.evaluation.report import (
@@ -29,6 +31,7 @@ from hfcompress.evaluation.report import (
     VocabularySummary,
 )
 from hfcompress.evaluation.significance import compare
+from hfcompress.front_matter import read_front_matter
 
 MARGIN = 0.01
 QUERIES = {f"query-{number}": number / 10 for number in range(8)}
@@ -155,6 +158,27 @@ def test_front_matter_survives_the_hubs_reader_and_writer() -> None:
         card.data.tags
     )
     assert card.data.metrics == ["ndcg@10", "mrr@10", "map", "recall@10"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.text(min_size=1, max_size=40),
+    data=st.text(min_size=1, max_size=40),
+    licence=st.text(min_size=1, max_size=20).filter(lambda text: text.strip().lower() not in ("", "unknown")),
+    language=st.sampled_from(["en", "no", "zh-Hant", "pt-BR", "fil", ""]),
+)
+def test_the_client_reads_every_front_matter_and_writes_the_same_bytes(
+    name: str, data: str, licence: str, language: str
+) -> None:
+    report = example_report()
+    summary = report.data.model_copy(update={"name": data, "language": language})
+    text = render(report.model_copy(update={"name": name, "data": summary, "license": licence}))
+    assert str(ModelCard(text)) == text
+    fields = read_front_matter(text)
+    assert fields["model-index"][0]["name"] == name
+    assert fields["model-index"][0]["results"][0]["dataset"]["name"] == data
+    assert fields.get("language") == (language.split("-")[0] or None)
+    assert text == render(report.model_copy(update={"name": name, "data": summary, "license": licence}))
 
 
 def test_model_index_holds_the_headline_artefact() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from hfcompress.card import render
 from hfcompress.evaluation.report import RunReport
 from hfcompress.figures import PARETO_FILE
+from hfcompress.front_matter import read_front_matter
 from hfcompress.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +24,9 @@ def test_there_are_cards() -> None:
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_card_is_rendered_from_its_report(card: Path) -> None:
     report = RunReport.load(card)
-    assert render(report) == (card / "README.md").read_text(encoding="utf-8")
+    text = (card / "README.md").read_text(encoding="utf-8")
+    assert render(report) == text
+    assert str(ModelCard(text)) == text and read_front_matter(text)["license"] == report.license
     assert (card / PARETO_FILE).read_bytes().startswith(b"\x89PNG")
 
 

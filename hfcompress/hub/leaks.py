@@ -26,6 +26,7 @@ _ABSOLUTE = re.compile(rf"(?:(?<=file://)|(?<![\w.:/~$%}}-]))/{_PATH_END}+/{_PAT
 _WINDOWS = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z]:[\\/]+(?:Users|Documents and Settings)[\\/]+[^\\/\s\"']+", re.IGNORECASE
 )
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]\S")
 _USER_ROOTS = ("home", "Users", "Volumes", "root", "tmp", "mnt", "media", "scratch", "workspace")
 HIDDEN = "***"
 
@@ -57,6 +58,11 @@ def machine_paths_in(text: str) -> list[str]:
     absolute = (match.group().rstrip(".") for match in _ABSOLUTE.finditer(text))
     found = [path for path in absolute if path.split("/")[1] in _USER_ROOTS or _exists(path)]
     return list(dict.fromkeys([*found, *(match.group() for match in _WINDOWS.finditer(text))]))
+
+
+def is_absolute_path(text: str) -> bool:
+    """Whether a text is an absolute path and nothing else, be it of this machine or of another."""
+    return "\n" not in text and ((text.startswith("/") and text.count("/") > 1) or _DRIVE.match(text) is not None)
 
 
 def machine_paths_in_file(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from hfcompress.card import CARD_FILE, render
 from hfcompress.errors import OutputError
 from hfcompress.evaluation.report import RunReport
 from hfcompress.front_matter import read_front_matter
-from hfcompress.hub.leaks import machine_paths_in, machine_paths_in_file, secrets_in
+from hfcompress.hub.leaks import is_absolute_path, machine_paths_in, machine_paths_in_file, secrets_in
 from hfcompress.layout import ADDED, COMMON_FILES, GENERATED, VOCABULARIES, WORK_FOLDER, matches
 from hfcompress.models import load_config
 from hfcompress.optimum_config import RankerCompressionConfig
@@ -99,12 +99,12 @@ def _files(folder: Path) -> tuple[str, ...]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files and links below a folder; folders only where they are empty."""
+    """Files and links below a folder, but in its work folder; a link to a folder is not followed."""
     for path in folder.iterdir():
-        if path.name == WORK_FOLDER and path.parent == folder:
-            continue
-        inner = list(_walk(path)) if path.is_dir() and not path.is_symlink() else []
-        yield from inner or [path]
+        if path.is_symlink() or not path.is_dir():
+            yield path
+        elif path.name != WORK_FOLDER:
+            yield from _walk(path)
 
 
 def _check_complete(folder: Path, files: Sequence[str], report: RunReport) -> None:
@@ -145,10 +145,12 @@ def _check_leaks(folder: Path, files: Sequence[str], token: str | None) -> None:
         if path.suffix not in _TEXT:
             paths += [f"{file}: {found}" for found in machine_paths_in_file(path)]
             continue
-        text = "\n".join(_strings(_json(path))) if path.suffix == ".json" else _text(path)
+        texts = list(_strings(_json(path))) if path.suffix == ".json" else [_text(path)]
+        text = "\n".join(texts)
         secrets += [f"{file}: {found}" for found in secrets_in(text, token or "")]
         if file not in VOCABULARIES:
-            paths += [f"{file}: {found}" for found in machine_paths_in(text)]
+            whole = [text for text in texts if is_absolute_path(text)]
+            paths += [f"{file}: {found}" for found in dict.fromkeys([*whole, *machine_paths_in(text)])]
     if secrets:
         raise OutputError(
             "Files hold what looks like secrets",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import pytest
@@ -16,27 +15,15 @@ from conftest import IDENTITY, make_pico, uneven_plan
 from hub_server import TOKEN, HubServer
 from huggingface_hub.utils import _http as client_http
 from huggingface_hub.utils import close_session, disable_progress_bars
-from test_card import example_artifact, example_delta, example_report
+from run_reports import run_report
 from transformers import BertTokenizerFast
 
 from hfcompress.card import write_card
 from hfcompress.checkpoint import save_checkpoint
-from hfcompress.evaluation.report import RunReport
 from hfcompress.hub import client
 from hfcompress.layout import WORK_FOLDER
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.surgery import apply_plan
-
-
-def run_report(**changes: Any) -> RunReport:
-    delta = example_delta(0.001, "non-inferior")
-    artifacts = [
-        example_artifact("student-torch", "torch", 2.0, delta, path="model.safetensors"),
-        example_artifact("student-onnx-int8", "onnxruntime", 4.0, delta, path="onnx/model_quantized.onnx"),
-    ]
-    return example_report(
-        artifacts=artifacts, teacher=example_artifact("teacher", "torch", 1.0, None, path="org/teacher"), **changes
-    )
 
 
 @pytest.fixture(scope="session")

@@ -355,7 +355,7 @@ def test_what_was_published_loads_from_the_hub(server: HubServer, repository: Re
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["PrunedBertForSequenceClassification", "5"]
+    assert done.stdout.split() == ["PrunedBertForSequenceClassification", "6"]
     with torch.inference_mode():
         expected = load_model(str(repository.folder)).eval()(**inputs).logits
     for logits in torch.load(tmp_path / "logits.pt", weights_only=True):
