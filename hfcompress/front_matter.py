@@ -119,7 +119,7 @@ def _unset(value: object, name: str = "") -> Iterator[str]:
     elif isinstance(value, list):
         for position, inner in enumerate(value):
             yield from _unset(inner, f"{name}[{position}]")
-    elif value is None or str(value).strip().lower() in ("", "none", "nan", "null", "inf", "-inf"):
+    elif value is None or str(value).strip() in ("", "None", "nan", "inf", "-inf"):
         yield name
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def publish(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     repo_id: Annotated[str, typer.Option("--repo-id", help="ORG/NAME on the Hub; made if it is missing.")],
-    execute: Annotated[bool, typer.Option("--execute", help="Push. Without it, nothing leaves this machine.")] = False,
+    execute: Annotated[bool, typer.Option("--execute", help="Push. Without it, no file is sent.")] = False,
     public: Annotated[bool, typer.Option("--public", help="Make a public repository; it is private else.")] = False,
     revision: Annotated[str, typer.Option(help="Branch; made from main if it is missing.")] = "main",
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose a pull request instead of a commit.")] = False,
