@@ -18,6 +18,10 @@ WORK_FOLDER = ".hfcompress"  # state, teacher, caches: never published
 PRUNING_FILE = "pruning.json"  # what was cut, beside a pruned checkpoint
 STRUCTURE_FILE = "figures/structure.png"
 
+RECIPE_FILE = "recipe.yaml"  # of `compress`: what it ran in the end
+TRIED_FILE = "tried.json"  # and all that it tried before
+FRONT_FILE = "figures/front.png"
+
 # Everything that a run makes, as patterns of paths in the repository; publishing refuses the rest.
 GENERATED = (
     "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json",
@@ -25,7 +29,7 @@ GENERATED = (
     "vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja", "spm.model", "sentencepiece.bpe.model",
     "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
     "onnx/*.onnx", "onnx/*.onnx_data", "onnx/*.onnx.data", "openvino/*.xml", "openvino/*.bin",
-    "README.md", "report.json", "hfcompress_config.json", "figures/*.png", "figures/*.svg",
+    "README.md", "report.json", "hfcompress_config.json", RECIPE_FILE, TRIED_FILE, "figures/*.png", "figures/*.svg",
 )  # fmt: skip
 # What its owner may add.
 ADDED = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt")

@@ -31,13 +31,14 @@ from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Target
 from hfcompress.search.calibration import CalibrationLoss
 from hfcompress.search.explicit import plan_for_budget
 from hfcompress.search.family import Found, search_family
+from hfcompress.search.levels import least_cost
 from hfcompress.search.stock import search_stock
 from hfcompress.surgery import current_plan, encoder_flops, needs_custom_code
 
 CALIBRATION_DOCUMENTS = 8  # of a query's list
 RANDOM_DOCUMENTS = 2  # of these, drawn from the whole corpus
 LISTS_PER_BATCH = 4
-HELD_OUT = 1 / 4  # share of the calibration queries that judge plans; the others settle weights
+HELD_OUT = 1 / 3  # share of the calibration queries that judge plans; the others settle weights
 LATENCY_PAIRS = 512
 DEFAULT_INT8 = {"onnxruntime": DynamicQuantizationConfig(), "openvino": OpenVINOQuantizationConfig()}
 
@@ -132,6 +133,7 @@ def prune_family(
     seed: int,
     say: Callable[[str], None],
     progress: bool = True,
+    reachable_only: bool = False,
 ) -> Family:
     """Find plans and weights for one model and several targets; the model stays as it is.
 
@@ -146,6 +148,7 @@ def prune_family(
         seed: Seed of everything random.
         say: Called with a line for the user.
         progress: Show progress bars.
+        reachable_only: Leave out targets that are out of reach, saying so, if any is in reach.
 
     Raises:
         DataError: The calibration data cannot be used.
@@ -163,6 +166,8 @@ def prune_family(
     if targets:
         pairs = latency_pairs(data, LATENCY_PAIRS)
         table = cost_table(model, tokenizer, pairs, targets, deployment, step.ffn_multiple, progress)
+        if reachable_only:
+            targets = _within_reach(targets, table, current, deployment, say)
         found = _search(importance, current, table, targets, deployment, loss_of, step, seed, progress)
     else:
         plan = plan_for_budget(importance, current, step)
@@ -295,6 +300,24 @@ def _search(
     return search_family(
         importance, current, table, budgets, loss_of, step.ffn_multiple, step.search_steps, seed, progress
     )
+
+
+def _within_reach(
+    targets: Sequence[Target],
+    table: CostTable,
+    current: PruningPlan,
+    deployment: Deployment,
+    say: Callable[[str], None],
+) -> list[Target]:
+    """The targets that some plan meets; all of them if none is met, for the search to say what is."""
+    _, least = least_cost([len(layer.heads) for layer in current.layers], table)
+    documents = deployment.documents_per_request or 1
+    dense = table.of_plan(current)
+    met = [target for target in targets if budget_of(target, dense, documents) >= least]
+    if met and len(met) < len(targets):
+        left_out = ", ".join(f"{value:g}" for name, value in targets if (name, value) not in met)
+        say(f"prune: out of reach and left out: {left_out} (at most {dense / least:.2f} times less than now)")
+    return met or list(targets)
 
 
 def _settled(

@@ -27,7 +27,9 @@ def load_run_data(recipe: Recipe, progress: bool) -> RankingData:
     data = load_data(recipe.data, progress, unlabelled=bool(recovery and recovery.unlabelled))
     train = data.splits.get("train")
     if recovery and recovery.pseudo_queries and not (train and train.labelled):
-        return with_pseudo_queries(recipe, data)
+        data = with_pseudo_queries(recipe, data)
+    if recipe.data.dev_from_train and not data.splits.get("dev"):
+        data = data.with_dev(recipe.data.dev_from_train)
     return data
 
 

@@ -25,6 +25,7 @@ LAYERS = [
     {"front_matter", "snippets", "card", "workspace", "checks"},
     {"oneshot", "run_data", "hub"},
     {"pipeline"},
+    {"compress"},
     {"cli"},
     {"optimum_cli", "optimum_namespace"},
 ]

@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from hfcompress.cli import card, evaluate, inspect, prune, publish, rank, run
+from hfcompress.cli import card, compress, evaluate, inspect, prune, publish, rank, run
 from hfcompress.cli.terminal import err
 from hfcompress.errors import HfCompressError
 
@@ -18,7 +18,16 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for verb in (run.run, prune.prune, evaluate.evaluate, inspect.inspect, rank.rank, card.card, publish.publish):
+for verb in (
+    compress.compress,
+    run.run,
+    prune.prune,
+    evaluate.evaluate,
+    inspect.inspect,
+    rank.rank,
+    card.card,
+    publish.publish,
+):
     app.command()(verb)
 
 INTERRUPTED = 130

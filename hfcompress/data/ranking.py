@@ -120,6 +120,38 @@ class RankingData:
             )
         return replace(self, splits=splits)
 
+    def with_dev(self, queries: int) -> RankingData:
+        """Move labelled train queries into a new dev split, the first in the order of the SHA-1 of their id.
+
+        Args:
+            queries: How many.
+
+        Raises:
+            DataError: Too few train queries would be left.
+        """
+        train = self.split("train")
+        labelled = [query for query, grades in train.qrels.items() if any(grade > 0 for grade in grades.values())]
+        moved = set(sorted(labelled, key=stable_hash)[:queries])
+        if len(labelled) - len(moved) < 2:
+            raise DataError(
+                f"Too few train queries of {self.name!r} would be left beside the dev split",
+                value=f"{len(labelled)} train queries with a relevant document, of which {queries} are to become dev",
+                expected="at least 2 that are left",
+                remedy="lower data.dev_from_train, or add train queries",
+            )
+        parts = [
+            Split(
+                qrels={query: grades for query, grades in train.qrels.items() if (query in moved) is dev},
+                candidates={query: listed for query, listed in train.candidates.items() if (query in moved) is dev},
+            )
+            for dev in (False, True)
+        ]
+        return replace(
+            self,
+            splits={**self.splits, "train": parts[0], "dev": parts[1]},
+            notes=(*self.notes, f"{len(moved)} of the train queries serve as the dev split"),
+        )
+
     def fingerprint(self) -> str:
         """SHA-256 over all ids, texts, judgements and candidates, in the order in which they are used."""
         digest = hashlib.sha256()

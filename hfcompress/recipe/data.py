@@ -30,8 +30,11 @@ class DataStep(Strict):
         sets: `api-search`, or folders in BEIR's layout; several are joined.
         candidates: Documents to rank for each query.
         max_queries: Limits on the number of queries, taken in the order of a hash of their id.
+        dev_from_train: So many labelled train queries become the dev split where the data has none; left out, such a
+            run keeps the last weights of each training.
     """
 
     sets: Annotated[list[str], Field(min_length=1)]
     candidates: Positive = 20
     max_queries: SplitLimits = SplitLimits()
+    dev_from_train: Positive | None = None

@@ -1,0 +1,98 @@
+"""What `hfcompress compress` is to reach, and how long it may take."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from hfcompress.errors import RecipeError
+from hfcompress.quantization.openvino import is_available, require_openvino
+from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8
+
+RuntimeChoice = Literal["auto", "openvino", "onnxruntime", "torch"]
+RUNTIMES: tuple[RuntimeChoice, ...] = ("auto", "openvino", "onnxruntime", "torch")
+SHORTEST = 60.0  # seconds in which anything at all can be done
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to be reached.
+
+    Attributes:
+        target_speedup: Times faster than the teacher in fp32 PyTorch, many queries scored together; None for as fast as
+            the ranking allows.
+        target_latency_ms: Milliseconds of one query with all its candidates, at the median; None for no bound.
+        max_loss: Largest loss in mean nDCG@10 that counts as ranking as well.
+        runtime: Where the model will run; `auto` takes what is fastest here.
+        seconds: Time for everything.
+
+    Raises:
+        RecipeError: A value does not fit.
+        MissingExtraError: OpenVINO is asked for and not installed.
+    """
+
+    target_speedup: float | None = None
+    target_latency_ms: float | None = None
+    max_loss: float = 0.01
+    runtime: RuntimeChoice = "auto"
+    seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if self.target_speedup is not None and self.target_latency_ms is not None:
+            raise RecipeError(
+                "Two targets are given",
+                value=f"--target-speedup {self.target_speedup:g} and --target-latency-ms {self.target_latency_ms:g}",
+                expected="one of them, or none",
+                remedy="leave one out",
+            )
+        for name, value, least in (
+            ("target-speedup", self.target_speedup, 1.0),
+            ("target-latency-ms", self.target_latency_ms, 0.0),
+            ("max-loss", self.max_loss, 0.0),
+        ):
+            if value is not None and not least < value < float("inf"):
+                raise RecipeError(
+                    f"--{name} does not fit", value=value, expected=f"a number above {least:g}", remedy="correct it"
+                )
+        if self.runtime not in RUNTIMES:
+            raise RecipeError(
+                "There is no such runtime", value=self.runtime, expected=", ".join(RUNTIMES), remedy="correct --runtime"
+            )
+        if self.runtime == "openvino":
+            require_openvino()
+        if self.seconds < SHORTEST:
+            raise RecipeError(
+                "The time budget is too short",
+                value=f"{self.seconds:g} s",
+                expected=f"at least {SHORTEST:g} s; 30 to 60 minutes do well for a small model on a few cores",
+                remedy="raise --time-budget",
+            )
+
+    def artifacts(self) -> list[OnnxRuntimeInt8 | OpenVinoInt8]:
+        """The int8 artefacts that may be what is deployed, each to be tried on the unpruned model."""
+        found: list[OnnxRuntimeInt8 | OpenVinoInt8] = []
+        if self.runtime in ("auto", "onnxruntime"):
+            found += [OnnxRuntimeInt8(mode="dynamic"), OnnxRuntimeInt8(mode="static")]
+        if self.runtime == "openvino" or (self.runtime == "auto" and is_available()):
+            found.append(OpenVinoInt8())
+        return found
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as `60m`, `1h30m` or `90s`.
+
+    Raises:
+        RecipeError: It is none.
+    """
+    found = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
+    if not found or "".join(number + unit for number, unit in found) != text:
+        raise RecipeError(
+            "The time budget is no duration",
+            value=text,
+            expected="hours, minutes and seconds such as 60m, 1h30m or 90s",
+            remedy="correct --time-budget",
+        )
+    return sum(float(number) * _UNITS[unit] for number, unit in found)

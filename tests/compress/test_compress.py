@@ -1,0 +1,188 @@
+"""compress on a pico model: it decides on dev, ends in an ordinary recipe, and goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import IDENTITY, make_pico, write_beir
+from transformers import BertTokenizerFast
+
+from hfcompress import pipeline
+from hfcompress.checkpoint import save_checkpoint
+from hfcompress.cli import main
+from hfcompress.compress import choose, family, spending
+from hfcompress.compress.compress import Outcome, compress
+from hfcompress.compress.goal import Goal
+from hfcompress.costs import CostTable
+from hfcompress.data.ranking import RankingData
+from hfcompress.errors import OutputError, PlanError
+from hfcompress.evaluation.report import RunReport
+from hfcompress.models import load_model
+from hfcompress.recipe import PruneStep, Recipe, VocabularyStep
+
+SECONDS = CostTable(
+    "seconds a document", 1e-3, {0: 0.0, 4: 4e-3}, {0: 0.0, 64: 8e-3}, {0: 0.0, 4: 1e-3}, {0: 0.0, 64: 2e-3}
+)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, word_data: RankingData, tokenizer: BertTokenizerFast) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_beir(folder / "words", word_data)
+    save_checkpoint(folder / "teacher", make_pico(), tokenizer, IDENTITY, 32)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pico model costs nothing beside tokenization, and word_data has 40 train queries."""
+    monkeypatch.setattr("hfcompress.pruning.measure_costs", lambda *given, **settings: SECONDS)
+    monkeypatch.setattr(choose, "FAMILY", (1.5, 2.0, 3.0, 50.0))
+    monkeypatch.setattr(spending, "FEWEST_LISTS", 4)
+
+    def small(ratio: float, base: choose.Base, vocabulary: bool) -> PruneStep:
+        return PruneStep(
+            target_speedup=ratio,
+            runtime=base.artifact.runtime,
+            importance="magnitude",
+            calibration_queries=8,
+            search_steps=2,
+            ffn_multiple=16,
+            vocabulary=VocabularyStep() if vocabulary else None,
+        )
+
+    monkeypatch.setattr(family, "pruning", small)
+    monkeypatch.setattr("hfcompress.compress.compress.pruning", small)
+
+
+def run(inputs: Path, out: Path, goal: Goal, said: list[str] | None = None, resume: bool = False) -> Outcome:
+    say: Callable[[str], None] = said.append if said is not None else lambda line: None
+    return compress(
+        str(inputs / "teacher"), [str(inputs / "words")], out, goal, candidates=6, threads=1, resume=resume, say=say,
+        progress=False,
+    )  # fmt: skip
+
+
+def test_a_family_is_halved_and_one_member_recovered(inputs: Path, tmp_path: Path) -> None:
+    out, said = tmp_path / "out", []
+    outcome = run(inputs, out, Goal(runtime="torch", seconds=600, max_loss=0.2), said)
+    stages = [each.stage for each in outcome.tried]
+    assert stages[0] == "teacher" and stages.count("one-shot") == 3 and "full recovery" in stages
+    assert stages.count("short recovery") in (3, 5)  # a second round has the two that are left, if any is
+    assert any(line.startswith("prune: out of reach and left out: 50") for line in said)
+    assert said[1].startswith("plan: as fast as the ranking allows, at most 0.2 nDCG@10 lost")
+    # What is deployed comes from an ordinary recipe.
+    recipe = Recipe.load(out / "recipe.yaml")
+    report = RunReport.load(out)
+    assert report == outcome.report and Recipe.from_yaml(report.recipe) == recipe
+    assert recipe.recover and recipe.recover.queries and recipe.prune and recipe.prune.target_speedup in (1.5, 2.0, 3.0)
+    assert outcome.chosen.name == "student-torch" and outcome.tried[-1].ratio == recipe.prune.target_speedup
+    assert len(json.loads((out / "tried.json").read_text())) == len(outcome.tried)
+    assert (out / "figures" / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert load_model(str(out)).num_parameters() < make_pico().num_parameters()
+    # The plan of the family's member and that of the recipe alone are the same.
+    member = out / ".hfcompress" / "family" / f"{recipe.prune.target_speedup:g}"
+    assert load_model(str(member)).config.hfcompress == load_model(str(out)).config.hfcompress
+    # Nothing is done twice.
+    again: list[str] = []
+    tried = run(inputs, out, Goal(runtime="torch", seconds=600, max_loss=0.2), again, resume=True).tried
+    assert [each.decision for each in tried] == [each.decision for each in outcome.tried]
+    assert not [line for line in again if ": done in" in line]
+    # The folder is an ordinary run's: its recipe resumes there with every step kept.
+    pipeline.run(Recipe.load(out / "recipe.yaml"), out, True, False, again.append)
+    assert not [line for line in again if ": done in" in line]
+
+
+def test_int8_alone_where_that_is_fast_enough(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "ratios", lambda goal, base: ())
+    monkeypatch.setattr("hfcompress.compress.compress.ratios", lambda goal, base: ())
+    outcome = run(inputs, tmp_path / "out", Goal(runtime="onnxruntime", seconds=600, max_loss=0.5, target_speedup=1.01))
+    assert [each.stage for each in outcome.tried] == ["teacher", "int8", "int8", "int8"]
+    assert outcome.report.pruning is None and outcome.chosen.runtime == "onnxruntime"
+    assert Recipe.load(tmp_path / "out" / "recipe.yaml").prune is None
+    assert outcome.delta.verdict == "non-inferior"
+    decisions = [each.decision for each in outcome.tried[1:3]]
+    assert sum("the form in which pruned models are tried too" in decision for decision in decisions) == 1
+
+
+@pytest.mark.parametrize("target", [True, False])
+def test_what_pruning_cannot_reach(target: bool, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a target it is an error that says what is in reach; without one the unpruned model is left."""
+    monkeypatch.setattr(choose, "FAMILY", (50.0,))
+    goal = Goal(runtime="onnxruntime", seconds=600, max_loss=0.5, target_speedup=5000.0 if target else None)
+    if target:
+        with pytest.raises(PlanError, match="beyond reach"):
+            run(inputs, tmp_path / "out", goal)
+    else:
+        outcome = run(inputs, tmp_path / "out", goal)
+        assert outcome.report.pruning is None and outcome.reached
+
+
+def test_no_time_for_a_recovery(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spending, "FEWEST_LISTS", 1000)
+    outcome = run(inputs, tmp_path / "out", Goal(runtime="torch", seconds=600, max_loss=0.2))
+    assert outcome.report.pruning is not None and Recipe.load(tmp_path / "out" / "recipe.yaml").recover is None
+    assert any("no time is left" in each.decision for each in outcome.tried)
+
+
+def test_an_interrupted_call_goes_on(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, goal = tmp_path / "out", Goal(runtime="torch", seconds=600, max_loss=0.2)
+
+    def interrupted(*given: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(inputs, out, goal)
+    done = set(json.loads((out / ".hfcompress" / "state.json").read_text())["steps"])
+    assert {"probe", "unpruned", "family", "lists", "scores", "epochs"} <= done
+    with pytest.raises(OutputError, match="--resume"):
+        run(inputs, out, goal)
+    said: list[str] = []
+    run(inputs, out, goal, said, resume=True)
+    assert any(line.startswith("family: kept") for line in said)
+    assert any(line.startswith("scores: kept") for line in said)
+
+
+def test_no_train_and_no_dev_split(
+    inputs: Path, word_data: RankingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_beir(tmp_path / "words", word_data)
+    for name in ("train", "dev"):
+        (folder / "qrels" / f"{name}.tsv").unlink()
+        (folder / "bm25" / f"{name}.tsv").unlink()
+    said: list[str] = []
+    monkeypatch.setattr(choose, "FAMILY", (2.0,))
+    outcome = compress(
+        str(inputs / "teacher"), [str(folder)], tmp_path / "out", Goal(runtime="torch", seconds=600, max_loss=0.5),
+        candidates=6, threads=1, say=said.append, progress=False,
+    )  # fmt: skip
+    recipe = Recipe.load(tmp_path / "out" / "recipe.yaml")
+    assert recipe.data.dev_from_train and recipe.recover and recipe.recover.pseudo_queries
+    assert outcome.report.data.queries["test"] == 12
+
+
+def test_the_command_ends_with_3_where_the_goal_is_not_reached(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: dict[str, object] = {}
+
+    def fake(*given: object, **settings: object) -> Outcome:
+        found["given"] = given
+        return outcome
+
+    outcome = run(inputs, tmp_path / "made", Goal(runtime="torch", seconds=600, max_loss=0.2))
+    monkeypatch.setattr("hfcompress.compress.compress.compress", fake)
+    slow = Outcome(Goal(target_speedup=1000.0, max_loss=0.2), outcome.report, outcome.chosen, outcome.tried)
+    outcome = slow
+    command = ["compress", "model", "--data", "words", "--out", str(tmp_path / "out"), "--target-speedup", "1000"]
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 3
+    printed = capsys.readouterr().out
+    assert "Not reached" in printed and "slower than asked for" in printed and "What was tried" in printed
+    assert found["given"][3] == Goal(target_speedup=1000.0)  # type: ignore[index]

@@ -1,0 +1,123 @@
+"""The decisions of compress that are arithmetic: what fits in the time, which members go on, what is on the front."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hfcompress.compress import spending
+from hfcompress.compress.front_figure import front_figure
+from hfcompress.compress.goal import Goal, parse_duration
+from hfcompress.compress.halving import choice, survivors
+from hfcompress.compress.tried import Tried, front, load, ranked, save
+from hfcompress.errors import RecipeError
+
+
+def tried(name: str, loss: float, speedup: float | None = None, stage: str = "one-shot") -> Tried:
+    p50 = 100 / speedup if speedup else None
+    return Tried(
+        name=name, stage=stage, ratio=1, ndcg=0.5 - loss, loss=loss, speedup=speedup, p50_ms=p50, megabytes=None,
+        seconds=1,
+    )  # fmt: skip
+
+
+def test_half_of_a_family_goes_on() -> None:
+    losses = {1.5: 0.004, 2.0: 0.012, 3.0: 0.02, 4.0: 0.05, 6.0: 0.2}
+    assert survivors(losses, 0.005) == [3.0, 2.0, 1.5]
+    assert survivors(losses, 0.001) == [3.0, 2.0, 1.5]  # none is good enough: those that lose least
+    assert survivors({1.5: 0.0, 2.0: 0.001, 3.0: 0.004, 4.0: 0.05}, 0.005) == [4.0, 3.0]  # 1.5x and 2x are settled
+    assert survivors({2.0: 0.0, 4.0: 0.001}, 0.005) == [4.0]
+
+
+def test_the_fastest_that_is_good_enough_is_chosen() -> None:
+    assert choice({1.5: 0.0, 2.0: 0.009, 3.0: 0.02}, 0.01) == 2.0
+    assert choice({2.0: 0.05, 3.0: 0.02, 4.0: 0.3}, 0.01) == 3.0
+
+
+@pytest.mark.parametrize("seconds", [60, 300, 1000, 5000, 50_000])
+def test_a_full_recovery_fits(seconds: float) -> None:
+    training = spending.full_recovery(seconds, train_pair=0.05, score_pair=0.01, available=3000)
+    assert training.seconds <= seconds and 0 <= training.lists <= 3000
+    if seconds == 60:  # 60 / (8 * (0.01 + 2 * 0.05))
+        assert (training.lists, training.epochs) == (68, 2)
+    if training.lists:
+        cost = 8 * training.lists * (0.01 + training.epochs * 0.05)
+        assert training.seconds == pytest.approx(cost)
+    if seconds == 5000:
+        assert (training.lists, training.epochs) == (3000, 3)  # no more lists, so a further pass
+    if seconds == 1000:
+        assert training.epochs == spending.EPOCHS and training.lists == 1136
+    if seconds == 50_000:
+        assert training.epochs == spending.MOST_EPOCHS
+
+
+def test_no_recovery_where_it_would_teach_nothing() -> None:
+    assert spending.full_recovery(10, 0.05, 0.01, 3000).lists == 0
+    assert spending.full_recovery(1000, 0.05, 0.01, 20).lists == 0
+    assert spending.short_recoveries(10, [0.05, 0.03], 500) == 0
+    assert spending.short_recoveries(100, [0.05, 0.03], 500) == 156
+    assert spending.short_recoveries(1000, [0.05, 0.03], 500) == 500
+
+
+def test_epochs_for() -> None:
+    assert spending.epochs_for(1000, 500, 0.05) == 5
+    assert spending.epochs_for(1, 500, 0.05) == 1  # less than a pass is none
+    assert spending.epochs_for(1e6, 500, 0.05) == spending.MOST_EPOCHS
+
+
+def test_a_smaller_model_trains_faster() -> None:
+    assert spending.pair_seconds(100, 1.0) == pytest.approx(0.03)
+    assert spending.pair_seconds(100, 0.5) < spending.pair_seconds(100, 1.0)
+
+
+def test_the_front_and_the_ranking() -> None:
+    found = [
+        tried("teacher", 0.0, 1.0), tried("int8", 0.001, 4.0), tried("slow", 0.002, 3.0), tried("fast", 0.05, 9.0),
+        tried("untimed", 0.0), tried("worse", 0.06, 8.0),
+    ]  # fmt: skip
+    assert [each.name for each in front(found)] == ["fast", "int8", "teacher"]
+    assert [each.name for each in ranked(found, 0.01)] == ["int8", "slow", "teacher", "untimed", "fast", "worse"]
+
+
+def test_what_was_tried_is_kept(tmp_path: Path) -> None:
+    found = [tried("a", 0.01, 2.0), tried("b", 0.02)]
+    save(found, tmp_path / "tried.json")
+    assert load(tmp_path / "tried.json") == found
+
+
+def test_the_figure_depends_on_the_input_alone() -> None:
+    found = [tried("teacher", 0.0, 1.0, "teacher"), tried("int8", 0.001, 4.0, "int8"), tried("untimed", 0.2)]
+    image = front_figure(found, 0.01)
+    assert image.startswith(b"\x89PNG") and image == front_figure(found, 0.01)
+    assert image != front_figure([*found[:2], tried("fast", 0.02, 9.0)], 0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("60m", 3600), ("1h30m", 5400), ("90s", 90), ("0.5h", 1800), ("1h2m3s", 3723)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "60", "m", "1d", "60 m", "-5m", "5m x"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(RecipeError, match="duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target_speedup": 4, "target_latency_ms": 30}, "Two targets"),
+        ({"target_speedup": 1.0}, "target-speedup"),
+        ({"target_latency_ms": 0.0}, "target-latency-ms"),
+        ({"max_loss": 0.0}, "max-loss"),
+        ({"max_loss": float("nan")}, "max-loss"),
+        ({"runtime": "tensorrt"}, "no such runtime"),
+        ({"seconds": 5}, "too short"),
+    ],
+)
+def test_a_goal_that_does_not_fit(settings: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Goal(**settings)
