@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -38,7 +39,7 @@ from hfcompress.surgery import current_plan, encoder_flops, needs_custom_code
 CALIBRATION_DOCUMENTS = 8  # of a query's list
 RANDOM_DOCUMENTS = 2  # of these, drawn from the whole corpus
 LISTS_PER_BATCH = 4
-HELD_OUT = 1 / 3  # share of the calibration queries that judge plans; the others settle weights
+HELD_OUT = 1 / 2  # share of the calibration queries that judge plans; the others settle weights
 LATENCY_PAIRS = 512
 DEFAULT_INT8 = {"onnxruntime": DynamicQuantizationConfig(), "openvino": OpenVINOQuantizationConfig()}
 
@@ -89,6 +90,9 @@ class Family:
 class Calibration:
     """Lists of train queries: some settle weights, the others judge plans.
 
+    Weights are settled on the lists that training uses, which hold documents of all kinds. Plans are judged as they
+    will be used, on what the first stage found: a relevant document among random ones is told apart by nearly any plan.
+
     Args:
         data: Data with a train split; of one without any label, all queries count.
         collate: Makes batches of lists.
@@ -97,7 +101,7 @@ class Calibration:
 
     Attributes:
         fitting: Batches from which importance and weights come.
-        judging: Batches on which plans are compared.
+        judging: Batches on which plans are compared: candidates, spread over the list of the first stage.
         by_query: The lists of `fitting`, one a batch.
 
     Raises:
@@ -118,7 +122,7 @@ class Calibration:
             )
         judging = max(1, round(HELD_OUT * len(rows)))
         self.fitting = _batches(rows[judging:], collate, LISTS_PER_BATCH)
-        self.judging = _batches(rows[:judging], collate, LISTS_PER_BATCH)
+        self.judging = _batches([_as_found(data, row) for row in rows[:judging]], collate, LISTS_PER_BATCH)
         self.by_query = _batches(rows[judging:], collate, 1)
 
 
@@ -333,6 +337,22 @@ def _settled(
     weights = resettled(model, pruned.plan, pruned.weights, calibration.fitting, tokens, progress=progress)
     loss = loss_of(pruned.plan, weights)
     return replace(pruned, weights=weights, loss=loss, sequential=True) if loss < pruned.loss else pruned
+
+
+def _as_found(data: RankingData, row: dict[str, Any]) -> dict[str, Any]:
+    """A training list with candidates of its query in place of its documents, where there are any to compare."""
+    train = data.split("train", labelled=False)
+    candidates = train.candidates[row["query_id"]]
+    chosen = candidates[:: max(1, math.ceil(len(candidates) / CALIBRATION_DOCUMENTS))]
+    if len(chosen) < 2:
+        return row
+    grades = train.qrels.get(row["query_id"], {})
+    return {
+        **row,
+        "document_ids": chosen,
+        "documents": [data.corpus[document].content for document in chosen],
+        "labels": [float(grades.get(document, 0)) for document in chosen],
+    }
 
 
 def _batches(rows: list[dict[str, Any]], collate: RankingCollator, size: int) -> list[dict[str, Tensor]]:

@@ -39,7 +39,7 @@ def prune(
     max_length: Annotated[int | None, typer.Option(min=8, help="Longest input in tokens.")] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Documents to rank for a query.")] = 20,
     calibration_queries: Annotated[int, typer.Option(min=2, help="Train queries to look at, 8 documents each.")] = 64,
-    search_steps: Annotated[int, typer.Option(min=1, help="Plans that the local search tries for each target.")] = 16,
+    search_steps: Annotated[int, typer.Option(min=1, help="Plans that the local search tries for each target.")] = 12,
     threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 uses all cores.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     measure: Annotated[bool, typer.Option(help="Export every model and time it against the unpruned one.")] = True,

@@ -68,7 +68,7 @@ class PruneStep(Strict):
     runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
     ffn_multiple: Positive = 32
     calibration_queries: Positive = 64
-    search_steps: Positive = 16
+    search_steps: Positive = 12
     stages: Positive = 1
     sequential: bool = True
     vocabulary: VocabularyStep | None = None

@@ -27,7 +27,7 @@ from hfcompress.plan import PruningPlan
 from hfcompress.search.landscape import Judge, Surveyor
 from hfcompress.search.levels import Landscape, Sizes, best_sizes, least_cost, plan_of_sizes, total_cost
 
-STEP = 1.5  # so many times cheaper is each stop
+STEP = 2.0  # so many times cheaper is each stop
 SPREAD = 1.0  # of the change of a coefficient's logarithm in one step
 CHANGED = 0.3  # share of the coefficients that a step changes
 REPEATS = 8  # draws of a step until it leads to a plan that was not tried yet
@@ -57,7 +57,7 @@ def search_family(
     budgets: Sequence[float],
     judge: Judge,
     ffn_multiple: int = 32,
-    steps: int = 16,
+    steps: int = 12,
     seed: int = 0,
     progress: bool = True,
 ) -> list[Found]:

@@ -14,8 +14,8 @@ from hfcompress.search.levels import Landscape, Levels, Sizes, ffn_widths, plan_
 
 # Shares of a sublayer at which its loss is measured; between them it is linear. It rises steeply only where little is
 # left.
-HEAD_SHARES = (0, 1 / 12, 1 / 6, 1 / 3, 1 / 2, 3 / 4)
-FFN_SHARES = (0, 1 / 48, 1 / 6, 1 / 3, 1 / 2, 3 / 4)
+HEAD_SHARES = (0, 1 / 6, 1 / 3, 2 / 3)
+FFN_SHARES = (0, 1 / 48, 1 / 6, 1 / 2)
 
 
 LEAST_LEFT = 1e-2

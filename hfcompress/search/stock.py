@@ -23,7 +23,7 @@ def search_stock(
     loss_of: Callable[[PruningPlan], float],
     loads_anywhere: Callable[[PruningPlan], bool],
     ffn_multiple: int = 32,
-    steps: int = 16,
+    steps: int = 12,
     progress: bool = True,
 ) -> list[Found]:
     """Find a stock plan for each budget: of the plans that fit, the one with the least calibration loss.
