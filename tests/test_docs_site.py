@@ -128,14 +128,9 @@ def check_command(words: list[str]) -> None:
         for target in (word for word in arguments if "=" not in word):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     elif program == "pip":
-        extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-            "optional-dependencies"
-        ]
-        asked = re.findall(r"\[(.+)\]", arguments[-1])
-        assert (
-            arguments[0] == "install"
-            and set(",".join(asked).split(",")) - {""} <= project["optional-dependencies"].keys()
-        )
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        asked = ",".join(re.findall(r"\[(.+)\]", arguments[-1])).split(",")
+        assert arguments[0] == "install" and set(asked) - {""} <= project["optional-dependencies"].keys()
     elif program in ("python", "accelerate"):
         place = next(place for place, word in enumerate(arguments) if word.endswith(".py"))
         script = (ROOT / arguments[place]).read_text(encoding="utf-8")
