@@ -23,7 +23,7 @@ endef
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help quickstart test test-clients lint format constraints clean
+.PHONY: help quickstart test test-clients lint format docs constraints clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,13 +48,16 @@ format: $(VENV)/.stamp-dev  ## Fix what ruff can fix, and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.stamp-docs  ## Build the documentation into build/site; a broken link is an error
+	$(BIN)/zensical build --strict --clean
+
 constraints:  ## Remake constraints.txt from the newest releases that pyproject.toml allows
 	$(call require-python,$(PYTHON))
 	$(PYTHON) -m venv --clear build/constraints-venv
 	build/constraints-venv/bin/python -m pip install $(TORCH)
-	build/constraints-venv/bin/python -m pip install $(TORCH) -e ".[all,dev]"
+	build/constraints-venv/bin/python -m pip install $(TORCH) -e ".[all,dev,docs]"
 	build/constraints-venv/bin/python -m pip freeze --exclude-editable >build/freeze.txt
-	{ echo "# Exact versions of everything that '.[all,dev]' installs, for pip's -c. Remade by: make constraints"; \
+	{ echo "# Exact versions of everything that '.[all,dev,docs]' installs, for pip's -c. Remade by: make constraints"; \
 	  echo "# (torch is held by TORCH in the Makefile; GPU libraries, which torch pins itself, are left out)"; \
 	  sed -E -e '/^(pip|setuptools|wheel|triton|nvidia-.*|cuda-.*)==/d' -e 's/^(torch==[^+]*)\+.*/\1/' build/freeze.txt; \
 	} >build/constraints.txt
@@ -83,3 +86,7 @@ $(VENV)/.stamp-quickstart: $(VENV)/.stamp-torch $(HELD)
 $(VENV)/.stamp-dev: $(VENV)/.stamp-torch $(HELD)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[all,dev]"
 	@touch $@ $(VENV)/.stamp-quickstart
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp-dev
+	$(BIN)/python -m pip install -c constraints.txt -e ".[docs]"
+	@touch $@
