@@ -87,7 +87,8 @@ class RankingData:
                 f"The data set {self.name!r} has no {name!r} split",
                 value=sorted(self.splits),
                 expected=f"a split named {name!r}",
-                remedy=f"add qrels/{name}.tsv to the data folder, or name another split",
+                remedy=f"add qrels/{name}.tsv to the data folder (in other layouts, a file of that name), or name "
+                "another split",
             )
         split = self.splits[name]
         if not split.labelled and (labelled or not split):
