@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from hfcompress.cli import card, compress, evaluate, inspect, prune, publish, rank, run
+from hfcompress.cli import card, compress, data, evaluate, inspect, prune, publish, rank, run
 from hfcompress.cli.terminal import err
 from hfcompress.errors import HfCompressError
 
@@ -29,6 +29,7 @@ for verb in (
     publish.publish,
 ):
     app.command()(verb)
+app.add_typer(data.app, name="data")
 
 INTERRUPTED = 130
 

@@ -27,8 +27,8 @@ class Draft:
         name: Short name of the set.
         queries: `{query id: text}`.
         corpus: `{document id: Document}`.
-        qrels: `{split: {query id: {document id: grade}}}`; a split is `train`, `dev`, `test` or `whole`, which is yet to
-            be split. A query without judgements has an empty entry.
+        qrels: `{split: {query id: {document id: grade}}}`; a split is `train`, `dev`, `test` or `whole`, which is yet
+            to be split. A query without judgements has an empty entry.
         candidates: Documents to rank that the source itself names, `{split: {query id: [document id]}}`.
         pool: Whether the candidates of a query are the documents that the source lists for it, and no others.
         license: Licence, as the source names it.
