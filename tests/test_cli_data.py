@@ -71,7 +71,9 @@ def test_check_says_what_there_is(tmp_path: Path, folder: Path, cross_encoder: P
     ],
     ids=lambda value: " ".join(value[:5]) if isinstance(value, list) else None,
 )
-def test_faults(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]) -> None:
+def test_faults(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     code, _, message = command(*arguments, *([] if len(arguments) == 1 else ["--quiet"]))
     assert code == 2 and message.startswith("error: ")
@@ -81,7 +83,19 @@ def test_faults(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatc
 
 def test_mine_with_a_cross_encoder(tmp_path: Path, folder: Path, cross_encoder: Path, command: Command) -> None:
     out = tmp_path / "mined"
-    arguments = ("mine", folder, "--model", cross_encoder, "--out", out, "--depth", "6", "--max-queries", "5", "--quiet")
+    arguments = (
+        "mine",
+        folder,
+        "--model",
+        cross_encoder,
+        "--out",
+        out,
+        "--depth",
+        "6",
+        "--max-queries",
+        "5",
+        "--quiet",
+    )
     code, printed, message = command(*arguments)
     assert code == 0, message
     assert "hard negatives for 5 queries" in printed and f"data.sets: ['{out}']" in printed

@@ -44,7 +44,7 @@ def _load(name: str, step: DataStep, limits: Mapping[str, int | None], progress:
         return check(BUILT_IN[name](limits, progress)).limited(limits, step.candidates)
     path = Path(name).expanduser()
     if not name.startswith((HUB, IRDS)) and _is_beir(path):
-        return load_beir(path, step.candidates, unlabelled).limited(limits, step.candidates)
+        return load_beir(path, step.candidates, unlabelled, step.split_seed).limited(limits, step.candidates)
     draft = _read(name, path, step.label_threshold)
     return finish(draft, limits, step.candidates, step.split_seed, unlabelled)
 
@@ -53,7 +53,9 @@ def _is_beir(path: Path) -> bool:
     """Whether a folder is in BEIR's layout, or in none, which BEIR's reader then says."""
     if (path / "qrels").is_dir() or not path.exists():
         return True
-    return not (path.is_file() or is_saved(path) or is_trec(path) or table_files(path))
+    if path.is_file() or is_saved(path) or is_trec(path):
+        return False
+    return any(path.glob("corpus.jsonl*")) or any(path.glob("queries.jsonl*")) or not table_files(path)
 
 
 def _read(name: str, path: Path, threshold: float | None) -> Draft:
