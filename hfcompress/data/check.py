@@ -48,6 +48,7 @@ class SplitFacts(BaseModel):
         judged_at_10: Share of the first 10 candidates that are judged, mean over queries; where it is low, a metric
             counts many documents as not relevant that nobody looked at.
         relevant_listed: Share of the relevant documents that are among the candidates: the bound of recall.
+        not_listed: Number of relevant documents that are not.
         repeated_queries: Queries whose text stands under another id of the split too.
     """
 
@@ -60,6 +61,7 @@ class SplitFacts(BaseModel):
     candidates_per_query: float
     judged_at_10: float
     relevant_listed: float
+    not_listed: int
     repeated_queries: int
 
 
@@ -145,15 +147,15 @@ class DataFacts(BaseModel):
                 )
             if facts.repeated_queries:
                 found.append(f"{facts.repeated_queries} {name} queries repeat the text of another one")
-            if facts.labelled and facts.judged_at_10 < FEW_JUDGED:
+            if name == "test" and facts.labelled and facts.judged_at_10 < FEW_JUDGED:
                 found.append(
                     f"only {facts.judged_at_10:.0%} of the first 10 candidates in {name} are judged: the others count "
                     "as not relevant, true or not"
                 )
-            if facts.labelled and facts.relevant_listed < 1:
+            if facts.not_listed:
                 found.append(
-                    f"{1 - facts.relevant_listed:.0%} of the relevant documents in {name} are not among the candidates:"
-                    " no reranker can find them"
+                    f"{facts.not_listed:,} relevant documents in {name} are not among the candidates: no reranker can "
+                    "find them"
                 )
         if self.repeated_documents:
             found.append(f"{self.repeated_documents} documents repeat the text of another one")
@@ -251,6 +253,7 @@ def _split_facts(data: RankingData, split: Split) -> SplitFacts:
         candidates_per_query=sum(map(len, split.candidates.values())) / len(split) if len(split) else 0.0,
         judged_at_10=float(np.mean(judged)) if judged else 0.0,
         relevant_listed=listed / total if total else 0.0,
+        not_listed=total - listed,
         repeated_queries=sum(count for count in texts.values() if count > 1),
     )
 
