@@ -145,8 +145,12 @@ def render_cli() -> str:
     codes = [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
     parts = [CLI_TITLE, "## Exit codes", "\n".join(["| code | meaning |", "| ---: | --- |", *codes])]
     for name, verb in verbs(typer.main.get_command(app)):
-        text, _, example = inspect.cleandoc(verb.help).partition("Example: ")
-        parts += [f"## {name}", text.strip(), f"```bash\n{' '.join(example.split())}\n```"]
+        text, *examples = inspect.cleandoc(verb.help).split("Example: ")
+        parts += [
+            f"## {name}",
+            text.strip(),
+            "\n".join(["```bash", *(" ".join(each.split()) for each in examples), "```"]),
+        ]
         rows = [parameter_row(parameter) for parameter in verb.params if parameter.name != "help"]
         parts.append("\n".join(["| | default | meaning |", "| --- | --- | --- |", *rows]))
     return "\n\n".join(parts) + "\n"

@@ -38,10 +38,12 @@ def test_the_verbs_are_found() -> None:
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
 def test_every_verb_has_an_example_that_its_own_parser_takes(words: tuple[str, ...]) -> None:
     verb = VERBS[words]
-    _, found, example = verb.help.partition("Example: ")  # type: ignore[attr-defined]
-    given = shlex.split(" ".join(example.split()))
-    assert found and tuple(given[: 1 + len(words)]) == ("hfcompress", *words)
-    verb.make_context(words[-1], given[1 + len(words) :])  # type: ignore[attr-defined]
+    _, *examples = verb.help.split("Example: ")  # type: ignore[attr-defined]
+    assert examples
+    for example in examples:
+        given = shlex.split(" ".join(example.split()))
+        assert tuple(given[: 1 + len(words)]) == ("hfcompress", *words)
+        verb.make_context(words[-1], given[1 + len(words) :])  # type: ignore[attr-defined]
     assert all(parameter.help for parameter in verb.params if parameter.name != "help")  # type: ignore[attr-defined]
 
 
