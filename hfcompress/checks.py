@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hfcompress.architectures import require_one_score
+from hfcompress.data.graded import unjudged
 from hfcompress.data.lists import check_corpus
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, ModelError
@@ -71,13 +72,18 @@ def _unlabelled(recipe: Recipe) -> bool:
     return recipe.recover is not None and recipe.recover.unlabelled
 
 
+def judges(recipe: Recipe, data: RankingData) -> bool:
+    """Whether the teacher's own order is what a run is measured by: it is given, and nothing is judged."""
+    return _unlabelled(recipe) and recipe.teacher.train is None and bool(unjudged(data))
+
+
 def check_data(recipe: Recipe, data: RankingData) -> None:
     """Check that the splits which the recipe needs are there and judged.
 
     Raises:
         DataError: A split is missing, or has no relevant document.
     """
-    data.split("test")
+    data.split("test", labelled=not judges(recipe, data))
     if len(data.splits["test"]) < 2:
         raise DataError(
             "One test query gives no interval and no verdict",
@@ -89,7 +95,7 @@ def check_data(recipe: Recipe, data: RankingData) -> None:
         fisher = recipe.prune is not None and recipe.prune.importance == "fisher"
         data.split("train", labelled=bool(recipe.teacher.train) or fisher or not _unlabelled(recipe))
         if "dev" in data.splits:
-            data.split("dev")
+            data.split("dev", labelled=not judges(recipe, data))
     if (training := recipe.teacher.train) is not None:
         check_corpus(data, 1 + training.hard_negatives + training.random_negatives)
     if recipe.prune:

@@ -38,9 +38,10 @@ def front_matter(report: RunReport, subject: Artifact | None) -> str:
     """
     base_model = hub_id(report.base_model)
     license_id, license_name = _license(report.license)
-    code = report.data.language.split("-")[0].lower()
+    tags = [tag for tag in report.data.language.split(", ") if tag]
+    codes = sorted({tag.split("-")[0].lower() for tag in tags})
     data = ModelCardData(
-        language=code or None,
+        language=codes[0] if len(codes) == 1 else codes or None,
         base_model=base_model,
         # The Hub knows adapter, finetune, merge and quantized. `quantized` is for the same weights in lower precision;
         # here the weights were pruned and trained further, and the int8 files were made from those.
@@ -57,9 +58,9 @@ def front_matter(report: RunReport, subject: Artifact | None) -> str:
         license=license_id,
         license_name=license_name,
     )
-    if code and code != report.data.language:
+    if set(tags) != set(codes):
         # `language` takes two or three letters only; tags such as zh-Hant have a field of their own.
-        data["language_bcp47"] = [report.data.language]
+        data["language_bcp47"] = tags
     if not subject:
         data.pop("model_name")
     return data.to_yaml()

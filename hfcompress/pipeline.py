@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from hfcompress.card import write_card
 from hfcompress.checkpoint import save_checkpoint
-from hfcompress.checks import check, check_data
+from hfcompress.checks import check, check_data, judges
+from hfcompress.data.graded import graded_by_order, unjudged
 from hfcompress.data.lists import training_lists
 from hfcompress.data.pseudo import has_pseudo_queries
 from hfcompress.data.ranking import RankingData
 from hfcompress.data.teachers import with_teacher_scores
 from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
+from hfcompress.evaluation.metrics import scores_of_split
 from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
 from hfcompress.layout import PRUNING_FILE, WORK_FOLDER
@@ -39,6 +41,7 @@ from hfcompress.quantization.rounding import weight_steps
 from hfcompress.quiet import quiet
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import activation_name
+from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, QuantizationAware, Recipe
 from hfcompress.run_data import (
     calibration_pairs,
@@ -107,6 +110,8 @@ def run(
     set_seed(recipe.seed)
 
     teacher, teacher_of = train_teacher(current)
+    if judges(recipe, data):
+        current = judge(current, teacher, teacher_of)
     student, pruning, made_of = teacher, None, teacher_of
     lists = None
     for stage in stages(recipe):
@@ -165,6 +170,24 @@ def train_teacher(current: Run) -> tuple[str, str]:
 
     folder, fingerprint = current.workspace.step("teacher", inputs, work)
     return str(folder), fingerprint
+
+
+def judge(current: Run, teacher: str, teacher_of: str) -> Run:
+    """Grade dev and test by the teacher's own order, where the data has no judgements.
+
+    Returns:
+        The run, with data that is graded.
+    """
+    splits = unjudged(current.data)
+
+    def work(folder: Path, partial: Path) -> None:
+        ranker = TorchRanker(load_model(teacher, dtype="float32"), current.tokenizer(), lambda logits: logits)
+        scores = {name: scores_of_split(ranker, current.data, name) for name in splits}
+        (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+
+    folder, _ = current.workspace.step("judge", [teacher_of, splits], work)
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    return replace(current, data=graded_by_order(current.data, scores))
 
 
 @dataclass(frozen=True)

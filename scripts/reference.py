@@ -1,6 +1,7 @@
-"""Write docs/recipe.md and docs/report.md from the models of recipe and report, and their docstrings.
+"""Write docs/recipe.md, docs/report.md and docs/cli.md from recipe, report and command line, and their docstrings.
 
-Run it after a change to hfcompress/recipe/ or hfcompress/evaluation/report.py: python scripts/reference.py
+Run it after a change to hfcompress/recipe/, hfcompress/evaluation/report.py or hfcompress/cli/:
+python scripts/reference.py
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import re
 import typing
 from pathlib import Path
 
+import typer
 from pydantic import BaseModel
 from pydantic.fields import PydanticUndefined
 
 from hfcompress import recipe
+from hfcompress.cli import EXIT_CODES, app
 from hfcompress.evaluation import report
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -105,8 +108,58 @@ def default(field: typing.Any) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
+CLI_PAGE = "cli.md"
+CLI_TITLE = """# Command line
+
+Written by `python scripts/reference.py` from `hfcompress/cli/`. `hfcompress VERB --help` shows the same;
+`hfcompress --install-completion` sets up completion in your shell. `optimum-cli compress VERB ...` takes the same
+arguments."""
+
+
+def verbs(command: typing.Any, name: str = "hfcompress") -> list[tuple[str, typing.Any]]:
+    """Every verb with its whole name, also those of groups."""
+    found = []
+    for key, inner in command.commands.items():
+        found += verbs(inner, f"{name} {key}") if hasattr(inner, "commands") else [(f"{name} {key}", inner)]
+    return found
+
+
+def parameter_row(parameter: typing.Any) -> str:
+    """A row of the table of a verb's arguments and options."""
+    argument = parameter.param_type_name == "argument"
+    names = f"`{parameter.name}`" if argument else ", ".join(f"`{name}`" for name in parameter.opts)
+    names += "".join(f", `{name}`" for name in parameter.secondary_opts)
+    value = parameter.default
+    shown = (
+        "required"
+        if parameter.required
+        else ""
+        if value in (None, False, [], ())
+        else f"`{str(value).lower() if value is True else value}`"
+    )
+    return f"| {names} | {shown} | {parameter.help} |"
+
+
+def render_cli() -> str:
+    """The page of the command line."""
+    codes = [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
+    parts = [CLI_TITLE, "## Exit codes", "\n".join(["| code | meaning |", "| ---: | --- |", *codes])]
+    for name, verb in verbs(typer.main.get_command(app)):
+        text, *examples = inspect.cleandoc(verb.help).split("Example: ")
+        parts += [
+            f"## {name}",
+            text.strip(),
+            "\n".join(["```bash", *(" ".join(each.split()) for each in examples), "```"]),
+        ]
+        rows = [parameter_row(parameter) for parameter in verb.params if parameter.name != "help"]
+        parts.append("\n".join(["| | default | meaning |", "| --- | --- | --- |", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
 def render(page: str) -> str:
     """One page, by its file name."""
+    if page == CLI_PAGE:
+        return render_cli()
     title, introduction, models = PAGES[page]
     parts = [title, introduction]
     for model in models:
@@ -122,5 +175,5 @@ def render(page: str) -> str:
 
 if __name__ == "__main__":
     DOCS.mkdir(exist_ok=True)
-    for page in PAGES:
+    for page in (*PAGES, CLI_PAGE):
         (DOCS / page).write_text(render(page), encoding="utf-8")

@@ -223,6 +223,21 @@ def test_languages_beyond_two_letters_have_their_own_field() -> None:
     assert (found["language"], found["language_bcp47"]) == ("zh", ["zh-Hant"])
 
 
+@pytest.mark.parametrize(
+    ("languages", "codes", "tags"),
+    [
+        ("de, en", ["de", "en"], None),
+        ("en, zh-Hans, zh-Hant", ["en", "zh"], ["en", "zh-Hans", "zh-Hant"]),
+        ("en", "en", None),
+        ("", None, None),
+    ],
+)
+def test_data_in_several_languages(languages: str, codes: object, tags: object) -> None:
+    data = example_report().data.model_copy(update={"language": languages})
+    found = front_matter_of(example_report(data=data))
+    assert (found.get("language"), found.get("language_bcp47")) == (codes, tags)
+
+
 def test_the_fastest_non_inferior_artefact_speaks_first() -> None:
     report = example_report()
     opening = body(report)[:700]

@@ -17,7 +17,7 @@ def reference():
     return module
 
 
-@pytest.mark.parametrize("page", ["recipe.md", "report.md"])
+@pytest.mark.parametrize("page", ["recipe.md", "report.md", "cli.md"])
 def test_reference_pages_are_up_to_date(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert text == reference().render(page), "run: python scripts/reference.py"

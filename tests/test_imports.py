@@ -22,7 +22,7 @@ LAYERS = [
     {"probes", "latency", "training.gradual"},
     {"search", "evaluation", "figures"},
     {"pruning", "training.report"},
-    {"front_matter", "snippets", "card", "workspace", "checks"},
+    {"front_matter", "snippets", "card", "workspace", "checks", "doctor"},
     {"oneshot", "run_data", "hub"},
     {"pipeline"},
     {"compress"},

@@ -83,7 +83,11 @@ def result_of(run: object, arguments: list[str], capsys: pytest.CaptureFixture[s
     [
         ([], 2),
         (["--help"], 0),
-        *([(verb, "--help"), 0] for verb in ("run", "evaluate", "prune", "inspect", "rank", "card", "publish")),
+        *(
+            ([verb, "--help"], 0)
+            for verb in ("run", "evaluate", "prune", "inspect", "rank", "card", "publish", "compress", "data", "doctor")
+        ),
+        (["data", "check", "--help"], 0),
         (["nonsense"], 2),
         (["--nonsense"], 2),
         (["rank", "--nonsense"], 2),

@@ -24,6 +24,7 @@ from hfcompress.checks import check_data
 from hfcompress.cli import main
 from hfcompress.data.pseudo import has_pseudo_queries
 from hfcompress.data.ranking import RankingData
+from hfcompress.errors import DataError
 from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.optimum_config import RankerCompressionConfig
@@ -520,6 +521,28 @@ def test_without_any_label_pruning_and_recovery_go_by_the_teacher(inputs: Path, 
     folder, *_ = pipeline.prune(run, *pipeline.train_teacher(run), pipeline.stages(run.recipe)[0])
     assert not current_plan(load_model(folder)).is_full
     assert {label for row in recover() for label in row["labels"]} == {0.0}
+
+
+def test_without_any_judgement_the_teachers_order_is_what_counts(inputs: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(inputs / "words", tmp_path / "words")
+    shutil.rmtree(folder / "qrels")
+    settings = recipe_for(inputs)
+    settings["data"]["sets"] = [str(folder)]
+    settings["teacher"] = {"model": str(inputs / "encoder"), "max_length": 32}
+    settings["prune"] = {"heads": 0.75, "importance": "magnitude", "calibration_queries": 8}
+    settings["recover"] |= {"unlabelled": True}
+    settings["quantize"]["artifacts"] = settings["quantize"]["artifacts"][:1]
+    settings["evaluate"]["min_rank_correlation"] = 0
+    with pytest.raises(DataError, match="no judgements"):
+        load_run_data(Recipe.model_validate({**settings, "recover": None}), False)
+    train = {**settings, "teacher": {**settings["teacher"], "train": {}}}
+    with pytest.raises(DataError, match="relevant document"):
+        pipeline.run(Recipe.model_validate(train), tmp_path / "refused", progress=False, say=lambda line: None)
+    report = pipeline.run(Recipe.model_validate(settings), tmp_path / "out", progress=False, say=lambda line: None)
+    assert report.teacher.quality["ndcg@10"] == 1.0
+    assert all(0 < artifact.quality["ndcg@10"] < 1 for artifact in report.artifacts)
+    assert any("how far its order is kept" in note for note in report.data.notes)
+    assert "judge" in {step.name for step in report.steps}
 
 
 def test_mixed_precision_is_chosen_on_lists(word_data: RankingData) -> None:

@@ -118,13 +118,21 @@ def fault(text: str | dict[str, Any], *overrides: str) -> str:
 
 
 def test_there_are_recipes() -> None:
-    assert "quickstart" in {path.stem for path in CONFIGS}
+    assert {path.stem for path in CONFIGS} >= {"quickstart", "selqa-googleq", "drcd", "recommend", "unlabelled"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_recipes_in_configs_load_and_round_trip(path: Path) -> None:
     recipe = Recipe.load(path)
     assert same(Recipe.from_yaml(recipe.to_yaml()), recipe)
+
+
+def test_what_the_recipes_in_configs_are_there_to_show() -> None:
+    recipes = {path.stem: Recipe.load(path) for path in CONFIGS}
+    assert recipes["drcd"].prune.vocabulary is not None
+    assert recipes["recommend"].data.sets == ["recommend"]
+    unlabelled = recipes["unlabelled"]
+    assert unlabelled.recover.unlabelled and unlabelled.teacher.train is None and not unlabelled.recover.loss.hard
 
 
 def test_defaults() -> None:

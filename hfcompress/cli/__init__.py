@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from hfcompress.cli import card, compress, evaluate, inspect, prune, publish, rank, run
+from hfcompress.cli import card, compress, data, doctor, evaluate, inspect, prune, publish, rank, run
 from hfcompress.cli.terminal import err
 from hfcompress.errors import HfCompressError
 
@@ -27,14 +27,24 @@ for verb in (
     rank.rank,
     card.card,
     publish.publish,
+    doctor.doctor,
 ):
     app.command()(verb)
+app.add_typer(data.app, name="data")
 
 INTERRUPTED = 130
+EXIT_CODES = {
+    0: "it is done",
+    1: "of `publish`: the Hub is busy, try again later. Of `doctor`: something required does not work. Else a fault of "
+    "hfcompress, with a traceback; please report it",
+    2: "something that you can mend: arguments, recipe, data, model, output folder; stderr says what and how",
+    compress.NOT_REACHED: "of `compress`: nothing that is fast enough was shown to rank as well",
+    INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it was, `run` with `--resume`",
+}
 
 
 def main(arguments: list[str] | None = None, program: str | None = None) -> None:
-    """Run the command line; ends with 0, 2 for an error that the user can mend, 1 for a busy Hub, 130 when interrupted.
+    """Run the command line; ends with one of `EXIT_CODES`.
 
     Args:
         arguments: What was typed behind the name of the program; by default the arguments of this process.

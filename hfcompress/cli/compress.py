@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hfcompress.cli.tables import print_report
-from hfcompress.cli.terminal import Quiet, out
+from hfcompress.cli.terminal import DATA_HELP, Quiet, out
 
 if TYPE_CHECKING:
     from hfcompress.compress.compress import Outcome
@@ -20,7 +20,7 @@ NOT_REACHED = 3
 
 def compress(
     model: Annotated[str, typer.Argument(help="A cross-encoder: a folder, a Hub id, or package:NAME/FOLDER.")],
-    data: Annotated[list[str], typer.Option("--data", help="api-search or a folder in BEIR's layout. Repeatable.")],
+    data: Annotated[list[str], typer.Option("--data", help=DATA_HELP)],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to write; new, empty, or of an earlier run.")],
     target_speedup: Annotated[
         float | None, typer.Option(help="Times faster than the model in fp32 PyTorch; as fast as possible by default.")

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from hfcompress.cli.tables import add_row, quality_cells, result_table
-from hfcompress.cli.terminal import Quiet, out
+from hfcompress.cli.terminal import DATA_HELP, Quiet, out
 from hfcompress.errors import DataError
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Folder of a run, or any cross-encoder: a folder or a Hub id.")],
-    data: Annotated[list[str], typer.Option("--data", help="api-search or a folder in BEIR's layout. Repeatable.")],
+    data: Annotated[list[str], typer.Option("--data", help=DATA_HELP)],
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     baseline: Annotated[str | None, typer.Option(help="Model to compare with, query by query.")] = None,
     runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; the fastest by default.")] = None,

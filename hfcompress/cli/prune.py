@@ -9,13 +9,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hfcompress.cli.terminal import Quiet, out
+from hfcompress.cli.terminal import DATA_HELP, Quiet, out
 from hfcompress.errors import DataError
 
 
 def prune(
     model: Annotated[str, typer.Argument(help="A cross-encoder: a folder, a Hub id, or package:NAME/FOLDER.")],
-    data: Annotated[list[str], typer.Option("--data", help="api-search or a folder in BEIR's layout. Repeatable.")],
+    data: Annotated[list[str], typer.Option("--data", help=DATA_HELP)],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to write; new, empty, or of an earlier prune.")],
     target_speedup: Annotated[
         list[float] | None, typer.Option(help="Times faster than the unpruned model, same runtime. Repeatable.")

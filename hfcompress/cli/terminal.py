@@ -12,3 +12,8 @@ out.width = max(out.width, 132)  # a table that is folded into 80 columns cannot
 err = Console(stderr=True, highlight=False)
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no lines about steps.")]
+
+DATA_HELP = (
+    "api-search or recommend; a folder or file (BEIR, TREC, CSV, JSON, Parquet, or by save_to_disk); hub:ORG/NAME; "
+    "irds:ID. Repeatable."
+)

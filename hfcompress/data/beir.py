@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import IO
 
 from hfcompress.data.bm25 import retrieve
+from hfcompress.data.draft import hashed_split
 from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check, check_texts
 from hfcompress.errors import DataError
 
 
-def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False) -> RankingData:
+def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False, seed: int = 0) -> RankingData:
     """Read `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv` and, where present, `bm25/SPLIT.tsv`; each may be `.gz`.
 
     The candidates of a split are those of `bm25/SPLIT.tsv` (columns query-id, corpus-id, rank); where there is no such
@@ -28,7 +29,8 @@ def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False) -> R
         folder: The data folder.
         candidates: Documents a query to retrieve where no candidates are given.
         unlabelled: Take the queries that no qrels file names for train queries without labels; their candidates are
-            those of `bm25/train.tsv`, where it has them.
+            those of `bm25/train.tsv`, where it has them. Where there are no qrels at all, queries are split by hash.
+        seed: Seed of that split.
 
     Raises:
         DataError: A file is missing, empty or malformed, or ids do not resolve.
@@ -67,7 +69,9 @@ def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False) -> R
                 )
             chosen = retrieve(wanted, corpus, candidates) if given is None else given
         splits[split] = Split(qrels=qrels, candidates={query: chosen.get(query, []) for query in qrels})
-    if unlabelled:
+    if unlabelled and not splits:
+        splits = _unjudged(folder, queries, corpus, candidates, seed)
+    elif unlabelled:
         train = splits.get("train", Split({}, {}))
         others = queries.keys() - {query for split in splits.values() for query in split.qrels}
         listed = _read_candidates(folder, "train") or {}
@@ -94,6 +98,22 @@ def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False) -> R
             language=str(meta.get("language", "en")),
         )
     )
+
+
+def _unjudged(
+    folder: Path, queries: dict[str, str], corpus: dict[str, Document], candidates: int, seed: int
+) -> dict[str, Split]:
+    """Splits by hash of queries without judgements, with the candidates of any `bm25/SPLIT.tsv`, or retrieved."""
+    listed: dict[str, list[str]] = {}
+    for name in SPLITS:
+        listed |= _read_candidates(folder, name) or {}
+    listed |= retrieve({query: text for query, text in queries.items() if query not in listed}, corpus, candidates)
+    split_of = {query: hashed_split(text, seed) for query, text in queries.items()}
+    return {
+        name: Split({}, {query: listed[query] for query in queries if split_of[query] == name})
+        for name in SPLITS
+        if name in split_of.values()
+    }
 
 
 def _pool(listed: list[str], judged: Mapping[str, int]) -> list[str]:

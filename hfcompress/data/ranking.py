@@ -58,7 +58,7 @@ class RankingData:
         pool: Whether the candidates of a query are its judged documents, all of them to be ranked.
         publish_texts: Whether the licence of the texts lets them be shown in a published card.
         license: Licence of the data, as its source names it; empty if unknown.
-        language: ISO 639 code of the texts.
+        language: ISO 639 code of the texts; of several, sorted and with commas between; empty if unknown.
     """
 
     name: str
@@ -87,7 +87,8 @@ class RankingData:
                 f"The data set {self.name!r} has no {name!r} split",
                 value=sorted(self.splits),
                 expected=f"a split named {name!r}",
-                remedy=f"add qrels/{name}.tsv to the data folder, or name another split",
+                remedy=f"add qrels/{name}.tsv to the data folder (in other layouts, a file of that name), or name "
+                "another split",
             )
         split = self.splits[name]
         if not split.labelled and (labelled or not split):
@@ -290,6 +291,6 @@ def merge(sets: list[RankingData]) -> RankingData:
         relevant_from=sets[0].relevant_from,
         publish_texts=all(data.publish_texts for data in sets),
         license="; ".join(dict.fromkeys(data.license for data in sets if data.license)),
-        language=sets[0].language,
+        language=", ".join(sorted({code for data in sets for code in data.language.split(", ") if code})),
         notes=tuple(note for data in sets for note in data.notes),
     )

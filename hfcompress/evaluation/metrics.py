@@ -149,13 +149,19 @@ def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {name: _mean(metrics[name] for metrics in values.values() if name in metrics) for name in names}
 
 
+def scores_of_split(ranker: Ranker, data: RankingData, split: str) -> dict[str, list[float]]:
+    """Scores of a ranker for all candidates of a split, `{query id: [score]}`."""
+    candidates = data.splits[split].candidates
+    pairs = [pair for query, documents in candidates.items() for pair in data.pairs(query, documents)]
+    flat = iter(ranker.score(pairs).tolist())
+    return {query: [next(flat) for _ in documents] for query, documents in candidates.items()}
+
+
 def split_quality(ranker: Ranker, data: RankingData, split: str) -> dict[str, float]:
     """Mean of every metric over the judged queries of a split, whose candidates a ranker scores."""
     chosen = data.splits[split]
-    pairs = [pair for query, documents in chosen.candidates.items() for pair in data.pairs(query, documents)]
-    flat = iter(ranker.score(pairs).tolist())
-    scores = {query: [next(flat) for _ in documents] for query, documents in chosen.candidates.items()}
-    return means(per_query(chosen.qrels, run_from_scores(chosen.candidates, scores), data.relevant_from))
+    run = run_from_scores(chosen.candidates, scores_of_split(ranker, data, split))
+    return means(per_query(chosen.qrels, run, data.relevant_from))
 
 
 def agreement(teacher: Run, student: Run) -> dict[str, float]:

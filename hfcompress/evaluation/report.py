@@ -152,7 +152,7 @@ class DataSummary(_Strict):
         name: Names of the sets, joined by `+`.
         fingerprint: SHA-256 over ids, texts, judgements and candidates.
         license: Licence of the data.
-        language: ISO 639 code.
+        language: ISO 639 code; of several, with commas between.
         publish_texts: Whether texts may be shown.
         queries: Queries with candidates, by split.
         documents: Documents of the corpus.

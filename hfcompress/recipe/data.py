@@ -27,14 +27,21 @@ class DataStep(Strict):
     """Data to train, choose and measure on.
 
     Attributes:
-        sets: `api-search`, or folders in BEIR's layout; several are joined.
+        sets: What to load; several are joined. `api-search` or `recommend` (built in), a folder or a file (BEIR's
+            layout, TREC's, or rows in CSV, JSON, Parquet or as `datasets` saves them), `hub:ORG/NAME` or
+            `hub:ORG/NAME:CONFIG`, or `irds:ID` of ir_datasets.
         candidates: Documents to rank for each query.
         max_queries: Limits on the number of queries, taken in the order of a hash of their id.
         dev_from_train: So many labelled train queries become the dev split where the data has none; left out, such a
             run keeps the last weights of each training.
+        split_seed: Seed of the hash by which dev and test are cut from the queries of a set that comes without them.
+        label_threshold: From which value on a label counts as relevant, where labels in rows are no whole numbers;
+            0.5 where all lie between 0 and 1.
     """
 
     sets: Annotated[list[str], Field(min_length=1)]
     candidates: Positive = 20
     max_queries: SplitLimits = SplitLimits()
     dev_from_train: Positive | None = None
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    label_threshold: float | None = None

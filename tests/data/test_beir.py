@@ -169,6 +169,21 @@ def test_unlabelled_queries_join_the_train_split(tmp_path: Path) -> None:
     assert train.qrels == {} and list(train.candidates) == ["q3", "q4", "q5"] and not train.labelled
 
 
+def test_a_folder_without_any_judgement_is_split_by_hash(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, bm25={"test": [("q3", "d5", "1", "9")]})
+    more = [{"_id": f"m{number}", "text": f"question {number} about cats"} for number in range(30)]
+    put(folder, "queries.jsonl", lines([*QUERIES, *more]))
+    for path in (folder / "qrels").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="no judgements"):
+        load_beir(folder)
+    data = load_beir(folder, candidates=2, unlabelled=True)
+    assert sorted(data.splits) == ["dev", "test", "train"] and not any(each.labelled for each in data.splits.values())
+    listed = {query: found for split in data.splits.values() for query, found in split.candidates.items()}
+    assert len(listed) == 33 and listed["q3"] == ["d5"] and len(listed["q1"]) == 2
+    assert load_beir(folder, 2, unlabelled=True, seed=1).splits["test"] != data.splits["test"]
+
+
 def test_pool_candidates_are_the_judged_documents_in_first_stage_order(tmp_path: Path) -> None:
     ranked = [("q1", "d2", "1", "1"), ("q1", "d5", "2", "1"), ("q1", "d1", "3", "1")]
     data = load_beir(write_folder(tmp_path, bm25={"test": ranked}, meta={"candidates": "pool"}))

@@ -240,6 +240,16 @@ def test_sets_with_other_thresholds_clash() -> None:
         merge([example(), example("others", relevant_from=2)])
 
 
+@pytest.mark.parametrize(
+    ("languages", "joined"),
+    [(["en", "en"], "en"), (["zh-Hant", "de"], "de, zh-Hant"), (["", "en"], "en"), (["", ""], "")],
+)
+def test_joined_sets_name_all_their_languages(languages: list[str], joined: str) -> None:
+    sets = [example(str(number), language=language) for number, language in enumerate(languages)]
+    assert merge(sets).language == joined
+    assert merge([merge(sets), example("more", language="de")]).language.split(", ")[0] == "de"
+
+
 # Fingerprint
 
 

@@ -1,0 +1,306 @@
+"""What a data set holds, and what is wrong or doubtful about it, before anything is trained on it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from pydantic import BaseModel
+from scipy.stats import norm
+from transformers import PreTrainedTokenizerBase
+
+from hfcompress.data.ranking import RankingData, Split, stable_hash
+
+CUTOFF = 10
+EXAMPLES = 5
+SAMPLE = 4_000  # pairs that are tokenized
+MANY_TRUNCATED, FEW_JUDGED = 0.2, 0.5
+
+
+class Lengths(BaseModel):
+    """Lengths of texts, in characters or tokens.
+
+    Attributes:
+        median: Median.
+        p95: 95% are no longer.
+        longest: The longest.
+    """
+
+    median: float
+    p95: float
+    longest: int
+
+
+class SplitFacts(BaseModel):
+    """What one split holds.
+
+    Attributes:
+        queries: Number of queries.
+        labelled: Queries with a relevant document.
+        without_relevant: Queries without one: nothing can be measured on them.
+        examples_without_relevant: Ids of some of them.
+        grades: Number of judgements by grade.
+        relevant_per_query: Relevant documents of a query that has some, mean.
+        candidates_per_query: Mean.
+        judged_at_10: Share of the first 10 candidates that are judged, mean over queries; where it is low, a metric
+            counts many documents as not relevant that nobody looked at.
+        relevant_listed: Share of the relevant documents that are among the candidates: the bound of recall.
+        not_listed: Number of relevant documents that are not.
+        repeated_queries: Queries whose text stands under another id of the split too.
+    """
+
+    queries: int
+    labelled: int
+    without_relevant: int
+    examples_without_relevant: list[str]
+    grades: dict[int, int]
+    relevant_per_query: float
+    candidates_per_query: float
+    judged_at_10: float
+    relevant_listed: float
+    not_listed: int
+    repeated_queries: int
+
+
+class Leak(BaseModel):
+    """What two splits have in common.
+
+    Attributes:
+        splits: The two.
+        queries: Queries of the second one whose text is in the first one too, without regard to case and spaces.
+        pairs: Judged pairs of the second one that are judged in the first one too, by their texts.
+        examples: Ids in the second one of some of these queries.
+    """
+
+    splits: tuple[str, str]
+    queries: int
+    pairs: int
+    examples: list[str]
+
+
+class Truncation(BaseModel):
+    """How many pairs a model would cut.
+
+    Attributes:
+        max_length: Longest input in tokens.
+        pairs: Pairs of a query with a candidate that were tokenized.
+        tokens: Their lengths.
+        share: Share that is longer than `max_length`.
+    """
+
+    max_length: int
+    pairs: int
+    tokens: Lengths
+    share: float
+
+
+class DataFacts(BaseModel):
+    """What `hfcompress data check` finds.
+
+    Attributes:
+        name: Name of the data.
+        language: Language, as far as the data says.
+        license: Licence, as far as the data says.
+        pool: Whether candidates are the judged documents.
+        documents: Documents in the corpus.
+        repeated_documents: Documents whose text stands under another id too.
+        unused_queries: Queries that are in no split.
+        query_characters: Lengths of queries.
+        document_characters: Lengths of documents with their titles.
+        splits: Facts by split.
+        leaks: Splits that have queries or pairs in common.
+        truncation: Lengths in a model's tokens; none without a model.
+        notes: What the loader did.
+    """
+
+    name: str
+    language: str
+    license: str
+    pool: bool
+    documents: int
+    repeated_documents: int
+    unused_queries: int
+    query_characters: Lengths
+    document_characters: Lengths
+    splits: dict[str, SplitFacts]
+    leaks: list[Leak]
+    truncation: Truncation | None
+    notes: list[str]
+
+    def warnings(self) -> list[str]:
+        """What a user should look at, in sentences."""
+        found = []
+        for leak in self.leaks:
+            first, second = leak.splits
+            found.append(
+                f"{leak.queries} {second} queries and {leak.pairs} of its judged pairs are in {first} too "
+                f"(e.g. {', '.join(leak.examples)}): what is measured on {second} is too good"
+            )
+        for name, facts in self.splits.items():
+            if facts.without_relevant:
+                found.append(
+                    f"{facts.without_relevant} of {facts.queries} {name} queries have no relevant document "
+                    f"(e.g. {', '.join(facts.examples_without_relevant)})"
+                )
+            if facts.repeated_queries:
+                found.append(f"{facts.repeated_queries} {name} queries repeat the text of another one")
+            if name == "test" and facts.labelled and facts.judged_at_10 < FEW_JUDGED:
+                found.append(
+                    f"only {facts.judged_at_10:.0%} of the first 10 candidates in {name} are judged: the others count "
+                    "as not relevant, true or not"
+                )
+            if facts.not_listed:
+                found.append(
+                    f"{facts.not_listed:,} relevant documents in {name} are not among the candidates: no reranker can "
+                    "find them"
+                )
+        if self.repeated_documents:
+            found.append(f"{self.repeated_documents} documents repeat the text of another one")
+        if self.truncation and self.truncation.share > MANY_TRUNCATED:
+            found.append(
+                f"{self.truncation.share:.0%} of the pairs are longer than {self.truncation.max_length} tokens and "
+                "are cut"
+            )
+        missing = [split for split in ("train", "dev", "test") if split not in self.splits]
+        if missing:
+            found.append(f"there is no {' and no '.join(missing)} split")
+        return found
+
+
+def facts_of(
+    data: RankingData, tokenizer: PreTrainedTokenizerBase | None = None, max_length: int | None = None
+) -> DataFacts:
+    """Look at all splits of a data set.
+
+    Args:
+        data: The data.
+        tokenizer: Tokenizer of the model that is to read the pairs; without it, tokens are not counted.
+        max_length: Its longest input; what `tokenizer` says by default.
+    """
+    known = {query for split in data.splits.values() for query in split.candidates}
+    texts = Counter(document.content for document in data.corpus.values())
+    return DataFacts(
+        name=data.name,
+        language=data.language,
+        license=data.license,
+        pool=data.pool,
+        documents=len(data.corpus),
+        repeated_documents=sum(count for count in texts.values() if count > 1),
+        unused_queries=len(data.queries.keys() - known),
+        query_characters=_lengths([len(text) for text in data.queries.values()]),
+        document_characters=_lengths([len(document.content) for document in data.corpus.values()]),
+        splits={name: _split_facts(data, split) for name, split in data.splits.items()},
+        leaks=_leaks(data),
+        truncation=_truncation(data, tokenizer, max_length or tokenizer.model_max_length) if tokenizer else None,
+        notes=list(data.notes),
+    )
+
+
+def queries_needed(margin: float, deviation: float, power: float = 0.8, confidence: float = 0.95) -> int:
+    """How many queries a verdict of non-inferiority needs.
+
+    n = (z + z_power)^2 s^2 / margin^2, the sample size of a non-inferiority test of a paired mean at a true difference
+    of zero (Chow, Shao, Wang and Lokhnygina, "Sample Size Calculations in Clinical Research", chapter 3), with z the
+    (1 + confidence) / 2 and z_power the `power` quantile of the normal distribution; the inverse of the power that
+    `hfcompress.evaluation.significance` reports.
+
+    Args:
+        margin: Largest loss that counts as ranking as well.
+        deviation: Standard deviation s of the per-query differences, an assumption before anything is measured.
+        power: Probability of `non-inferior` where both models rank equally well.
+        confidence: Confidence level of the two-sided interval.
+    """
+    z = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
+    return math.ceil((z * deviation / margin) ** 2)
+
+
+def _lengths(values: Sequence[int]) -> Lengths:
+    return Lengths(
+        median=float(np.median(values)), p95=float(np.percentile(values, 95)), longest=int(max(values, default=0))
+    )
+
+
+def _key(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _split_facts(data: RankingData, split: Split) -> SplitFacts:
+    relevant = {
+        query: [document for document, grade in split.qrels.get(query, {}).items() if grade > 0]
+        for query in split.candidates
+    }
+    without = [query for query, documents in relevant.items() if not documents]
+    labelled = len(relevant) - len(without)
+    judged = [
+        sum(document in split.qrels.get(query, {}) for document in documents[:CUTOFF]) / len(documents[:CUTOFF])
+        for query, documents in split.candidates.items()
+        if documents and relevant[query]
+    ]
+    listed = sum(document in set(split.candidates[query]) for query, keys in relevant.items() for document in keys)
+    total = sum(map(len, relevant.values()))
+    texts = Counter(_key(data.queries[query]) for query in split.candidates)
+    grades = Counter(grade for query in split.candidates for grade in split.qrels.get(query, {}).values())
+    return SplitFacts(
+        queries=len(split),
+        labelled=labelled,
+        without_relevant=len(without),
+        examples_without_relevant=without[:EXAMPLES],
+        grades=dict(sorted(grades.items())),
+        relevant_per_query=total / labelled if labelled else 0.0,
+        candidates_per_query=sum(map(len, split.candidates.values())) / len(split) if len(split) else 0.0,
+        judged_at_10=float(np.mean(judged)) if judged else 0.0,
+        relevant_listed=listed / total if total else 0.0,
+        not_listed=total - listed,
+        repeated_queries=sum(count for count in texts.values() if count > 1),
+    )
+
+
+def _leaks(data: RankingData) -> list[Leak]:
+    texts = {name: _by_text(data, split.candidates) for name, split in data.splits.items()}
+    pairs = {name: _judged_pairs(data, split) for name, split in data.splits.items()}
+    found = []
+    for first, second in combinations(data.splits, 2):
+        common = [key for text, keys in texts[second].items() if text in texts[first] for key in keys]
+        same = len(pairs[first] & pairs[second])
+        if common or same:
+            found.append(Leak(splits=(first, second), queries=len(common), pairs=same, examples=common[:EXAMPLES]))
+    return found
+
+
+def _by_text(data: RankingData, queries: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for query in queries:
+        found.setdefault(_key(data.queries[query]), []).append(query)
+    return found
+
+
+def _judged_pairs(data: RankingData, split: Split) -> set[tuple[str, str]]:
+    grades: Mapping[str, Mapping[str, int]] = split.qrels
+    return {
+        (_key(data.queries[query]), _key(data.corpus[document].content))
+        for query in split.candidates
+        for document in grades.get(query, {})
+    }
+
+
+def _truncation(data: RankingData, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Truncation:
+    queries = [(query, documents) for split in data.splits.values() for query, documents in split.candidates.items()]
+    pairs: list[tuple[str, str]] = []
+    for query, documents in sorted(queries, key=lambda each: stable_hash(each[0])):
+        pairs += data.pairs(query, documents)
+        if len(pairs) >= SAMPLE:
+            break
+    pairs = pairs[:SAMPLE]
+    encoded = tokenizer(
+        [query for query, _ in pairs], [document for _, document in pairs], return_length=True, verbose=False
+    )
+    tokens = [int(length) for length in encoded["length"]]
+    return Truncation(
+        max_length=max_length,
+        pairs=len(pairs),
+        tokens=_lengths(tokens),
+        share=sum(length > max_length for length in tokens) / len(tokens),
+    )

@@ -1,0 +1,171 @@
+"""Rows from files, from folders that `datasets` saved, and from the Hub: one table for each split."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hfcompress.data.columns import Table, read_columns
+from hfcompress.data.draft import ALL, Draft, split_name
+from hfcompress.data.ranking import Document
+from hfcompress.errors import DataError
+
+BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+SAVED = ("dataset_dict.json", "state.json")
+HUB = "hub:"
+
+
+def table_files(path: Path) -> list[Path]:
+    """Files with rows at a path: itself, or those of the folder or of its folder `data`."""
+    if path.is_file():
+        return [path] if _kind(path) else []
+    for folder in (path, path / "data"):
+        found = sorted(each for each in folder.glob("*") if each.is_file() and _kind(each))
+        if found:
+            return found
+    return []
+
+
+def _kind(path: Path) -> str | None:
+    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    return suffixes[-1] if suffixes and suffixes[-1] in BUILDERS else None
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder is one that `save_to_disk` of `datasets` wrote."""
+    return any((folder / name).is_file() for name in SAVED)
+
+
+def read_saved(folder: Path, threshold: float | None = None) -> Draft:
+    """Read what `save_to_disk` wrote: a `Dataset`, or a `DatasetDict` with its splits.
+
+    Raises:
+        DataError: It cannot be opened, or its columns fit no layout.
+    """
+    import datasets
+
+    try:
+        opened = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(str(folder), error) from error
+    return read_columns(folder.resolve().name, _tables(opened), threshold)
+
+
+def read_files(path: Path, threshold: float | None = None) -> Draft:
+    """Read rows of a CSV, TSV, JSON, JSON-lines or Parquet file, or of a folder of such files of one kind.
+
+    The split of a file is what its name begins with (`train.csv`, `validation-00000-of-00002.parquet`).
+
+    Raises:
+        DataError: Files are of several kinds or cannot be read, or columns fit no layout.
+    """
+    import datasets
+
+    files = table_files(path)
+    kinds = {_kind(each) for each in files}
+    if len(kinds) != 1:
+        raise DataError(
+            f"The files in {path} are of several kinds",
+            value=[each.name for each in files],
+            expected="files of one kind: " + ", ".join(BUILDERS),
+            remedy="name one file, or keep one kind in the folder",
+        )
+    kind = str(kinds.pop())
+    by_split: dict[str, list[str]] = {}
+    for each in files:
+        by_split.setdefault(split_name(each.name) or (ALL if len(files) == 1 else _stem(each)), []).append(str(each))
+    options: dict[str, Any] = {"keep_default_na": False} if BUILDERS[kind] == "csv" else {}
+    if kind == ".tsv":
+        options["delimiter"] = "\t"
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            opened = datasets.load_dataset(
+                BUILDERS[kind],
+                data_files={re.sub(r"\W", "_", split): names for split, names in by_split.items()},
+                cache_dir=cache,
+                keep_in_memory=True,
+                **options,
+            )
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise _unreadable(str(path), error) from error
+        return read_columns(_stem(path), _tables(opened), threshold)
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"(\.[a-z]+)+$", "", path.resolve().name) or path.name
+
+
+def read_hub(name: str, threshold: float | None = None) -> Draft:
+    """Read a data set of the Hub, `hub:ORG/NAME` or `hub:ORG/NAME:CONFIG`.
+
+    Sets in the layout of BEIR and MTEB, with the configurations `corpus` and `queries` and one of qrels, are read as
+    such; others by their columns.
+
+    Raises:
+        DataError: It cannot be opened, or its columns fit no layout.
+    """
+    import datasets
+
+    repository, _, config = name.removeprefix(HUB).partition(":")
+    if not repository.strip("/"):
+        raise DataError(
+            "No data set of the Hub is named", value=name, expected="hub:ORG/NAME", remedy="name one, e.g. hub:org/set"
+        )
+    try:
+        configs = [] if config else list(datasets.get_dataset_config_names(repository))
+        if {"corpus", "queries"} <= set(configs):
+            return _read_hub_beir(repository, configs)
+        opened = datasets.load_dataset(repository, config or None)
+    except DataError:
+        raise
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise _unreadable(f"{repository}{f', configuration {config}' if config else ''}", error, hub=True) from error
+    tables = _tables(opened)
+    info = getattr(next(iter(tables.values()), None), "info", None)
+    return read_columns(repository, tables, threshold, license=str(getattr(info, "license", "") or ""))
+
+
+def _read_hub_beir(repository: str, configs: list[str]) -> Draft:
+    """Corpus, queries and qrels in configurations of one repository, the qrels in `qrels` or `default`."""
+    import datasets
+
+    qrels = next((name for name in ("qrels", "default") if name in configs), None)
+    if qrels is None:
+        raise DataError(
+            f"{repository} has a corpus and queries and no judgements",
+            value=configs,
+            expected="a configuration named qrels or default",
+            remedy="name the configuration with rows to read, hub:ORG/NAME:CONFIG",
+        )
+    draft = Draft(repository)
+    for table in _tables(datasets.load_dataset(repository, "queries")).values():
+        draft.queries |= {str(row["_id"]): row["text"] for row in table}
+    for table in _tables(datasets.load_dataset(repository, "corpus")).values():
+        draft.corpus |= {str(row["_id"]): Document(row.get("title") or "", row["text"]) for row in table}
+    judged = _tables(datasets.load_dataset(repository, qrels))
+    for name, table in judged.items():
+        split = (split_name(name) if len(judged) > 1 or name != "train" else ALL) or ALL
+        for row in table:
+            grades = draft.qrels.setdefault(split, {}).setdefault(str(row["query-id"]), {})
+            grades[str(row["corpus-id"])] = int(row.get("score", 1))
+    return draft
+
+
+def _tables(opened: Mapping[str, Table] | Table) -> dict[str, Table]:
+    return dict(opened) if isinstance(opened, Mapping) else {ALL: opened}
+
+
+def _unreadable(name: str, error: Exception, hub: bool = False) -> DataError:
+    return DataError(
+        f"The data set {name} cannot be read",
+        value=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+        expected="a data set of the Hub that `datasets` opens without code of its own"
+        if hub
+        else "CSV, TSV, JSON, JSON lines, Parquet, or a folder by save_to_disk",
+        remedy="check the name, the network and access rights (huggingface-cli login)"
+        if hub
+        else "write the files again",
+    )

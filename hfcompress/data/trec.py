@@ -1,0 +1,178 @@
+"""Reading a folder with the files of TREC: topics, documents, qrels, and runs as candidates."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from hfcompress.data.draft import ALL, Draft, drop_unknown, split_name
+from hfcompress.data.ranking import Document
+from hfcompress.errors import DataError
+
+TOPICS = ("topics", "queries")
+DOCUMENTS = ("docs", "documents", "collection", "corpus")
+QRELS, RUNS = ("qrels",), ("run",)
+_TAGGED = re.compile(r"<(top|doc)\b[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
+_LABEL = re.compile(r"^\s*(?:number|topic|description|narrative)\s*:\s*", re.IGNORECASE)
+
+
+def is_trec(folder: Path) -> bool:
+    """Whether a folder has topics, documents and qrels or runs by name."""
+    return all(_files(folder, kind) for kind in (TOPICS, DOCUMENTS, (*QRELS, *RUNS)))
+
+
+def read_trec(folder: Path) -> Draft:
+    """Read a folder whose files are named by what they hold, with the split, if there is one, behind a dot or hyphen.
+
+    - `topics.*` or `queries.*`: `id TAB text` lines, JSON lines (`_id` or `id`, `text`), or TREC's `<top>` blocks, of
+      which the title is the query.
+    - `docs.*`, `documents.*`, `collection.*` or `corpus.*`: `id TAB text` or `id TAB title TAB text` lines, JSON lines
+      (`_id`, `id` or `docno`, `title`, `text` or `contents`), or TREC's `<DOC>` blocks.
+    - `qrels.SPLIT.*`: four columns, `query iteration document grade`. Grades below 0 (junk) count as 0.
+    - `run.SPLIT.*`: six columns, `query Q0 document rank score tag`; best scores first, they are the candidates.
+
+    Each may be `.gz`. Without a split in its name, qrels are split by hash, and a run serves all splits.
+
+    Raises:
+        DataError: A file is missing or malformed.
+    """
+    for kind, what in ((TOPICS, "topics"), (DOCUMENTS, "documents"), ((*QRELS, *RUNS), "qrels or run")):
+        if not _files(folder, kind):
+            raise DataError(
+                f"The folder {folder} has no {what} file",
+                expected=f"a file named {' or '.join(f'{each}.*' for each in kind)}",
+                remedy="rename the file, or convert the data to BEIR's layout",
+            )
+    draft = Draft(folder.resolve().name)
+    for path in _files(folder, TOPICS):
+        for key, _, text in _records(path):
+            draft.queries[key] = text
+    for path in _files(folder, DOCUMENTS):
+        for key, title, text in _records(path):
+            draft.corpus[key] = Document(title, text)
+    for path in _files(folder, QRELS):
+        target = draft.qrels.setdefault(_split_of(path), {})
+        for number, columns in _columns(path, 4, "query iteration document grade"):
+            query, _, document, grade = columns[:4]
+            if not re.fullmatch(r"-?\d+", grade):
+                raise _bad_line(path, number, grade, "a grade that is an integer")
+            target.setdefault(query, {})[document] = max(0, int(grade))
+    for path in _files(folder, RUNS):
+        ranked: dict[str, list[tuple[float, int, str]]] = {}
+        for number, columns in _columns(path, 6, "query Q0 document rank score tag"):
+            try:
+                ranked.setdefault(columns[0], []).append((-float(columns[4]), number, columns[2]))
+            except ValueError as error:
+                raise _bad_line(path, number, columns[4], "a score that is a number") from error
+        draft.candidates[_split_of(path)] = {
+            query: list(dict.fromkeys(document for *_, document in sorted(rows))) for query, rows in ranked.items()
+        }
+    drop_unknown(draft)
+    return draft
+
+
+def _files(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir() if path.is_file() and re.split(r"[._-]", path.name.lower())[0] in kinds
+    )
+
+
+def _split_of(path: Path) -> str:
+    parts = re.split(r"[._-]", path.name.lower())[1:]
+    return next((split for part in parts if (split := split_name(part))), ALL)
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return raw.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read",
+            value=f"{type(error).__name__}: {error}",
+            expected="UTF-8 text, gzipped only if the name ends with .gz",
+            remedy="write the file again",
+        ) from error
+
+
+def _columns(path: Path, count: int, names: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        if line.strip():
+            columns = line.split()
+            if len(columns) < count:
+                raise _bad_line(path, number, line, f"{count} columns: {names}")
+            yield number, columns
+
+
+def _records(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (id, title, text) of topics or documents in any of the three forms."""
+    text = _text(path)
+    first = text.lstrip()[:1]
+    if first == "<":
+        yield from _blocks(path, text)
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        if first == "{":
+            yield _json_record(path, number, line)
+            continue
+        key, *rest = line.split("\t")
+        if not rest or not key.strip():
+            raise _bad_line(path, number, line, "id TAB text")
+        yield key.strip(), "\t".join(rest[:-1]).strip(), rest[-1].strip()
+
+
+def _json_record(path: Path, number: int, line: str) -> tuple[str, str, str]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _bad_line(path, number, str(error), "a JSON object") from error
+    row = row if isinstance(row, dict) else {}
+    key = next((row[name] for name in ("_id", "id", "docno", "qid") if name in row), None)
+    text = next((row[name] for name in ("text", "contents", "query") if isinstance(row.get(name), str)), None)
+    if key is None or text is None:
+        raise _bad_line(path, number, line, "an object with an id (_id, id, docno or qid) and a text")
+    return str(key), str(row.get("title") or ""), text
+
+
+def _blocks(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
+    """Blocks `<top>` and `<DOC>`; closing tags inside are optional, as in TREC's own files."""
+    found = False
+    for match in _TAGGED.finditer(text):
+        found = True
+        topic = match.group(1).lower() == "top"
+        parts = _parts(match.group(2))
+        key = parts.get("num" if topic else "docno", "")
+        title = parts.get("title", parts.get("headline", ""))
+        body = title if topic else parts.get("text", "")
+        if not key or not body:
+            raise DataError(
+                f"{path} has a block without id or text",
+                value=match.group()[:120],
+                expected="<num> and <title> in every <top>, <DOCNO> and <TEXT> in every <DOC>",
+                remedy="correct or remove this block",
+            )
+        yield key, "" if topic else title, body
+    if not found:
+        raise DataError(
+            f"{path} has no <top> and no <DOC> block", expected="TREC's tags", remedy="check what the file is"
+        )
+
+
+def _parts(block: str) -> dict[str, str]:
+    pieces = re.split(r"<(/?\w+)[^>]*>", block)
+    parts: dict[str, str] = {}
+    for tag, text in zip(pieces[1::2], pieces[2::2], strict=True):
+        cleaned = " ".join(_LABEL.sub("", text).split())
+        if not tag.startswith("/") and cleaned:
+            parts[tag.lower()] = f"{parts[tag.lower()]} {cleaned}" if tag.lower() in parts else cleaned
+    return parts
+
+
+def _bad_line(path: Path, number: int, value: str, expected: str) -> DataError:
+    return DataError(f"{path}, line {number}", value=value, expected=expected, remedy="correct or remove this line")

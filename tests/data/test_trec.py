@@ -1,0 +1,132 @@
+"""Folders with TREC's files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from hfcompress.data.draft import ALL, Draft, finish
+from hfcompress.data.load import load_data
+from hfcompress.data.ranking import Document
+from hfcompress.data.trec import is_trec, read_trec
+from hfcompress.errors import DataError
+from hfcompress.recipe import DataStep
+
+TOPICS = """<top>
+<num> Number: 301
+<title> Topic: how long does
+ a cat sleep
+<desc> Description:
+Not to be read.
+</top>
+<top><num>302</num><title>when do swallows fly south</title></top>
+"""
+DOCS = """<DOC>
+<DOCNO> d1 </DOCNO>
+<HEADLINE>Cats</HEADLINE>
+<TEXT>
+A cat sleeps
+for most of the day.
+</TEXT>
+</DOC>
+<DOC><DOCNO>d2</DOCNO><TEXT>Swallows leave in autumn.</TEXT></DOC>
+"""
+QRELS = "301 0 d1 2\n301 0 d2 -2\n302 0 d2 1\n302 0 gone 1\n999 0 d1 1\n"
+RUN = "301 Q0 d2 1 9.5 tag\n301 Q0 d1 2 11 tag\n302 Q0 d2 1 3 tag\n"
+
+
+def write(folder: Path, **files: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        path = folder / name.replace("__", ".")
+        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(
+        tmp_path / "robust", topics__txt=TOPICS, docs__trec__gz=DOCS, qrels__test__txt=QRELS, run__bm25__txt=RUN
+    )
+
+
+def test_tagged_files(folder: Path) -> None:
+    draft = read_trec(folder)
+    assert draft.queries == {"301": "how long does a cat sleep", "302": "when do swallows fly south"}
+    assert draft.corpus == {
+        "d1": Document("Cats", "A cat sleeps for most of the day."),
+        "d2": Document("", "Swallows leave in autumn."),
+    }
+    assert draft.qrels == {"test": {"301": {"d1": 2, "d2": 0}, "302": {"d2": 1}}}
+    assert draft.notes == ["2 judgements left out, whose topic or document is not in the files"]
+
+
+def test_a_run_gives_the_candidates_by_score(folder: Path) -> None:
+    data = load_data(DataStep(sets=[str(folder)]), progress=False)
+    assert data.name == "robust"
+    assert data.splits["test"].candidates == {"301": ["d1", "d2"], "302": ["d2"]}
+    assert data.splits["test"].qrels == {"301": {"d1": 2, "d2": 0}, "302": {"d2": 1}}
+    (folder / "run.bm25.txt").unlink()
+    data = load_data(DataStep(sets=[str(folder)], candidates=1), progress=False)
+    assert data.splits["test"].candidates == {"301": ["d1"], "302": ["d2"]}
+
+
+def test_tables_and_json_lines(tmp_path: Path) -> None:
+    topics = "".join(f"{number}\tquestion {number}\n" for number in range(40))
+    docs = "".join(json.dumps({"id": f"d{number}", "contents": f"answer {number}"}) + "\n" for number in range(40))
+    qrels = "".join(f"{number} 0 d{number} 1\n" for number in range(40))
+    folder = write(tmp_path / "small", queries__tsv=topics, collection__jsonl=docs, qrels__txt=qrels)
+    assert is_trec(folder)
+    data = load_data(DataStep(sets=[str(folder)], split_seed=3), progress=False)
+    assert sum(len(split) for split in data.splits.values()) == 40 and len(data.splits) == 3
+    assert data.corpus["d7"] == Document("", "answer 7")
+    assert "cut from the other queries" in data.notes[0] and "seed 3" in data.notes[0]
+    other = load_data(DataStep(sets=[str(folder)], split_seed=4), progress=False)
+    assert set(other.splits["test"].candidates) != set(data.splits["test"].candidates)
+
+
+def test_documents_with_a_title_in_a_table(tmp_path: Path) -> None:
+    folder = write(tmp_path / "x", topics__tsv="1\tq\n", docs__tsv="d1\tCats\tThey sleep.\n", qrels__test="1 0 d1 1\n")
+    assert read_trec(folder).corpus == {"d1": Document("Cats", "They sleep.")}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("qrels.test.txt", "301 0 d1\n", "line 1.*4 columns"),
+        ("qrels.test.txt", "301 0 d1 yes\n", "line 1.*integer"),
+        ("run.bm25.txt", "301 Q0 d1 1 high tag\n", "line 1.*number"),
+        ("topics.txt", "301\n", "line 1.*id TAB text"),
+        ("topics.txt", "<top><num>1</num></top>", "block without id or text"),
+        ("topics.txt", "<html></html>", "no <top>"),
+        ("topics.txt", '{"_id": "1"}\n', "line 1.*an id"),
+    ],
+)
+def test_malformed_files(folder: Path, name: str, text: str, words: str) -> None:
+    (folder / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=words):
+        read_trec(folder)
+
+
+def test_missing_files(folder: Path) -> None:
+    (folder / "topics.txt").unlink()
+    with pytest.raises(DataError, match=r"no topics file.*topics\.\*"):
+        read_trec(folder)
+
+
+def test_a_file_that_is_not_gzipped(folder: Path) -> None:
+    (folder / "docs.trec.gz").write_text("plain", encoding="utf-8")
+    with pytest.raises(DataError, match="gzipped only if"):
+        read_trec(folder)
+
+
+def test_a_run_for_all_splits_serves_those_that_are_cut() -> None:
+    draft = Draft("x", corpus={"d": Document("", "text")}, queries={f"q{n}": f"text {n}" for n in range(30)})
+    draft.qrels[ALL] = {query: {"d": 1} for query in draft.queries}
+    draft.candidates[ALL] = {query: ["d"] for query in draft.queries}
+    data = finish(draft, {}, 5, 0)
+    assert len(data.splits) == 3
+    assert all(listed == ["d"] for split in data.splits.values() for listed in split.candidates.values())
