@@ -62,11 +62,16 @@ def clocked() -> Iterator[dict[str, float]]:
         return call
 
     def model_timed(self: TorchRanker, batches: Iterator[Any]) -> Iterator[Any]:
+        waiting = iter(batches)
+
         def prepared() -> Iterator[Any]:  # making a batch is not the model's work
-            for batch in batches:
+            while True:
                 spent["model"] += time.process_time()
-                yield batch
+                batch = next(waiting, None)
                 spent["model"] -= time.process_time()
+                if batch is None:
+                    return
+                yield batch
 
         spent["model"] -= time.process_time()
         for logits in forward(self, prepared()):
