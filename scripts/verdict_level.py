@@ -6,8 +6,8 @@ large. They are weighted (tilted exponentially) so that their mean is minus the 
     python scripts/verdict_level.py --samples 2000
 
 prints for several numbers of queries the share of samples that the interval alone, the test alone, and both together
-(the verdict that decides) call non-inferior. At a confidence of 95% the test aims at 2.5%. What decides stays near that from
-50 queries on and comes close to 5% with 30, where large losses are too rare to be in every sample; the interval alone is
+(the verdict that decides) call non-inferior. At a confidence of 95% the test aims at 2.5%. What decides stays below 5%
+from 50 queries on and is about 5% with 30, where large losses are too rare to be in every sample; the interval alone is
 above 5% there.
 """
 
