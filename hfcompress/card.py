@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hfcompress import figures
+from hfcompress import figures, verdicts
 from hfcompress import markdown as md
 from hfcompress.evaluation.report import Artifact, Delta, PruningSummary, RunReport
 from hfcompress.files import write_bytes, write_text
@@ -39,6 +39,7 @@ def render(report: RunReport) -> str:
         _verdict(report, subject),
         _origin(report),
         _results(report),
+        verdicts.section(report),
         _pruning(report),
         _agreement(report),
         _stability(report),
@@ -55,11 +56,11 @@ def render(report: RunReport) -> str:
 def headline(report: RunReport) -> Artifact | None:
     """The artefact for which the card speaks: the fastest non-inferior one, else the one that came closest.
 
-    Closest is the one whose interval has the highest lower end, which is what the verdict is decided by. None if no
-    artefact was compared with the teacher.
+    Closest is the one whose interval has the highest lower end, which is what decides first. None if no artefact was
+    compared with the teacher.
     """
     compared = [(artifact, artifact.delta) for artifact in report.artifacts if artifact.delta]
-    passed = [artifact for artifact, delta in compared if delta.verdict == "non-inferior"]
+    passed = [artifact for artifact, delta in compared if delta.decision == "non-inferior"]
     if passed:
         return max(passed, key=lambda artifact: artifact.speedup)
     return max(compared, key=lambda pair: pair[1].ci_low, default=(None, None))[0]
@@ -82,21 +83,15 @@ def _verdict(report: RunReport, subject: Artifact | None) -> str:
         f"tokenization counted. It takes {sizes[0]} MB on disk instead of {sizes[1]} MB."
     )
     name = md.code(subject.name)
-    if delta.verdict == "non-inferior":
+    if delta.decision == "non-inferior":
         return (
             f"**{name} is non-inferior to its teacher:** a loss of {delta.margin:g} {metric} or more is ruled out "
             f"({found}). {speed}"
         )
-    reason = {
-        "inferior": f"it loses more than {delta.margin:g}",
-        "inconclusive": (
-            f"these queries cannot tell whether it loses more than {delta.margin:g}; with no true difference at all "
-            f"they would have shown non-inferiority with a probability of {md.percent(delta.power)}"
-        ),
-    }[delta.verdict]
+    compared = sum(artifact.delta is not None for artifact in report.artifacts)
     return (
         f"**No artefact is shown to be non-inferior to its teacher** at a margin of {delta.margin:g} {metric}. The "
-        f"closest is {name}, with the verdict *{delta.verdict}*: {reason} ({found}). {speed}"
+        f"closest is {name}, with the verdict *{delta.decision}*: {verdicts.reason(delta, compared)} ({found}). {speed}"
     )
 
 
@@ -125,7 +120,7 @@ def _results(report: RunReport) -> str:
                 f"{artifact.runtime} {artifact.precision}",
                 *_quality(artifact.quality),
                 f"{md.signed(delta.mean)} {_interval(delta)}" if delta else "",
-                delta.verdict if delta else "",
+                delta.decision if delta else "",
                 md.number(latency.docs_per_second),
                 md.times(artifact.speedup),
                 md.number(latency.p50_ms),
@@ -264,8 +259,7 @@ def _method(report: RunReport) -> str:
         "**Ties:** documents with equal scores (in single precision) are ordered by id, descending, as in trec_eval.",
         f"**Truncation:** teacher and artefacts alike read at most {report.max_length} tokens of a pair; "
         f"{md.percent(data.truncated_share)} of the pairs are longer.",
-        "**Verdict:** from the paired bootstrap interval (BCa) of the difference and a margin set before the run. "
-        "*Non-inferior*: the interval lies above minus the margin; *inferior*: below it; *inconclusive*: it holds it.",
+        verdicts.rule(report),
         "**Speed:** teacher and artefacts were timed in turns within one run, so that a busy moment of the machine "
         "meets all alike; the speed-up is the median of the ratios of paired rounds. Tokenization is counted. "
         f"{md.count(latency.threads, 'thread')}, batches of at most {latency.batch:,} tokens.",
@@ -291,8 +285,8 @@ def _limits(report: RunReport) -> str:
         f"The verdict holds for the {queries:,} test queries of {report.data.name} and queries like them. Other "
         "domains, languages and first stages were not measured: run the recipe on your own queries.",
         "Non-inferior does not mean equal. It rules out a mean loss of the margin or more, at the confidence given; a "
-        "smaller loss is possible, and single queries do lose. Each artefact is judged by itself: the more artefacts a "
-        "run has, the likelier it is that one of them passes by chance. The other metrics have no verdict.",
+        f"smaller loss is possible, and single queries do lose. {verdicts.several(report)} The other metrics have no "
+        "verdict.",
         "Speed was measured on one machine. Int8 gains most where the CPU has instructions for it (VNNI, AMX); on "
         "another CPU, or with other threads or lengths, even the order of the artefacts may change.",
         "An artefact's scores are not the teacher's: a threshold that was tuned on the teacher must be set again.",

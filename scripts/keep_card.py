@@ -32,7 +32,7 @@ def row(artifact: Artifact) -> str:
     delta = artifact.delta
     difference = f"{delta.mean:+.4f} [{delta.ci_low:+.4f}, {delta.ci_high:+.4f}]" if delta else ""
     return (
-        f"| {artifact.name} | {artifact.quality['ndcg@10']:.4f} | {difference} | {delta.verdict if delta else ''} "
+        f"| {artifact.name} | {artifact.quality['ndcg@10']:.4f} | {difference} | {delta.decision if delta else ''} "
         f"| {artifact.latency.docs_per_second:.0f} | {artifact.speedup:.2f}x | {artifact.size_bytes / 1e6:.1f} |"
     )
 

@@ -427,3 +427,52 @@ def test_without_pruning_there_is_no_structure_figure(tmp_path: Path) -> None:
 def body(report: RunReport) -> str:
     """The card without its front matter."""
     return ModelCard(render(report)).text
+
+
+def corrected_delta(mean: float, verdict: str, corrected: str, p_value: float, **changes: Any) -> Delta:
+    values = {
+        "queries": 8, "queries_needed": 1234, "p_difference": 0.3, "p_non_inferior": p_value / 2,
+        "p_corrected": p_value, "corrected": corrected, "worst_query": "query-7", "worst": -0.45,
+    }  # fmt: skip
+    return example_delta(mean, verdict).model_copy(update={**values, **changes})
+
+
+def test_the_corrected_verdict_decides() -> None:
+    fast = example_artifact("fast", "openvino", 9.0, corrected_delta(0.01, "non-inferior", "inconclusive", 0.04))
+    slow = example_artifact("slow", "torch", 2.0, corrected_delta(0.02, "non-inferior", "non-inferior", 0.004))
+    report = example_report(artifacts=[fast, slow])
+    text = body(report)
+    assert headline(report) is slow and "**`slow` is non-inferior to its teacher:**" in text
+    assert (
+        "| `fast` | non-inferior | 0.0200 | 0.0400 | inconclusive | 0.3000 | 41% | 1,234 | -0.4500 (`query-7`) |"
+        in text
+    )
+    assert (
+        "What decides is the column **Verdict**" in text
+        and "corrected by Holm for 2 artefacts, is at most 0.025" in text
+    )
+    assert "Each artefact is judged by itself" not in text and "lossless" not in text.lower()
+    alone = body(example_report(artifacts=[fast]))
+    assert "**No artefact is shown to be non-inferior to its teacher**" in alone
+    assert (
+        "the test does not, with a p-value of 0.0400 after the correction for 1 artefact, where 0.025 is allowed"
+        in alone
+    )
+
+
+def test_older_reports_have_no_section_on_the_verdict() -> None:
+    text = body(example_report())
+    assert "## Verdict" not in text and "Holm" not in text and "Each artefact is judged by itself" in text
+
+
+def test_several_sets_have_a_table_of_their_own() -> None:
+    parts = {
+        "selqa": corrected_delta(0.01, "non-inferior", "non-inferior", 0.01, queries=5),
+        "googleq": corrected_delta(-0.05, "inferior", "inferior", 1.0, queries=3),
+    }
+    delta = corrected_delta(0.0, "inconclusive", "inconclusive", 0.3, by_set=parts)
+    text = body(example_report(artifacts=[example_artifact("both", "torch", 2.0, delta)]))
+    row = "| `both` | googleq | 3 | -0.0500 [-0.0600, -0.0110] | inferior | 1.0000 | inferior | 41% | -0.4500 ("
+    assert row in text and "Each data set by itself" in text
+    report = example_report(artifacts=[example_artifact("both", "torch", 2.0, delta)])
+    assert RunReport.model_validate_json(report.model_dump_json()) == report

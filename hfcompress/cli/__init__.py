@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from hfcompress.cli import card, compress, data, doctor, evaluate, inspect, prune, publish, rank, run
+from hfcompress.cli import card, compare, compress, data, doctor, evaluate, inspect, prune, publish, rank, run
 from hfcompress.cli.terminal import err
 from hfcompress.errors import HfCompressError
 
@@ -23,6 +23,7 @@ for verb in (
     run.run,
     prune.prune,
     evaluate.evaluate,
+    compare.compare,
     inspect.inspect,
     rank.rank,
     card.card,

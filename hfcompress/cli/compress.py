@@ -102,9 +102,9 @@ def _in_words(outcome: Outcome, folder: Path) -> str:
     reasons = []
     if not outcome.fast_enough:
         reasons.append("it is slower than asked for")
-    if delta.verdict == "inferior":
+    if delta.decision == "inferior":
         reasons.append(f"it loses more than {goal.max_loss:g}")
-    if delta.verdict == "inconclusive":
+    if delta.decision == "inconclusive":
         reasons.append(
             f"{len(chosen.per_query)} test queries do not tell whether it loses more than {goal.max_loss:g} (power "
             f"{delta.power:.0%})"

@@ -44,8 +44,9 @@ def check(
 
     Example: hfcompress data check path/to/beir-folder --model out/quickstart --margin 0.01
     """
-    from hfcompress.data.check import facts_of, queries_needed
+    from hfcompress.data.check import facts_of
     from hfcompress.data.load import load_data
+    from hfcompress.evaluation.significance import queries_needed
     from hfcompress.files import write_text
     from hfcompress.models import load_config, load_tokenizer, position_limit
     from hfcompress.quiet import silence_libraries

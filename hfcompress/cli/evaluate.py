@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
-from hfcompress.cli.tables import add_row, quality_cells, result_table
-from hfcompress.cli.terminal import DATA_HELP, Quiet, out
+from hfcompress.cli.compare import METRIC_HELP, check_options
+from hfcompress.cli.tables import print_evaluation
+from hfcompress.cli.terminal import DATA_HELP, Quiet
 from hfcompress.errors import DataError
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder of a run, or any cross-encoder: a folder or a Hub id.")],
+    model: Annotated[
+        str, typer.Argument(help="Folder of a run, any cross-encoder (a folder or a Hub id), or a run file.")
+    ],
     data: Annotated[list[str], typer.Option("--data", help=DATA_HELP)],
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
-    baseline: Annotated[str | None, typer.Option(help="Model to compare with, query by query.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Model or run file to compare with, query by query.")] = None,
     runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; the fastest by default.")] = None,
     max_length: Annotated[int | None, typer.Option(min=8, help="Longest input in tokens.")] = None,
     max_queries: Annotated[
@@ -24,10 +27,14 @@ def evaluate(
     ] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Documents to rank for a query.")] = 20,
     margin: Annotated[float, typer.Option(help="Largest loss in nDCG@10 that counts as ranking as well.")] = 0.01,
+    metric: Annotated[list[str] | None, typer.Option(help=METRIC_HELP)] = None,
+    run: Annotated[Path | None, typer.Option(help="Write the ranking to this file, as trec_eval reads it.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Measure how well and how fast a model ranks, alone or against a baseline on the same candidates.
+
+    A run file in TREC's six columns stands for a model as well; it is measured as it is, without speed.
 
     Example: hfcompress evaluate out/quickstart --data api-search --baseline out/quickstart/.hfcompress/teacher
     """
@@ -36,8 +43,7 @@ def evaluate(
     from hfcompress.quiet import silence_libraries
 
     silence_libraries()
-    if split not in ("train", "dev", "test"):
-        raise DataError("There is no such split", value=split, expected="train, dev or test", remedy="correct --split")
+    check_options(split, margin)
     if runtime not in (None, "torch", "onnxruntime", "openvino"):
         raise DataError(
             "There is no such runtime",
@@ -45,15 +51,20 @@ def evaluate(
             expected="torch, onnxruntime or openvino",
             remedy="correct --runtime, or leave it out",
         )
-    if margin <= 0:
-        raise DataError("The margin does not fit", value=margin, expected="a margin above 0", remedy="correct --margin")
     result = evaluate_models(
-        model, baseline, data, split, runtime, max_length, max_queries, candidates, margin, progress=not quiet
+        model,
+        baseline,
+        data,
+        split,
+        runtime,
+        max_length,
+        max_queries,
+        candidates,
+        margin,
+        progress=not quiet,
+        metrics=metric or (),
+        run_file=run,
     )
     if json_file:
         write_text(json_file, result.model_dump_json(indent=2) + "\n")
-    table = result_table(f"{result.data} {split}, {len(result.artifacts[0].per_query)} queries")
-    table.add_row(result.first_stage.name, *quality_cells(result.first_stage.quality), *[""] * 5)
-    for artifact in result.artifacts:
-        add_row(table, artifact)
-    out.print(table)
+    print_evaluation(result, metric or ())

@@ -64,7 +64,7 @@ class Outcome:
     @property
     def reached(self) -> bool:
         """Whether the goal was reached: fast enough, and shown to rank as well as the teacher."""
-        return self.fast_enough and self.delta.verdict == "non-inferior"
+        return self.fast_enough and self.delta.decision == "non-inferior"
 
 
 def compress(
@@ -187,7 +187,7 @@ def _is_better_unpruned(work: Work, out: Path, base: Base, chosen: Artifact) -> 
     """
     assert chosen.delta is not None
     asked = work.goal.target_speedup is not None or work.goal.target_latency_ms is not None
-    if chosen.delta.verdict == "non-inferior" or asked or base.step is None or base.loss > work.goal.max_loss:
+    if chosen.delta.decision == "non-inferior" or asked or base.step is None or base.loss > work.goal.max_loss:
         return False
 
     def do(folder: Path, partial: Path) -> None:
@@ -197,7 +197,7 @@ def _is_better_unpruned(work: Work, out: Path, base: Base, chosen: Artifact) -> 
     folder, _ = work.workspace.step("fallback", [*work.identity(), base.step.model_dump(mode="json")], do)
     delta = load_artifacts(folder)[1].delta
     assert delta is not None
-    return delta.verdict == "non-inferior"
+    return delta.decision == "non-inferior"
 
 
 def _note_verdict(work: Work, choice: Choice | None, report: RunReport, chosen: Artifact) -> None:
@@ -210,6 +210,6 @@ def _note_verdict(work: Work, choice: Choice | None, report: RunReport, chosen: 
     delta = chosen.delta
     work.decide(
         name,
-        f"{delta.verdict} at {delta.margin:g} ({delta.mean:+.4f} [{delta.ci_low:+.4f}, {delta.ci_high:+.4f}]), "
+        f"{delta.decision} at {delta.margin:g} ({delta.mean:+.4f} [{delta.ci_low:+.4f}, {delta.ci_high:+.4f}]), "
         f"{chosen.speedup:.2f}x",
     )

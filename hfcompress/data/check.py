@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 from pydantic import BaseModel
-from scipy.stats import norm
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.data.ranking import RankingData, Split, stable_hash
@@ -197,24 +195,6 @@ def facts_of(
         truncation=_truncation(data, tokenizer, max_length or tokenizer.model_max_length) if tokenizer else None,
         notes=list(data.notes),
     )
-
-
-def queries_needed(margin: float, deviation: float, power: float = 0.8, confidence: float = 0.95) -> int:
-    """How many queries a verdict of non-inferiority needs.
-
-    n = (z + z_power)^2 s^2 / margin^2, the sample size of a non-inferiority test of a paired mean at a true difference
-    of zero (Chow, Shao, Wang and Lokhnygina, "Sample Size Calculations in Clinical Research", chapter 3), with z the
-    (1 + confidence) / 2 and z_power the `power` quantile of the normal distribution; the inverse of the power that
-    `hfcompress.evaluation.significance` reports.
-
-    Args:
-        margin: Largest loss that counts as ranking as well.
-        deviation: Standard deviation s of the per-query differences, an assumption before anything is measured.
-        power: Probability of `non-inferior` where both models rank equally well.
-        confidence: Confidence level of the two-sided interval.
-    """
-    z = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
-    return math.ceil((z * deviation / margin) ** 2)
 
 
 def _lengths(values: Sequence[int]) -> Lengths:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 
 from hfcompress.errors import DataError
 
@@ -59,6 +60,8 @@ class RankingData:
         publish_texts: Whether the licence of the texts lets them be shown in a published card.
         license: Licence of the data, as its source names it; empty if unknown.
         language: ISO 639 code of the texts; of several, sorted and with commas between; empty if unknown.
+        notes: What else identifies the data.
+        sets: Names of the data sets that were joined, each the prefix of its ids; empty for one set.
     """
 
     name: str
@@ -71,6 +74,7 @@ class RankingData:
     license: str = ""
     language: str = "en"
     notes: tuple[str, ...] = field(default=())
+    sets: tuple[str, ...] = ()
 
     def split(self, name: str, labelled: bool = True) -> Split:
         """Return the split `name`.
@@ -104,6 +108,10 @@ class RankingData:
         """Texts of a query with each of the documents, ready for a ranker."""
         query = self.queries[query_id]
         return [(query, self.corpus[document_id].content) for document_id in document_ids]
+
+    def set_of(self, query_id: str) -> str:
+        """Name of the data set that a query comes from."""
+        return query_id.partition("/")[0] if self.sets else self.name
 
     def limited(self, limits: Mapping[str, int | None], candidates: int | None = None) -> RankingData:
         """Keep at most `limits[split]` queries of each split and, outside a pool set, `candidates` documents a query.
@@ -193,7 +201,7 @@ def check(data: RankingData) -> RankingData:
         _check_ids(data, name, "candidates", split.candidates)
         for query, grades in split.qrels.items():
             for document, grade in grades.items():
-                if isinstance(grade, bool) or not isinstance(grade, int) or grade < 0:
+                if isinstance(grade, bool) or not isinstance(grade, Integral) or grade < 0:
                     raise DataError(
                         f"The {name!r} qrels of {data.name!r} give query {query!r}, document {document!r} a bad grade",
                         value=grade,
@@ -293,4 +301,5 @@ def merge(sets: list[RankingData]) -> RankingData:
         license="; ".join(dict.fromkeys(data.license for data in sets if data.license)),
         language=", ".join(sorted({code for data in sets for code in data.language.split(", ") if code})),
         notes=tuple(note for data in sets for note in data.notes),
+        sets=tuple(names),
     )

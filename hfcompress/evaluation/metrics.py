@@ -2,19 +2,21 @@
 
 One tie rule holds in this module, the one of trec_eval: documents are ordered by score, read in single precision, and
 documents with equal scores by their id in descending order. The order in which a run lists its documents never counts.
+`tied_share` says how often the rule had to decide.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-import pytrec_eval
 from scipy.stats import kendalltau, spearmanr
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
+from hfcompress.evaluation.measures import measure_of, measured
 from hfcompress.rankers.base import Ranker
 
 Run = Mapping[str, Mapping[str, float]]
@@ -24,7 +26,8 @@ Qrels = Mapping[str, Mapping[str, int]]
 """Relevance grades, `{query id: {document id: grade}}`."""
 
 CUTOFF = 10
-METRICS = ("ndcg@10", "mrr@10", "map", "recall@10")  # what `per_query` yields; more is better
+METRICS = ("ndcg@10", "mrr@10", "map", "recall@10")  # what `per_query` yields if not told; more is better
+REPORTED = (*METRICS, "p@10", "judged@10")  # what a report has
 
 
 def run_from_scores(candidates: Mapping[str, list[str]], scores: Mapping[str, Sequence[float]]) -> Run:
@@ -81,32 +84,44 @@ def without_relevant(qrels: Qrels, relevant_from: int = 1) -> list[str]:
     return [query for query, grades in qrels.items() if not any(grade >= relevant_from for grade in grades.values())]
 
 
-def per_query(qrels: Qrels, run: Run, relevant_from: int = 1) -> dict[str, dict[str, float]]:
-    """Compute the metrics of every judged query.
+def per_query(
+    qrels: Qrels, run: Run, relevant_from: int = 1, names: Sequence[str] = METRICS
+) -> dict[str, dict[str, float]]:
+    """Compute metrics of every judged query.
 
-    - `ndcg@10`: trec_eval's `ndcg_cut_10`: the gain of a document is its grade, the discount log2(rank + 1), the ideal
+    - `ndcg@K`: trec_eval's `ndcg_cut_K`: the gain of a document is its grade, the discount log2(rank + 1), the ideal
       order is taken over all judged documents, whether they are candidates or not (Jarvelin and Kekalainen, 2002, with
       the discount of Burges et al., 2005).
-    - `mrr@10`: reciprocal rank of the first relevant document, 0 if it is not among the first 10.
+    - `mrr@K`: reciprocal rank of the first relevant document, 0 if it is not among the first K.
     - `map`: mean precision at the ranks of the relevant documents, over the whole ranking.
-    - `recall@10`: share of the relevant documents among the first 10.
+    - `recall@K`: share of the relevant documents among the first K.
+    - `p@K`: share of the first K that are relevant; a shorter ranking counts as filled up with what is not.
+    - `hit@K`: 1 if a relevant document is among the first K, else 0.
+    - `judged@K`: share of the first K, or of all where there are fewer, that have a judgement, relevant or not.
+    - `auc`: for recommendation lists: share of the pairs of a relevant and another document of the ranking in which the
+      relevant one scores higher; equal scores count one half (Mann and Whitney, 1947), so here the tie rule of this
+      module is not needed. Left out where a ranking has no such pair.
 
-    The last three are binary: a document is relevant from grade `relevant_from` on. Documents without a judgement are
-    not relevant. A judged query that the run lacks scores 0; queries of the run that nobody judged do not count.
+    All but `ndcg@K` and `judged@K` are binary: a document is relevant from grade `relevant_from` on. Documents without
+    a judgement are not relevant. A judged query that the run lacks scores 0; queries of the run that nobody judged do
+    not count.
 
     Args:
-        qrels: Relevance grades, integers of 0 or more.
+        qrels: Relevance grades, integers of 0 or more, of Python or numpy.
         run: Scores of the ranker.
         relevant_from: Lowest grade that is relevant in the binary metrics, 1 or more.
+        names: The metrics.
 
     Returns:
         `{query id: {metric: value in [0, 1]}}`, in the order of the qrels. Queries without any relevant document are
         left out (see `without_relevant`); one that has a grade of 1 or more, but none of `relevant_from` or more, has
-        `ndcg@10` alone.
+        `ndcg@K` and `judged@K` alone.
 
     Raises:
-        DataError: No query has a relevant document, `relevant_from` is below 1, or a score is not a finite number.
+        DataError: No query has a relevant document, a grade is no integer, the run and the qrels have no query in
+            common, `relevant_from` is below 1, a score is not a finite number, or there is no such metric.
     """
+    measures = [measure_of(name) for name in names]
     if relevant_from < 1:
         raise DataError(
             "Documents cannot be relevant from this grade on",
@@ -115,7 +130,8 @@ def per_query(qrels: Qrels, run: Run, relevant_from: int = 1) -> dict[str, dict[
             remedy="use 1, or the grade that the data set names",
         )
     _check_finite(run)
-    judged = {query: dict(grades) for query, grades in qrels.items() if any(grade > 0 for grade in grades.values())}
+    grades = {query: _integers(query, documents) for query, documents in qrels.items()}
+    judged = {query: documents for query, documents in grades.items() if any(each > 0 for each in documents.values())}
     if not judged:
         raise DataError(
             "No query has a relevant document, so nothing can be measured",
@@ -123,24 +139,15 @@ def per_query(qrels: Qrels, run: Run, relevant_from: int = 1) -> dict[str, dict[
             expected="at least one judgement with a grade of 1 or more",
             remedy="check the qrels file",
         )
+    if run and not run.keys() & qrels.keys():
+        raise DataError(
+            "The run and the judgements have no query in common",
+            value=f"queries such as {list(run)[:3]} in the run, {list(qrels)[:3]} in the judgements",
+            expected="the same query ids in both",
+            remedy="check that both belong to the same data set and split",
+        )
     scores = {query: {document: float(score) for document, score in run.get(query, {}).items()} for query in judged}
-    graded = pytrec_eval.RelevanceEvaluator(judged, {f"ndcg_cut.{CUTOFF}"}).evaluate(scores)
-    binary = pytrec_eval.RelevanceEvaluator(
-        judged, {"recip_rank", "map", f"recall.{CUTOFF}"}, relevance_level=relevant_from
-    ).evaluate(scores)
-    undefined = set(without_relevant(judged, relevant_from))
-    values = {}
-    for query in judged:
-        values[query] = {"ndcg@10": graded[query][f"ndcg_cut_{CUTOFF}"]}
-        if query not in undefined:
-            reciprocal = binary[query]["recip_rank"]
-            values[query] |= {
-                # trec_eval's reciprocal rank has no cut, so ranks past 10 are set to 0 here.
-                "mrr@10": reciprocal if reciprocal >= 1 / CUTOFF else 0.0,
-                "map": binary[query]["map"],
-                "recall@10": binary[query][f"recall_{CUTOFF}"],
-            }
-    return values
+    return measured(measures, judged, scores, relevant_from)
 
 
 def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -236,6 +243,19 @@ def _kendall(first: np.ndarray, second: np.ndarray) -> float:
     if any(constant):
         return float(all(constant))
     return float(kendalltau(first, second, variant="b").statistic)
+
+
+def _integers(query: str, grades: Mapping[str, int]) -> dict[str, int]:
+    """Grades as Python's own integers, which are the only ones that pytrec_eval takes."""
+    try:
+        return {document: operator.index(grade) for document, grade in grades.items()}
+    except TypeError as error:
+        raise DataError(
+            f"A grade of query {query!r} is not an integer",
+            value=dict(list(grades.items())[:5]),
+            expected="integers of 0 or more, such as 0 and 1",
+            remedy="give the judgements whole numbers, for instance by rounding",
+        ) from error
 
 
 def _mean(values: Iterable[float]) -> float:

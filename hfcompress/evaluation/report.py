@@ -29,8 +29,20 @@ class Delta(_Strict):
         ci_high: Upper end.
         confidence: Confidence level of the interval, e.g. 0.95.
         margin: Largest loss that counts as ranking as well, set before the run.
-        verdict: `non-inferior` if `ci_low > -margin`, `inferior` if `ci_high < -margin`, else `inconclusive`.
+        verdict: By the interval alone: `non-inferior` if `ci_low > -margin`, `inferior` if `ci_high < -margin`, else
+            `inconclusive`.
         power: Probability of the verdict `non-inferior` with these queries if the true difference were zero.
+        queries: Number of queries; None in older reports, as all that follows.
+        queries_needed: Queries like these that give a power of 80% at a true difference of zero.
+        p_difference: Two-sided p-value of the paired randomisation test of no difference at all.
+        p_non_inferior: One-sided p-value of the paired randomisation test of a loss of the margin or more.
+        p_corrected: The same, corrected by Holm for all artefacts of the run that are compared.
+        corrected: The verdict that decides: `verdict`, but `inconclusive` in place of `non-inferior` where
+            `p_corrected` is above (1 - confidence) / 2.
+        worst_query: Id of the query with the lowest difference.
+        worst: That difference.
+        by_set: The same for the queries of each data set, where several were joined and a set has 2 queries or more;
+            p-values are corrected for all artefacts and all sets.
     """
 
     mean: float
@@ -40,6 +52,20 @@ class Delta(_Strict):
     margin: float
     verdict: Verdict
     power: float
+    queries: int | None = None
+    queries_needed: int | None = None
+    p_difference: float | None = None
+    p_non_inferior: float | None = None
+    p_corrected: float | None = None
+    corrected: Verdict | None = None
+    worst_query: str | None = None
+    worst: float | None = None
+    by_set: dict[str, Delta] = {}
+
+    @property
+    def decision(self) -> Verdict:
+        """The verdict that decides: the corrected one, in older reports that of the interval."""
+        return self.corrected or self.verdict
 
 
 class Latency(_Strict):
@@ -104,7 +130,8 @@ class Artifact(_Strict):
         precision: `fp32`, `int8-dynamic`, `int8-static`; with `-mixed` behind it where some layers stay in fp32.
         size_bytes: Size on disk of the files that a deployment needs, tokenizer included.
         parameters: Number of weights, biases and embeddings.
-        quality: Mean of each metric over the test queries, e.g. `{"ndcg@10": 0.56, "mrr@10": 0.52}`.
+        quality: Mean of each metric over the test queries, e.g. `{"ndcg@10": 0.56, "mrr@10": 0.52}`;
+            `judged@10` is the share of the first 10 that have a judgement.
         per_query: nDCG@10 of each test query.
         agreement: Agreement with the teacher's order, e.g. `{"kendall_tau": 0.9, "overlap@10": 0.95}`; empty for
             itself.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,8 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.errors import OutputError
 from hfcompress.evaluation.measure import Measurement, measure
 from hfcompress.evaluation.metrics import (
+    REPORTED,
+    Run,
     agreement,
     first_stage_run,
     means,
@@ -31,7 +34,7 @@ from hfcompress.evaluation.report import (
     PruningSummary,
     RunReport,
 )
-from hfcompress.evaluation.significance import compare
+from hfcompress.evaluation.significance import compare, holm
 from hfcompress.evaluation.stability import measure_stability
 from hfcompress.files import size_of
 from hfcompress.importance.importance import Importance
@@ -43,6 +46,7 @@ from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import QuantizationConfig
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
 from hfcompress.rankers.load import Runtime, load_ranker
+from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import EvaluateStep, Recipe
 from hfcompress.surgery import encoder_flops, needs_custom_code, plan_of_config
 
@@ -91,7 +95,7 @@ class Candidate:
             made_from,
         )
 
-    def ranker(self, max_length: int, options: RankerOptions) -> BatchedRanker:
+    def ranker(self, max_length: int | None, options: RankerOptions) -> BatchedRanker:
         """Load it."""
         return load_ranker(self.folder, self.runtime, self.path, max_length, options)
 
@@ -108,6 +112,19 @@ class Candidate:
         return size_of([*weights, *(folder / name for name in COMMON_FILES if (folder / name).is_file())])
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a candidate.
+
+    Attributes:
+        artifact: For the report.
+        run: Its scores.
+    """
+
+    artifact: Artifact
+    run: Run
+
+
 def evaluate_candidates(
     candidates: list[Candidate],
     data: RankingData,
@@ -122,6 +139,35 @@ def evaluate_candidates(
     Returns:
         One artefact for each candidate, in their order.
     """
+    measured = measure_candidates(candidates, data, step, max_length, seed, progress, split)
+    return [found.artifact for found in measured]
+
+
+def measure_candidates(
+    candidates: list[Candidate],
+    data: RankingData,
+    step: EvaluateStep,
+    max_length: int | None,
+    seed: int,
+    progress: bool = True,
+    split: str = "test",
+    metrics: Sequence[str] = REPORTED,
+) -> list[Measured]:
+    """Measure all candidates side by side; the first one is the teacher.
+
+    Args:
+        candidates: What to measure.
+        data: The data.
+        step: How.
+        max_length: Longest input in tokens; None for that of each tokenizer.
+        seed: Seed of the bootstrap.
+        progress: Show a progress bar.
+        split: The split.
+        metrics: Metrics in `quality`; nDCG@10 must be among them.
+
+    Returns:
+        One artefact and one run for each candidate, in their order.
+    """
     options = RankerOptions(step.threads, step.batch_tokens)
     rankers = [candidate.ranker(max_length, options) for candidate in candidates]
     measured = measure(rankers, data, split, step.rounds, step.latency_queries, progress)
@@ -131,11 +177,11 @@ def evaluate_candidates(
     scores = {
         candidate.name: list(found.scores.values()) for candidate, found in zip(candidates, measured, strict=True)
     }
+    runs = [measurement.run(judged) for measurement in measured]
     results: list[Artifact] = []
-    parameters = {folder: _parameters(folder) for folder in {candidate.folder for candidate in candidates}}
-    for candidate, ranker, measurement in zip(candidates, rankers, measured, strict=True):
-        run = measurement.run(judged)
-        by_query = per_query(chosen.qrels, run, data.relevant_from)
+    parameters = _parameters(candidates, rankers)
+    for candidate, ranker, measurement, run in zip(candidates, rankers, measured, runs, strict=True):
+        by_query = per_query(chosen.qrels, run, data.relevant_from, metrics)
         primary = {query: values[PRIMARY_METRIC] for query, values in by_query.items()}
         first = results[0] if results else None
         of = candidate.made_from
@@ -150,15 +196,25 @@ def evaluate_candidates(
                 parameters=parameters[candidate.folder],
                 quality=means(by_query),
                 per_query=primary,
-                agreement=agreement(measured[0].run(judged), run) if first else {},
-                delta=compare(first.per_query, primary, step.margin, step.confidence, seed=seed) if first else None,
+                agreement=agreement(runs[0], run) if first else {},
+                delta=(
+                    compare(first.per_query, primary, step.margin, step.confidence, seed=seed, set_of=data.set_of)
+                    if first
+                    else None
+                ),
                 latency=measurement.latency(ranker),
                 speedup=_speedup(measurement, measured[0]),
                 tied_share=tied_share(run),
                 stability=measure_stability(ranker, lists, kept) if first else None,
             )
         )
-    return results
+    return [Measured(artifact, run) for artifact, run in zip(_corrected(results), runs, strict=True)]
+
+
+def _corrected(results: list[Artifact]) -> list[Artifact]:
+    """The verdicts corrected for the number of artefacts that are compared."""
+    deltas = iter(holm([artifact.delta for artifact in results if artifact.delta]))
+    return [artifact.model_copy(update={"delta": next(deltas)}) if artifact.delta else artifact for artifact in results]
 
 
 def build_report(
@@ -170,7 +226,7 @@ def build_report(
 ) -> RunReport:
     """Put everything measured into one report; steps are added when the run ends."""
     test = data.split("test")
-    first = per_query(test.qrels, first_stage_run(test.candidates), data.relevant_from)
+    first = per_query(test.qrels, first_stage_run(test.candidates), data.relevant_from, REPORTED)
     return RunReport(
         name=recipe.name,
         base_model=base_model_name(recipe),
@@ -296,8 +352,17 @@ def machine() -> Machine:
     )
 
 
-def _parameters(folder: str) -> int:
-    return sum(parameter.numel() for parameter in load_model(folder).parameters())
+def _parameters(candidates: list[Candidate], rankers: list[BatchedRanker]) -> dict[str, int]:
+    """Number of parameters of the model in each folder; models that are loaded are not loaded again."""
+    models = {
+        candidate.folder: ranker.model
+        for candidate, ranker in zip(candidates, rankers, strict=True)
+        if isinstance(ranker, TorchRanker)
+    }
+    return {
+        folder: sum(parameter.numel() for parameter in (models.get(folder) or load_model(folder)).parameters())
+        for folder in {candidate.folder for candidate in candidates}
+    }
 
 
 def _speedup(measurement: Measurement, teacher: Measurement) -> float:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
-from hfcompress.data.check import facts_of, queries_needed
+from hfcompress.data.check import facts_of
 from hfcompress.data.ranking import Document, RankingData, Split
-from hfcompress.evaluation.significance import compare
+from hfcompress.evaluation.significance import compare, queries_needed
 
 CORPUS = {
     "d1": Document("", "ba be bi"),
