@@ -31,6 +31,7 @@ LAYERS = [
     {"pruning", "training.report"},
     {"front_matter", "snippets", "verdicts", "card", "workspace", "checks", "doctor"},
     {"oneshot", "run_data", "hub"},
+    {"steps"},
     {"pipeline"},
     {"compress"},
     {"cli"},

@@ -34,6 +34,7 @@ from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import default_graph
 from hfcompress.recipe import Recipe
 from hfcompress.run_data import load_run_data, ranking_pairs
+from hfcompress.steps.base import Run, stages
 from hfcompress.surgery import current_plan, encoder_flops
 from hfcompress.workspace import Workspace
 
@@ -328,8 +329,8 @@ def test_a_plan_for_a_target_of_time_depends_on_how_time_is_measured(inputs: Pat
             settings = {**recipe_for(inputs), "prune": budget}
             section = "quantize" if "artifacts" in changes else "evaluate"
             settings[section] = {**settings[section], **changes}
-            current = pipeline.Run(Recipe.model_validate(settings), None, Recorder(), False)  # type: ignore[arg-type]
-            pipeline.prune(current, "teacher", "made of", pipeline.stages(current.recipe)[0])
+            current = Run(Recipe.model_validate(settings), None, Recorder(), False)  # type: ignore[arg-type]
+            pipeline.prune(current, "teacher", "made of", stages(current.recipe)[0])
         same, *others = (text == seen[0] for text in seen)
         assert same and others == ([False, False, False, True] if "target_speedup" in budget else [True] * 4)
 
@@ -345,7 +346,7 @@ def test_an_interrupted_run_is_completed_by_resume(
     command = ["hfcompress", "run", str(path), "--out", str(tmp_path / "out"), "--resume", "--quiet"]
     monkeypatch.setattr("sys.argv", command)
     with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
-        patched.setattr(pipeline, "write_quantized", interrupted)
+        patched.setattr("hfcompress.steps.quantize.write_quantized", interrupted)
         main()
     assert ended.value.code == 130
     assert "--resume" in capsys.readouterr().err
@@ -443,7 +444,7 @@ def interrupt(*_args: object) -> None:
     raise KeyboardInterrupt
 
 
-def recovery(inputs: Path, folder: Path, **changes: object) -> tuple[pipeline.Run, Callable[[], Dataset]]:
+def recovery(inputs: Path, folder: Path, **changes: object) -> tuple[Run, Callable[[], Dataset]]:
     """A run whose teacher is a cross-encoder, and a function that recovers it and returns the scored lists."""
     settings = recipe_for(inputs)
     settings["teacher"] = {"model": str(inputs / "encoder"), "max_length": 32}
@@ -452,12 +453,12 @@ def recovery(inputs: Path, folder: Path, **changes: object) -> tuple[pipeline.Ru
     recipe = Recipe.model_validate(settings)
     workspace = Workspace(folder, resume=True, say=lambda _: None)
     workspace.begin()
-    run = pipeline.Run(recipe, load_run_data(recipe, False), workspace, False)
+    run = Run(recipe, load_run_data(recipe, False), workspace, False)
 
     def recover() -> Dataset:
         teacher, teacher_of = pipeline.train_teacher(run)
         lists = pipeline.score(run, teacher, teacher_of)
-        pipeline.recover(run, teacher, lists, teacher, teacher_of, pipeline.stages(run.recipe)[0])
+        pipeline.recover(run, teacher, lists, teacher, teacher_of, stages(run.recipe)[0])
         return load_from_disk(str(folder / ".hfcompress" / "scores"))
 
     return run, recover
@@ -518,7 +519,7 @@ def test_without_any_label_pruning_and_recovery_go_by_the_teacher(inputs: Path, 
     run, recover = recovery(tmp_path, tmp_path / "out", unlabelled=True)
     assert len(run.data.splits["train"]) == 40 and not run.data.splits["train"].labelled
     check_data(run.recipe, run.data)
-    folder, *_ = pipeline.prune(run, *pipeline.train_teacher(run), pipeline.stages(run.recipe)[0])
+    folder, *_ = pipeline.prune(run, *pipeline.train_teacher(run), stages(run.recipe)[0])
     assert not current_plan(load_model(folder)).is_full
     assert {label for row in recover() for label in row["labels"]} == {0.0}
 

@@ -1,0 +1,1 @@
+"""The steps of a run, a module for each; `hfcompress.pipeline` puts them together."""

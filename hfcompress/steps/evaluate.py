@@ -1,0 +1,54 @@
+"""The step that measures the teacher and every artefact side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
+from hfcompress.evaluation.report import PruningSummary, RunReport
+from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
+from hfcompress.models import load_model, load_tokenizer
+from hfcompress.quantization.artifacts import graph_file
+from hfcompress.quantization.config import QuantizationConfig, config_from_recipe
+from hfcompress.quantization.rounding import weight_steps
+from hfcompress.steps.base import Run, installed
+
+
+def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSummary | None, made_of: str) -> RunReport:
+    """Measure the teacher and every artefact on the test split, in turns."""
+    recipe = current.recipe
+
+    def work(folder: Path, partial: Path) -> None:
+        candidates = [Candidate.teacher(teacher, "teacher")]
+        if recipe.prune:
+            candidates.append(Candidate.student(checkpoint))
+        exact = candidates[-1].name
+        configs = [config_from_recipe(artifact) for artifact in recipe.quantize.artifacts if installed(artifact)]
+        candidates += [Candidate.graph(checkpoint, config, exact) for config in configs]
+        results = evaluate_candidates(
+            candidates, current.data, recipe.evaluate, current.max_length, recipe.seed, current.progress
+        )
+        by_path = {graph_file(config): config for config in configs}
+        refuse_collapse(
+            results,
+            exact,
+            recipe.evaluate.min_rank_correlation,
+            lambda artifact: _suspects(current, checkpoint, by_path[artifact.path]),
+        )
+        report = build_report(recipe, current.data, load_model(str(checkpoint)).config, pruning, results)
+        report.save(folder)
+
+    inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, recipe.publish.license, current.data.fingerprint()]
+    folder, _ = current.workspace.step("evaluate", [inputs, made_of], work)
+    report = RunReport.load(folder)
+    return report.model_copy(update={"steps": current.workspace.steps, "recipe": recipe.text})
+
+
+def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:
+    """The parts of the student, rounded one at a time as an int8 artefact that has collapsed was."""
+    steps = weight_steps(getattr(config, "reduce_range", None))
+    lists = [current.data.pairs(*listed) for listed in current.data.split("test").candidates.items()]
+    tokenizer = load_tokenizer(str(checkpoint), current.max_length)
+    return suspects(
+        load_model(str(checkpoint), dtype="float32"), tokenizer, lists, getattr(config, "per_channel", True), steps
+    )

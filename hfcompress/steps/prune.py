@@ -1,0 +1,88 @@
+"""The step that finds what matters least and cuts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hfcompress.evaluation.report import PruningSummary
+from hfcompress.layout import PRUNING_FILE
+from hfcompress.models import load_model
+from hfcompress.oneshot import title_of, write_pruned
+from hfcompress.pruning import deployment_of, describe, prune_family
+from hfcompress.rankers.base import RankerOptions
+from hfcompress.steps.base import Run, Stage, installed
+
+
+def prune(
+    current: Run, name: str, made_of: str, stage: Stage, before: PruningSummary | None = None
+) -> tuple[str, PruningSummary, str]:
+    """Find what matters least and cut it.
+
+    Args:
+        current: The run.
+        name: The model to prune: the teacher, or what an earlier stage left.
+        made_of: Its fingerprint.
+        stage: How to prune.
+        before: What earlier stages have pruned.
+
+    Returns:
+        Folder of the pruned model, what was pruned of the teacher, and a fingerprint.
+    """
+    step = stage.step
+
+    def work(folder: Path, partial: Path) -> None:
+        model, tokenizer = load_model(name, dtype="float32"), current.tokenizer()
+        options = RankerOptions(current.recipe.evaluate.threads, current.recipe.evaluate.batch_tokens)
+        artifacts = [artifact for artifact in current.recipe.quantize.artifacts if installed(artifact)]
+        deployment = deployment_of(
+            step, artifacts, options, current.recipe.data.candidates, current.recipe.quantize.first_token
+        )
+        targets = [step.target] if step.target else []
+        family = prune_family(
+            model,
+            tokenizer,
+            current.data,
+            step,
+            targets,
+            deployment,
+            current.max_length,
+            current.recipe.seed + 1,
+            current.workspace.say,
+            current.progress,
+        )
+        member = family.members[0]
+        current.workspace.say(f"prune: {describe(member)}")
+        write_pruned(
+            folder,
+            model,
+            tokenizer,
+            family.importance,
+            member,
+            step.vocabulary,
+            current.data,
+            current.max_length,
+            current.progress,
+        )
+
+    runtime = current.recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
+    where = [current.recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
+    inputs = [step.model_dump(mode="json"), where, made_of]
+    folder, fingerprint = current.workspace.step(f"prune{stage.suffix}", inputs, work)
+    summary = PruningSummary.model_validate_json((folder / PRUNING_FILE).read_text(encoding="utf-8"))
+    assert current.recipe.prune is not None
+    if before:
+        summary = _together(before, summary, title_of(current.recipe.prune.target))
+    return str(folder), summary, fingerprint
+
+
+def _together(before: PruningSummary, after: PruningSummary, target: str) -> PruningSummary:
+    """What two stages have pruned of the model before the first."""
+    speedups = before.predicted_speedup, after.predicted_speedup
+    return after.model_copy(
+        update={
+            "encoder_flops_kept": before.encoder_flops_kept * after.encoder_flops_kept,
+            "predicted_speedup": speedups[0] * speedups[1] if speedups[0] and speedups[1] else None,
+            "calibration_loss": None,  # that of a stage is against the model it began with
+            "target": target,
+        }
+    )
