@@ -21,7 +21,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.costs import CostTable
@@ -29,6 +28,7 @@ from hfcompress.errors import DataError, RecipeError
 from hfcompress.files import write_text
 from hfcompress.machine import cpu_flags, cpu_name, thread_count, versions
 from hfcompress.probes import VOCABULARY, Grid, Sizes, SmallVocabulary, cost_table, probe_model
+from hfcompress.progress import progress_bar
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
 from hfcompress.quantization.artifacts import calibration_batches
@@ -177,7 +177,7 @@ def time_rankers(
         raise _no_pairs()
     size = documents_per_request or len(pairs)
     requests = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-    turns = tqdm(range(1 + rounds), desc="timing", unit="round", disable=not progress, leave=False)
+    turns = progress_bar(range(1 + rounds), desc="timing", unit="round", disable=not progress, leave=False)
     seconds = np.array([[_seconds(ranker, requests) for ranker in rankers] for _ in turns])[1:]
     totals = seconds.sum(axis=1, keepdims=True)
     return (np.median(seconds / totals, axis=0) * np.median(totals) / len(pairs)).tolist()
@@ -206,7 +206,9 @@ def _time_probes(
     with tempfile.TemporaryDirectory() as folder:
         rankers = [
             deploy(probe_model(config, sizes), small, deployment, calibration, Path(folder, str(number)))
-            for number, sizes in enumerate(tqdm(probes, desc="latency probes", disable=not progress, leave=False))
+            for number, sizes in enumerate(
+                progress_bar(probes, desc="latency probes", disable=not progress, leave=False)
+            )
         ]
         return time_rankers(rankers, pairs, ROUNDS, deployment.documents_per_request, progress)
 

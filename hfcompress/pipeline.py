@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import set_seed
@@ -12,6 +13,7 @@ from hfcompress.card import write_card
 from hfcompress.checks import check, check_data, judges
 from hfcompress.evaluation.report import RunReport
 from hfcompress.layout import WORK_FOLDER
+from hfcompress.progress import timed
 from hfcompress.recipe import Recipe
 from hfcompress.run_data import load_run_data
 from hfcompress.steps.base import Run, stages
@@ -51,24 +53,38 @@ def run(
     check_data(recipe, data)
     workspace.begin()
     say(f"data: {', '.join(f'{len(split)} {name}' for name, split in data.splits.items())} queries of {data.name}")
-    current = Run(recipe, data, workspace, progress)
+    current, preview = Run(recipe, data, workspace, progress), workspace.preview()
+    do_steps(replace(current, workspace=preview))
+    for line in preview.lines(out):
+        say(line)
     set_seed(recipe.seed)
+    with timed("run", say):
+        checkpoint, measured = do_steps(current)
+        report = RunReport.load(measured).model_copy(update={"steps": workspace.steps, "recipe": recipe.text})
+        publish_locally(out, checkpoint, report)
+    say(f"card: {out / 'README.md'}")
+    return report
 
+
+def do_steps(current: Run) -> tuple[Path, Path]:
+    """Do the steps of a run, or with a preview for a workspace find out what they are.
+
+    Returns:
+        The folders with the checkpoint and with the report.
+    """
     teacher, teacher_of = train_teacher(current)
-    if judges(recipe, data):
+    if judges(current.recipe, current.data):
         current = judge(current, teacher, teacher_of)
-    student, pruning, made_of = teacher, None, teacher_of
+    student, made_of, pruned = teacher, teacher_of, []
     lists = None
-    for stage in stages(recipe):
-        student, pruning, made_of = prune(current, student, made_of, stage, pruning)
-        if recipe.recover:
+    for stage in stages(current.recipe):
+        student, made_of = prune(current, student, made_of, stage)
+        pruned.append(student)
+        if current.recipe.recover:
             lists = lists or score(current, teacher, teacher_of)
             student, made_of = recover(current, teacher, lists, student, made_of, stage)
     checkpoint, made_of = quantize(current, student, made_of)
-    report = evaluate(current, teacher, checkpoint, pruning, made_of)
-    publish_locally(out, checkpoint, report)
-    say(f"card: {out / 'README.md'}")
-    return report
+    return checkpoint, evaluate(current, teacher, checkpoint, pruned, made_of)
 
 
 def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,64 @@ from hfcompress.evaluation.report import Step
 from hfcompress.files import replaced_folder, write_text
 from hfcompress.layout import WORK_FOLDER
 from hfcompress.machine import versions
+from hfcompress.progress import duration
 
 STATE_FORMAT = 1
+Work = Callable[[Path, Path], None]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step that is ahead.
+
+    Attributes:
+        name: Name of the step.
+        what: What it does, in a few words.
+        seconds: How long it took when it was last done in this folder; None if it never was.
+        kept: Whether what it made then is still what it would make, so that nothing is to be done.
+    """
+
+    name: str
+    what: str
+    seconds: float | None
+    kept: bool
+
+
+class Preview:
+    """Stands in for a workspace to find out what is ahead: its steps do no work.
+
+    Attributes:
+        steps: The steps that were asked for, in their order.
+    """
+
+    def __init__(self, folder: Path, done: dict[str, dict[str, Any]]):
+        self.steps: list[Planned] = []
+        self._folder, self._done = folder, done
+
+    def say(self, line: str) -> None:
+        """Say nothing: the run itself will."""
+
+    def step(self, name: str, what: str, inputs: Any, work: Work) -> tuple[Path, str]:
+        """Note the step; the folder returned holds a result only if the step is kept."""
+        fingerprint, record, result = _fingerprint(name, inputs), self._done.get(name), self._folder / name
+        kept = record is not None and record["fingerprint"] == fingerprint and result.is_dir()
+        self.steps.append(Planned(name, what, record["seconds"] if record else None, kept))
+        return result, fingerprint
+
+    def lines(self, out: Path) -> list[str]:
+        """The plan, for the user; the only times in it are those that were measured in this folder."""
+        kept = sum(step.kept for step in self.steps)
+        lines = [f"plan for {out}: {len(self.steps)} steps{f', {kept} kept from an earlier run' if kept else ''}"]
+        width = max((len(step.name) for step in self.steps), default=0)
+        for number, step in enumerate(self.steps, 1):
+            note = ""
+            if step.seconds is not None:
+                note = f" ({'kept, took' if step.kept else 'last took'} {duration(step.seconds)})"
+            lines.append(f"  {number}. {step.name:<{width}}  {step.what}{note}")
+        seconds = [step.seconds for step in self.steps if not step.kept and step.seconds is not None]
+        if seconds and len(seconds) == len(self.steps) - kept:
+            lines.append(f"what is to be done took {duration(sum(seconds))} when it was last done in this folder")
+        return lines
 
 
 class Workspace:
@@ -46,11 +103,16 @@ class Workspace:
         if not self._state_file.is_file():
             self._write_state()
 
-    def step(self, name: str, inputs: Any, work: Callable[[Path, Path], None]) -> tuple[Path, str]:
+    def preview(self) -> Preview:
+        """A stand-in that notes steps instead of doing them, and knows which of them would be kept."""
+        return Preview(self.folder, self._done)
+
+    def step(self, name: str, what: str, inputs: Any, work: Work) -> tuple[Path, str]:
         """Do a step, or keep what an earlier run made of the same inputs.
 
         Args:
             name: Name of the step.
+            what: What it does, in a few words for the user.
             inputs: Everything that its result depends on, as JSON data.
             work: Does the work; gets an empty folder for the result, which counts only when it returns, and a path for
                 partial work, which stays for a resumed run.
@@ -58,15 +120,15 @@ class Workspace:
         Returns:
             The folder with the result, and a fingerprint of it for the inputs of later steps.
         """
-        text = json.dumps([name, inputs, versions().get("transformers")], sort_keys=True)
-        fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        fingerprint = _fingerprint(name, inputs)
         result = self.folder / name
         record = self._done.get(name)
         if record and record["fingerprint"] == fingerprint and result.is_dir():
             self.steps.append(Step(name=name, seconds=record["seconds"], reused=True))
-            self.say(f"{name}: kept from an earlier run ({record['seconds']:.0f} s then)")
+            self.say(f"{name}: kept from an earlier run ({duration(record['seconds'])} then)")
             return result, fingerprint
         partial = self.folder / f"{name}-{fingerprint[:12]}"
+        self.say(f"{name}: {what}")
         start = time.perf_counter()
         with replaced_folder(result) as folder:
             work(folder, partial)
@@ -76,7 +138,7 @@ class Workspace:
         self._done[name] = {"fingerprint": fingerprint, "seconds": round(seconds, 2)}
         self._write_state()
         self.steps.append(Step(name=name, seconds=round(seconds, 2), reused=False))
-        self.say(f"{name}: done in {seconds:.0f} s")
+        self.say(f"{name}: done in {duration(seconds)}")
         return result, fingerprint
 
     def _check(self, resume: bool) -> None:
@@ -125,3 +187,8 @@ class Workspace:
 
     def _write_state(self) -> None:
         write_text(self._state_file, json.dumps({"format": STATE_FORMAT, "steps": self._done}, indent=2) + "\n")
+
+
+def _fingerprint(name: str, inputs: Any) -> str:
+    text = json.dumps([name, inputs, versions().get("transformers")], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -13,7 +13,18 @@ PACKAGE = Path(__file__).parents[1] / "hfcompress"
 
 # From the bottom to the top; a module may import from its own layer and from those below.
 LAYERS = [
-    {"errors", "files", "layout", "quiet", "machine", "markdown", "modeling_hfcompress", "recipe", "optimum_config"},
+    {
+        "errors",
+        "files",
+        "layout",
+        "progress",
+        "quiet",
+        "machine",
+        "markdown",
+        "modeling_hfcompress",
+        "recipe",
+        "optimum_config",
+    },
     {"architectures", "plan"},
     {"models", "surgery", "checkpoint", "data", "vocabulary", "costs"},
     {

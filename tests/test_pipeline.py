@@ -25,7 +25,7 @@ from hfcompress.cli import main
 from hfcompress.data.pseudo import has_pseudo_queries
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
-from hfcompress.evaluation.report import PruningSummary, RunReport
+from hfcompress.evaluation.report import RunReport
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.plan import PruningPlan
@@ -291,8 +291,7 @@ def test_a_searched_plan_is_kept_until_something_that_it_depends_on_changes(
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished[0], out)
-    for step in ("recover", "quantize", "evaluate"):
-        monkeypatch.setattr(pipeline, step, interrupted)
+    monkeypatch.setattr("hfcompress.steps.recover.fit", interrupted)
 
     def kept(settings: dict) -> bool:
         said: list[str] = []
@@ -310,13 +309,8 @@ def test_a_searched_plan_is_kept_until_something_that_it_depends_on_changes(
 
 
 def test_a_plan_for_a_target_of_time_depends_on_how_time_is_measured(inputs: Path, tmp_path: Path) -> None:
-    summary = PruningSummary(
-        importance="obs", layers_of=1, layers=[], head_importance=[], encoder_flops_kept=1, custom_code=False
-    )
-    (tmp_path / "pruning.json").write_text(summary.model_dump_json())
-
     class Recorder:
-        def step(self, name: str, depends_on: list, work: object) -> tuple[Path, str]:
+        def step(self, name: str, what: str, depends_on: list, work: object) -> tuple[Path, str]:
             seen.append(json.dumps(depends_on, sort_keys=True))
             return tmp_path, ""
 
@@ -362,7 +356,7 @@ def test_an_interrupted_run_is_completed_by_resume(
     }
 
 
-def interrupted(*args: object) -> None:
+def interrupted(*args: object, **kwargs: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -372,7 +366,7 @@ def test_recovery_on_features_and_with_regularization(
     settings, out, weights = recipe_for(inputs), tmp_path / "out", []
     settings["teacher"].pop("train")
     settings["prune"] = {"heads": 0.5, "ffn": 0.5, "layers": [0, 3], "calibration_queries": 8, "ffn_multiple": 8}
-    monkeypatch.setattr(pipeline, "quantize", interrupted)
+    monkeypatch.setattr("hfcompress.steps.quantize.write_quantized", interrupted)
     regularization = {"dropout": 0.1, "r_drop": 1.0, "adversarial": 0.5}
     recovery = settings["recover"]
     for features, optimization in (

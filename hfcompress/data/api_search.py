@@ -19,10 +19,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from hfcompress.data.bm25 import retrieve
 from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, stable_hash
+from hfcompress.progress import progress_bar
 
 # Required dependencies only, so that an installed extra does not change the data.
 PACKAGES = (
@@ -105,7 +104,7 @@ def _entries(progress: bool) -> Iterator[tuple[str, str, str]]:
     """Yield (qualified name, query, body) for every usable docstring, each name once."""
     files = [item for package, root in _roots() for item in _source_files(package, root)]
     seen: set[str] = set()
-    for module, path in tqdm(files, desc="reading docstrings", unit="file", disable=not progress, leave=False):
+    for module, path in progress_bar(files, desc="reading docstrings", unit="file", disable=not progress, leave=False):
         try:
             source = path.read_bytes()
             if b'"""' not in source and b"'''" not in source:

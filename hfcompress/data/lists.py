@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 from safetensors.numpy import load_file, save
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
 from hfcompress.files import write_bytes
+from hfcompress.progress import progress_bar
 
 LISTS_PER_PART = 64  # what an interruption of teacher scoring loses at most
 
@@ -160,7 +160,7 @@ def scores_of(
             remedy="pass hfcompress.models.model_fingerprint(name), joined with the longest input",
         )
     scores: list[list[float]] = []
-    bar = tqdm(total=len(lists), desc="teacher scores", unit="query", disable=not progress, leave=False)
+    bar = progress_bar(total=len(lists), desc="teacher scores", unit="query", disable=not progress, leave=False)
     for start in range(0, len(lists), LISTS_PER_PART):
         part = lists[start : start + LISTS_PER_PART]
         pairs = [(q, d) for q, documents in zip(part["query"], part["documents"], strict=True) for d in documents]

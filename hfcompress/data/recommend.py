@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, combinations
 
-from tqdm.auto import tqdm
+from hfcompress.progress import progress_bar
 
 from hfcompress.data.draft import hashed_split
 from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, stable_hash
@@ -89,7 +89,7 @@ def load_recommend(limits: Mapping[str, int | None] | None = None, progress: boo
     together = _counts([histories[user] for user in users["train"]])
     kept = {split: members[: (limits or {}).get(split)] for split, members in users.items()}
     total = sum(map(len, kept.values()))
-    with tqdm(total=total, desc="making impressions", unit="user", disable=not progress, leave=False) as bar:
+    with progress_bar(total=total, desc="making impressions", unit="user", disable=not progress, leave=False) as bar:
         splits = {}
         for split, members in kept.items():
             qrels: dict[str, dict[str, int]] = {}

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.metrics import Run, run_from_scores
 from hfcompress.evaluation.report import Latency
+from hfcompress.progress import progress_bar
 from hfcompress.rankers.base import BatchedRanker
 
 WARM_UP_QUERIES = 2
@@ -95,7 +95,7 @@ def measure(
     parts = [part for part in (queries[start::rounds] for start in range(rounds)) if part]
     timed = queries[:latency_queries]
     total = len(rankers) * sum(len(pairs[query]) for query in [*queries, *timed])
-    with tqdm(total=total, desc="measuring", unit="doc", disable=not progress, leave=False) as bar:
+    with progress_bar(total=total, desc="measuring", unit="doc", disable=not progress, leave=False) as bar:
         for part in parts:
             batch = [pair for query in part for pair in pairs[query]]
             for ranker, result in zip(rankers, results, strict=True):

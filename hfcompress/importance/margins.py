@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hfcompress.architectures import architecture_of, encoder_layers
 from hfcompress.errors import DataError
+from hfcompress.progress import progress_bar
 from hfcompress.training.trainer import RANKING_COLUMNS
 
 Weights = dict[tuple[int, str], Tensor]
@@ -66,7 +66,7 @@ def margin_gradients(
     tokens: list[Weights] = []
     moments: dict[tuple[int, str], Tensor] = {}
     try:
-        for batch in tqdm(batches, desc="margin gradients", unit="batch", disable=not progress, leave=False):
+        for batch in progress_bar(batches, desc="margin gradients", unit="batch", disable=not progress, leave=False):
             inputs = {name: value for name, value in batch.items() if name not in RANKING_COLUMNS}
             with _probes(model) as probes:
                 scores = model(**inputs).logits[:, 0].float()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hfcompress.architectures import architecture_of, encoder_layers, head_size, projection
@@ -18,6 +17,7 @@ from hfcompress.importance.least_squares import Removal, damped, matrix_of, para
 from hfcompress.importance.margins import MarginGradients, Weights
 from hfcompress.importance.moments import Moments
 from hfcompress.plan import PruningPlan
+from hfcompress.progress import progress_bar
 from hfcompress.surgery import current_plan
 from hfcompress.training.trainer import RANKING_COLUMNS
 
@@ -154,7 +154,7 @@ def obs(
     reconstruction = Reconstruction(architecture.layers, paths, current_plan(model), problems)
     removals = [
         [problem.removal() if problem else NOTHING for problem in row]
-        for row in tqdm(problems, desc="obs importance", unit="layer", disable=not progress, leave=False)
+        for row in progress_bar(problems, desc="obs importance", unit="layer", disable=not progress, leave=False)
     ]
     heads, ffn = ([row[kind] for row in removals] for kind in (0, 1))
     return Importance(
@@ -190,7 +190,7 @@ def measure_moments(
     model.eval()
     with _inputs_of({name: module for name, (module, _) in watched.items()}) as inputs:
         for place, batch in enumerate(
-            tqdm(batches, desc="activations", unit="batch", disable=not progress, leave=False)
+            progress_bar(batches, desc="activations", unit="batch", disable=not progress, leave=False)
         ):
             model(**{name: value for name, value in batch.items() if name not in RANKING_COLUMNS})
             real = batch["attention_mask"].bool()

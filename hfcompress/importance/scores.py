@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hfcompress.architectures import architecture_of, encoder_layers, head_size, projection
@@ -14,6 +13,7 @@ from hfcompress.errors import DataError
 from hfcompress.importance.gates import gated
 from hfcompress.importance.importance import Importance
 from hfcompress.importance.margins import require_finite
+from hfcompress.progress import progress_bar
 from hfcompress.training.losses import listwise_softmax
 from hfcompress.training.trainer import RANKING_COLUMNS
 
@@ -69,7 +69,9 @@ def fisher(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]], progres
         with gated(model, requires_grad=True) as gates:
             totals = [torch.zeros_like(gate) for gate in gates.all()]
             used = [gate for gate in gates.all() if gate.numel()]
-            for batch in tqdm(batches, desc="fisher importance", unit="query", disable=not progress, leave=False):
+            for batch in progress_bar(
+                batches, desc="fisher importance", unit="query", disable=not progress, leave=False
+            ):
                 inputs = {name: value for name, value in batch.items() if name not in RANKING_COLUMNS}
                 scores = model(**inputs).logits.T
                 require_finite(scores)

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hfcompress.architectures import Architecture, architecture_of, encoder_layers
 from hfcompress.importance.margins import Weights
 from hfcompress.importance.moments import Fit
 from hfcompress.plan import PruningPlan
+from hfcompress.progress import progress_bar
 from hfcompress.surgery import current_plan, pruned_copy
 from hfcompress.training.trainer import RANKING_COLUMNS
 
@@ -84,7 +84,7 @@ def resettled(
     places = [place for place, _, _ in plan.local(current_plan(model))]
     result: dict[str, Tensor] = {}
     below = 0
-    for new, place in enumerate(tqdm(places, desc="settling", unit="layer", disable=not progress, leave=False)):
+    for new, place in enumerate(progress_bar(places, desc="settling", unit="layer", disable=not progress, leave=False)):
         for dropped in range(below, place):
             dense = _advance(encoder_layers(model)[dropped], dropped, calls, dense)
         below = place + 1

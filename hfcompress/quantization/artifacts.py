@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_FP32, OPENVINO_INT8
+from hfcompress.progress import progress_bar
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
 from hfcompress.quantization.config import MixedPrecisionConfig, QuantizationConfig, require_calibration
@@ -84,7 +84,7 @@ def write_graphs(
         if (chosen := [config for config in configs if config.runtime == runtime])
     }
     total = len(by_runtime) + len(configs)
-    with tqdm(total=total, desc="exporting", unit="graph", disable=not progress, leave=False) as bar:
+    with progress_bar(total=total, desc="exporting", unit="graph", disable=not progress, leave=False) as bar:
         if "onnxruntime" in by_runtime:
             graph = onnx_backend.export_onnx(model, tokenizer, first_token)
             path = onnx_backend.save_onnx(graph, folder / ONNX_FP32)

@@ -11,11 +11,11 @@ import numpy as np
 import onnx_ir
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.architectures import encoder_layers
 from hfcompress.errors import DataError, RecipeError
+from hfcompress.progress import progress_bar
 from hfcompress.quantization.config import MixedPrecisionConfig
 from hfcompress.quantization.onnxruntime import quantize, save_onnx
 from hfcompress.quantization.rounding import Range, rounded, weight_steps
@@ -184,7 +184,7 @@ def _sensitivity(
     linears = {name: module for name, module in _linears(model) if name in set(modules)}
     limits = _input_ranges(linears, loss) if config.mode == "static" else {}
     found = {}
-    for name, module in tqdm(linears.items(), desc="int8 layer by layer", disable=not progress, leave=False):
+    for name, module in progress_bar(linears.items(), desc="int8 layer by layer", disable=not progress, leave=False):
         with rounded(module, config.per_channel, steps, limits.get(name)):
             found[name] = loss()
     return found

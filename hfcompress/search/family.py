@@ -18,12 +18,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hfcompress.costs import CostTable
 from hfcompress.errors import PlanError
 from hfcompress.importance.importance import Importance
 from hfcompress.plan import PruningPlan
+from hfcompress.progress import progress_bar
 from hfcompress.search.landscape import Judge, Surveyor
 from hfcompress.search.levels import Landscape, Sizes, best_sizes, least_cost, plan_of_sizes, total_cost
 
@@ -88,7 +88,7 @@ def search_family(
     sizes = search.surveyor.everything
     found: dict[float, Found] = {}
     work = (1 + last) * len(sizes) + steps * len(stops)
-    with tqdm(total=work, desc="search", unit="step", disable=not progress, leave=False) as bar:
+    with progress_bar(total=work, desc="search", unit="step", disable=not progress, leave=False) as bar:
         landscape = search.surveyor.measure(sizes, bar.update)
         for stop in range(last + 1):
             for budget in (budget for budget in stops if stops[budget] == stop):

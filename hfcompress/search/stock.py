@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, islice
 
-from tqdm.auto import tqdm
-
 from hfcompress.costs import CostTable
 from hfcompress.errors import PlanError
 from hfcompress.importance.importance import Importance, most_important
 from hfcompress.plan import LayerPlan, PruningPlan
+from hfcompress.progress import progress_bar
 from hfcompress.search.family import Found, out_of_reach
 from hfcompress.search.levels import ffn_widths
 
@@ -54,7 +53,7 @@ def search_stock(
         )
     losses: dict[PruningPlan, float] = {}
     found = []
-    with tqdm(total=len(budgets) * steps, desc="search", unit="plan", disable=not progress, leave=False) as bar:
+    with progress_bar(total=len(budgets) * steps, desc="search", unit="plan", disable=not progress, leave=False) as bar:
         for budget in budgets:
             plans = _candidates(importance, current, table, budget, loads_anywhere, ffn_multiple, steps)
             if not plans:

@@ -11,18 +11,25 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.models import load_tokenizer
 from hfcompress.quantization.openvino import is_available
 from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Recipe
-from hfcompress.workspace import Workspace
+from hfcompress.workspace import Preview, Workspace
 
 IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 @dataclass
 class Run:
-    """What all steps of a run share."""
+    """What all steps of a run share.
+
+    Attributes:
+        recipe: What to do.
+        data: What it is done with.
+        workspace: Does the steps, or only notes that they are ahead.
+        progress: Show progress bars.
+    """
 
     recipe: Recipe
     data: RankingData
-    workspace: Workspace
+    workspace: Workspace | Preview
     progress: bool
 
     @property

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
-from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import QuantizationConfig, config_from_recipe
 from hfcompress.quantization.rounding import weight_steps
 from hfcompress.steps.base import Run, installed
+from hfcompress.steps.prune import what_was_pruned
 
 
-def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSummary | None, made_of: str) -> RunReport:
-    """Measure the teacher and every artefact on the test split, in turns."""
+def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str], made_of: str) -> Path:
+    """Measure the teacher and every artefact on the test split, in turns.
+
+    Args:
+        current: The run.
+        teacher: The teacher.
+        checkpoint: Folder with the student and its graphs.
+        pruned: The pruned model of each stage.
+        made_of: Fingerprint of the checkpoint.
+
+    Returns:
+        Folder with the report; the steps of the run are not in it yet.
+    """
     recipe = current.recipe
 
     def work(folder: Path, partial: Path) -> None:
@@ -35,13 +47,13 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
             recipe.evaluate.min_rank_correlation,
             lambda artifact: _suspects(current, checkpoint, by_path[artifact.path]),
         )
+        pruning = what_was_pruned(recipe, pruned)
         report = build_report(recipe, current.data, load_model(str(checkpoint)).config, pruning, results)
         report.save(folder)
 
     inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, recipe.publish.license, current.data.fingerprint()]
-    folder, _ = current.workspace.step("evaluate", [inputs, made_of], work)
-    report = RunReport.load(folder)
-    return report.model_copy(update={"steps": current.workspace.steps, "recipe": recipe.text})
+    what = f"teacher and artefacts on {len(current.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
+    return current.workspace.step("evaluate", what, [inputs, made_of], work)[0]
 
 
 def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hfcompress.evaluation.report import PruningSummary
@@ -10,12 +11,11 @@ from hfcompress.models import load_model
 from hfcompress.oneshot import title_of, write_pruned
 from hfcompress.pruning import deployment_of, describe, prune_family
 from hfcompress.rankers.base import RankerOptions
+from hfcompress.recipe import PruneStep, Recipe
 from hfcompress.steps.base import Run, Stage, installed
 
 
-def prune(
-    current: Run, name: str, made_of: str, stage: Stage, before: PruningSummary | None = None
-) -> tuple[str, PruningSummary, str]:
+def prune(current: Run, name: str, made_of: str, stage: Stage) -> tuple[str, str]:
     """Find what matters least and cut it.
 
     Args:
@@ -23,10 +23,9 @@ def prune(
         name: The model to prune: the teacher, or what an earlier stage left.
         made_of: Its fingerprint.
         stage: How to prune.
-        before: What earlier stages have pruned.
 
     Returns:
-        Folder of the pruned model, what was pruned of the teacher, and a fingerprint.
+        Folder of the pruned model, and a fingerprint.
     """
     step = stage.step
 
@@ -67,12 +66,32 @@ def prune(
     runtime = current.recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
     where = [current.recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
     inputs = [step.model_dump(mode="json"), where, made_of]
-    folder, fingerprint = current.workspace.step(f"prune{stage.suffix}", inputs, work)
-    summary = PruningSummary.model_validate_json((folder / PRUNING_FILE).read_text(encoding="utf-8"))
-    assert current.recipe.prune is not None
-    if before:
-        summary = _together(before, summary, title_of(current.recipe.prune.target))
-    return str(folder), summary, fingerprint
+    folder, fingerprint = current.workspace.step(f"prune{stage.suffix}", _in_words(step), inputs, work)
+    return str(folder), fingerprint
+
+
+def what_was_pruned(recipe: Recipe, folders: Sequence[str]) -> PruningSummary | None:
+    """What all stages together have pruned of the teacher.
+
+    Args:
+        recipe: The recipe.
+        folders: The pruned model of each stage.
+    """
+    together = None
+    for folder in folders:
+        summary = PruningSummary.model_validate_json(Path(folder, PRUNING_FILE).read_text(encoding="utf-8"))
+        assert recipe.prune is not None
+        together = _together(together, summary, title_of(recipe.prune.target)) if together else summary
+    return together
+
+
+def _in_words(step: PruneStep) -> str:
+    """What a step cuts, for the user."""
+    shares = [f"{name} {share:g}" for name in ("heads", "ffn") if (share := getattr(step, name)) is not None]
+    shares += [f"layers {', '.join(map(str, step.layers))}"] if step.layers is not None else []
+    parts = [title_of(step.target)] if step.target else shares
+    parts += ["vocabulary"] if step.vocabulary else []
+    return f"{step.importance} importance on {step.calibration_queries} train queries, cut to {', '.join(parts)}"
 
 
 def _together(before: PruningSummary, after: PruningSummary, target: str) -> PruningSummary:

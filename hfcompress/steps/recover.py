@@ -11,6 +11,7 @@ from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.lists import training_lists
 from hfcompress.data.pseudo import has_pseudo_queries
 from hfcompress.data.teachers import with_teacher_scores
+from hfcompress.markdown import count
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.quiet import quiet
 from hfcompress.rankers.load import activation_name
@@ -49,7 +50,9 @@ def score(current: Run, teacher: str, teacher_of: str) -> tuple[Path, str]:
 
     sources = [[source.model_dump(mode="json"), source_fingerprint(source)] for source in step.teachers]
     inputs: list[Any] = [step.documents, step.random_negatives, step.queries, teacher_of]
-    return current.workspace.step("scores", [*inputs, sources, step.unlabelled, step.pseudo_queries], work)
+    teachers = count(max(1, len(step.teachers)), "teacher")
+    what = f"scores of {teachers} for {step.documents} documents each of {step.queries or 'all'} train queries"
+    return current.workspace.step("scores", what, [*inputs, sources, step.unlabelled, step.pseudo_queries], work)
 
 
 def recover(
@@ -95,7 +98,8 @@ def recover(
         save_checkpoint(folder, model, tokenizer, activation, current.max_length)
 
     inputs = [step.model_dump(mode="json"), scored_of, made_of]
-    folder, fingerprint = current.workspace.step(f"recover{stage.suffix}", inputs, work)
+    what = f"distil the scores into the pruned model, {count(step.optimization.epochs, 'epoch')}"
+    folder, fingerprint = current.workspace.step(f"recover{stage.suffix}", what, inputs, work)
     return str(folder), fingerprint
 
 

@@ -1,5 +1,4 @@
-"""The first step: an encoder becomes a cross-encoder, or a cross-encoder is taken as it is; without judgements, its
-order is what counts."""
+"""The first step: an encoder becomes a cross-encoder, or one is taken as it is, whose order may stand for judgements."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.graded import graded_by_order, unjudged
 from hfcompress.data.lists import training_lists
 from hfcompress.evaluation.metrics import scores_of_split
+from hfcompress.markdown import count
 from hfcompress.models import load_encoder, load_model, model_fingerprint
 from hfcompress.quiet import quiet
 from hfcompress.rankers.pytorch import TorchRanker
@@ -61,7 +61,9 @@ def train_teacher(current: Run) -> tuple[str, str]:
         current.workspace.say(f"teacher: {in_words(figures)}")
         save_checkpoint(folder, model, tokenizer, IDENTITY, step.max_length)
 
-    folder, fingerprint = current.workspace.step("teacher", inputs, work)
+    queries = training.queries or "all"
+    what = f"train {step.model} with {queries} train queries, {count(training.optimization.epochs, 'epoch')}"
+    folder, fingerprint = current.workspace.step("teacher", what, inputs, work)
     return str(folder), fingerprint
 
 
@@ -69,7 +71,7 @@ def judge(current: Run, teacher: str, teacher_of: str) -> Run:
     """Grade dev and test by the teacher's own order, where the data has no judgements.
 
     Returns:
-        The run, with data that is graded.
+        The run, with data that is graded; as it was, where a preview finds that the step is still ahead.
     """
     splits = unjudged(current.data)
 
@@ -78,6 +80,9 @@ def judge(current: Run, teacher: str, teacher_of: str) -> Run:
         scores = {name: scores_of_split(ranker, current.data, name) for name in splits}
         (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
 
-    folder, _ = current.workspace.step("judge", [teacher_of, splits], work)
+    what = f"the teacher's order of {' and '.join(splits)} stands for judgements"
+    folder, _ = current.workspace.step("judge", what, [teacher_of, splits], work)
+    if not (folder / "scores.json").is_file():
+        return current
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     return replace(current, data=graded_by_order(current.data, scores))

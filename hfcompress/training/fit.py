@@ -13,6 +13,7 @@ from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     TrainerCallback,
 )
 from transformers.trainer_utils import get_last_checkpoint
@@ -25,6 +26,7 @@ from hfcompress.quiet import quiet
 from hfcompress.recipe import Optimization
 from hfcompress.training.arguments import RankingTrainingArguments
 from hfcompress.training.callbacks import RankingEvalCallback
+from hfcompress.training.progress import TrainingBarCallback
 from hfcompress.training.trainer import RankingTrainer
 
 
@@ -83,7 +85,7 @@ def fit(
         load_best_model_at_end=has_dev,
         logging_steps=max(1, every // 4),
         seed=seed,
-        disable_tqdm=not progress,
+        disable_tqdm=True,  # transformers' own bar; see TrainingBarCallback
     )
     choosing = [RankingEvalCallback(data, tokenizer), EarlyStoppingCallback(settings.patience)] if has_dev else []
     trainer = trainer_class(
@@ -97,6 +99,9 @@ def fit(
         adversarial=settings.adversarial,
         **trainer_options,
     )
+    trainer.remove_callback(PrinterCallback)
+    if progress:
+        trainer.add_callback(TrainingBarCallback())
     checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     with quiet():
         trainer.train(resume_from_checkpoint=checkpoint)

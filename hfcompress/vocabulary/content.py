@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Any
 
 from tokenizers import Tokenizer, pre_tokenizers
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
+from hfcompress.progress import progress_bar
 
 KINDS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 BATCH = 1000
@@ -194,7 +194,7 @@ def token_ids(
     """
     waiting = iter(texts)
     total = len(texts) if isinstance(texts, Collection) else None
-    with tqdm(total=total, desc=label, unit="text", disable=not progress, leave=False) as bar:
+    with progress_bar(total=total, desc=label, unit="text", disable=not progress, leave=False) as bar:
         while batch := list(islice(waiting, BATCH)):
             for encoding in encoder.encode_batch_fast(batch, add_special_tokens=special):
                 yield encoding.ids
