@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from hfcompress.importance.importance import Importance
 from hfcompress.latency import Deployment, deploy, time_rankers
 from hfcompress.layout import PRUNING_FILE, STRUCTURE_FILE
 from hfcompress.models import load_config, load_model, load_tokenizer, position_limit, resolve
+from hfcompress.progress import timed
 from hfcompress.pruning import LATENCY_PAIRS, Pruned, deployment_of, describe, latency_pairs, prune_family
 from hfcompress.quantization.artifacts import calibration_batches
 from hfcompress.rankers.base import RankerOptions
@@ -112,7 +114,10 @@ def prune_checkpoint(
             remedy="lower it",
         )
     tokenizer.model_max_length = length
-    data = load_data(DataStep(sets=list(sets), candidates=candidates), progress)
+    for line in _plan(name, sets, out, step, targets, measured):
+        say(line)
+    with timed("data", say):
+        data = load_data(DataStep(sets=list(sets), candidates=candidates), progress)
     data.split("train")
     if any(kind == "target_latency_ms" for kind, _ in targets):
         step = step.model_copy(update={"target_latency_ms": targets[0][1]})
@@ -120,9 +125,12 @@ def prune_checkpoint(
     family = prune_family(model, tokenizer, data, step, targets, deployment, length, seed, say, progress)
     for member in family.members:
         say(f"{title_of(member.target)}: {describe(member)}")
-    speedups = _measure(model, tokenizer, data, family.members, deployment, progress) if measured else None
+    speedups = None
+    if measured:
+        with timed("timing", say):
+            speedups = _measure(model, tokenizer, data, family.members, deployment, progress)
     members = []
-    with replaced_folder(out) as aside:
+    with timed("writing", say), replaced_folder(out) as aside:
         for number, pruned in enumerate(family.members):
             folder = "." if len(family.members) == 1 else title_of(pruned.target).replace(" ", "-")
             summary, parameters = write_pruned(
@@ -140,8 +148,13 @@ def prune_checkpoint(
                     measured_speedup=speedups[number] if speedups else None,
                 )
             )
-        write_text(aside / FAMILY_FILE, "[" + ", ".join(member.model_dump_json(indent=2) for member in members) + "]\n")
+        write_text(aside / FAMILY_FILE, family_json(members))
     return members
+
+
+def family_json(members: Sequence[Member]) -> str:
+    """A family as `family.json` has it."""
+    return json.dumps([member.model_dump(mode="json") for member in members], indent=2) + "\n"
 
 
 def write_pruned(
@@ -237,6 +250,23 @@ def _measure(
         ]
         dense, *seconds = time_rankers(rankers, pairs, ROUNDS, deployment.documents_per_request, progress)
     return [dense / each for each in seconds]
+
+
+def _plan(
+    name: str, sets: Sequence[str], out: Path, step: PruneStep, targets: Sequence[Target], measured: bool
+) -> list[str]:
+    """What is ahead, for the user."""
+    sought = ", ".join(title_of(target) for target in targets) or "the shares given"
+    steps = [
+        ("data", f"read {', '.join(sets)}"),
+        ("importance", f"{step.importance} on {step.calibration_queries} train queries"),
+        ("search", f"plans for {sought}"),
+        ("timing", f"export to {step.runtime} and time beside the unpruned model") if measured else None,
+        ("writing", f"{'a checkpoint' if len(targets) < 2 else f'{len(targets)} checkpoints'} without training"),
+    ]
+    named = [step for step in steps if step]
+    lines = [f"plan for {out}: prune {name} in {len(named)} steps"]
+    return lines + [f"  {number}. {title:<10}  {what}" for number, (title, what) in enumerate(named, 1)]
 
 
 def _check(name: str, out: Path, targets: Sequence[Target]) -> None:

@@ -21,6 +21,7 @@ from hfcompress.importance.scores import fisher, magnitude
 from hfcompress.importance.sequential import resettled
 from hfcompress.latency import Deployment, measure_costs
 from hfcompress.plan import PruningPlan
+from hfcompress.progress import timed
 from hfcompress.quantization.config import (
     DynamicQuantizationConfig,
     OpenVINOQuantizationConfig,
@@ -161,18 +162,21 @@ def prune_family(
     collate = RankingCollator(tokenizer, max_length)
     calibration = Calibration(data, collate, step.calibration_queries, seed)
     current = current_plan(model)
-    gradients = margin_gradients(model, calibration.fitting, seed, progress) if step.importance == "obs" else None
-    importance = measure_importance(step.importance, model, calibration, gradients, progress)
+    with timed("importance", say):
+        gradients = margin_gradients(model, calibration.fitting, seed, progress) if step.importance == "obs" else None
+        importance = measure_importance(step.importance, model, calibration, gradients, progress)
     for note in importance.notes:
         say(f"prune: {note}")
     loss_of = CalibrationLoss(model, calibration.judging, importance.weights)
     table = None
     if targets:
         pairs = latency_pairs(data, LATENCY_PAIRS)
-        table = cost_table(model, tokenizer, pairs, targets, deployment, step.ffn_multiple, progress)
+        with timed("costs", say):
+            table = cost_table(model, tokenizer, pairs, targets, deployment, step.ffn_multiple, progress)
         if reachable_only:
             targets = _within_reach(targets, table, current, deployment, say)
-        found = _search(importance, current, table, targets, deployment, loss_of, step, seed, progress)
+        with timed("search", say):
+            found = _search(importance, current, table, targets, deployment, loss_of, step, seed, progress)
     else:
         plan = plan_for_budget(importance, current, step)
         found = [Found(plan, 0.0, loss_of(plan), 1)]

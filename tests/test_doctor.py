@@ -88,7 +88,7 @@ def test_the_verb_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> 
     main(["doctor"])
     printed = capsys.readouterr().out
     assert "ONNX Runtime" in printed and "VNNI: " in printed
-    main(["doctor", "--json"])
+    main(["doctor", "--json", "-"])
     assert Diagnosis.model_validate(json.loads(capsys.readouterr().out)).healthy
 
 
@@ -100,4 +100,4 @@ def test_the_verb_ends_with_1_where_something_required_fails(
         main(["doctor"])
     assert ended.value.code == 1 and "--force-reinstall" in capsys.readouterr().out
     diagnosis_with(monkeypatch, "openvino", attempt=broken)
-    main(["doctor", "--json"])
+    main(["doctor", "--json", "-"])

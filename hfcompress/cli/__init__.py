@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 import typer
 from rich.markup import escape
 
 from hfcompress.cli import card, compare, compress, data, doctor, evaluate, inspect, prune, publish, rank, run
+from hfcompress.cli.interruption import TERMINATED, advice, exit_code, interruptions
 from hfcompress.cli.terminal import err
 from hfcompress.errors import HfCompressError
+from hfcompress.quiet import debugging
 
 app = typer.Typer(
     name="hfcompress",
     help="Make Hugging Face rerankers faster and smaller, and prove that they still rank as well.",
     no_args_is_help=True,
+    epilog=(
+        "Exit codes: 0 done; 1 unexpected fault; 2 a fault that the message says how to mend; 130 Ctrl-C; 143 SIGTERM."
+    ),
     add_completion=True,
     pretty_exceptions_enable=False,
 )
@@ -33,14 +39,15 @@ for verb in (
     app.command()(verb)
 app.add_typer(data.app, name="data")
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 EXIT_CODES = {
     0: "it is done",
     1: "of `publish`: the Hub is busy, try again later. Of `doctor`: something required does not work. Else a fault of "
     "hfcompress, with a traceback; please report it",
     2: "something that you can mend: arguments, recipe, data, model, output folder; stderr says what and how",
     compress.NOT_REACHED: "of `compress`: nothing that is fast enough was shown to rank as well",
-    INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it was, `run` with `--resume`",
+    INTERRUPTED: "interrupted (Ctrl-C); stderr has the command that goes on, where one does",
+    TERMINATED: "terminated (SIGTERM), as by a scheduler; else as after Ctrl-C",
 }
 
 
@@ -51,21 +58,30 @@ def main(arguments: list[str] | None = None, program: str | None = None) -> None
         arguments: What was typed behind the name of the program; by default the arguments of this process.
         program: Name of the program in help and messages.
     """
-    code = 0
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    with interruptions() as received:
+        code = _run(given, program)
+    if code == INTERRUPTED:
+        err.print(f"interrupted: {advice(program, given)}", soft_wrap=True, markup=False)
+        sys.exit(exit_code(received))
+    if code:
+        sys.exit(code)
+
+
+def _run(arguments: list[str], program: str | None) -> int:
+    """Run a verb; returns the exit code, or raises what is a fault of hfcompress."""
     try:
-        code = app(arguments, prog_name=program, standalone_mode=False) or 0
+        return app(arguments, prog_name=program, standalone_mode=False) or 0
     except HfCompressError as error:
+        if debugging():
+            traceback.print_exc()
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+        return INTERRUPTED
     except Exception as error:
         if not hasattr(error, "format_message"):  # not one of click's usage errors
             raise
         if message := error.format_message():  # empty where the help was shown for want of arguments
             err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
-        sys.exit(2)
-    if code == INTERRUPTED:
-        err.print("interrupted: a run goes on from its last finished step with the same command and --resume")
-    if code:
-        sys.exit(code)
+        return 2

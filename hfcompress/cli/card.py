@@ -7,8 +7,13 @@ from typing import Annotated
 
 import typer
 
+from hfcompress.cli.terminal import Debug
 
-def card(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
+
+def card(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    debug: Debug = False,
+) -> None:
     """Write README.md and its figures again from report.json.
 
     Example: hfcompress card out/quickstart

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hfcompress.cli.tables import print_evaluation
-from hfcompress.cli.terminal import DATA_HELP, Quiet
+from hfcompress.cli.terminal import DATA_HELP, Debug, Json, Quiet, console_for, write_json
 from hfcompress.errors import DataError
 
 METRIC_HELP = "Show this metric, too: ndcg@K, mrr@K, recall@K, p@K, hit@K, judged@K, map or auc. Repeatable."
@@ -27,8 +26,9 @@ def compare(
     candidates: Annotated[int, typer.Option(min=1, help="Documents to rank for a query.")] = 20,
     margin: Annotated[float, typer.Option(help="Largest loss in nDCG@10 that counts as ranking as well.")] = 0.01,
     metric: Annotated[list[str] | None, typer.Option(help=METRIC_HELP)] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    json_file: Json = None,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Compare two rankers query by query: does B rank as well as A?
 
@@ -36,17 +36,16 @@ def compare(
     --data api-search
     """
     from hfcompress.evaluation.standalone import compare_rankers
-    from hfcompress.files import write_text
     from hfcompress.quiet import silence_libraries
 
     silence_libraries()
+    console = console_for(json_file)
     check_options(split, margin)
     result = compare_rankers(
         first, second, data, split, max_length, max_queries, candidates, margin, not quiet, metric or ()
     )
-    if json_file:
-        write_text(json_file, result.model_dump_json(indent=2) + "\n")
-    print_evaluation(result, metric or ())
+    write_json(json_file, result.model_dump_json(indent=2))
+    print_evaluation(result, metric or (), console)
 
 
 def check_options(split: str, margin: float) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hfcompress.cli.terminal import DATA_HELP, Quiet, out
+from hfcompress.cli.terminal import DATA_HELP, Debug, Json, Quiet, console_for, out, write_json
 from hfcompress.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def check(
         float, typer.Option(help="Assumed standard deviation of the per-query differences in nDCG@10.")
     ] = 0.18,
     power: Annotated[float, typer.Option(help="Wanted probability that equal models are found non-inferior.")] = 0.8,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    json_file: Json = None,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Show what data holds, its lengths, leaks and duplicates, and how many queries a verdict needs.
 
@@ -47,12 +49,12 @@ def check(
     from hfcompress.data.check import facts_of
     from hfcompress.data.load import load_data
     from hfcompress.evaluation.significance import queries_needed
-    from hfcompress.files import write_text
     from hfcompress.models import load_config, load_tokenizer, position_limit
     from hfcompress.quiet import silence_libraries
     from hfcompress.recipe import DataStep, SplitLimits
 
     silence_libraries()
+    console = console_for(json_file)
     for name, value, top in (("--margin", margin, 1), ("--deviation", deviation, 1), ("--power", power, 0.999)):
         if not 0 < value <= top:
             raise DataError(
@@ -72,12 +74,11 @@ def check(
     step = DataStep(sets=data, candidates=candidates, max_queries=limits)
     facts = facts_of(load_data(step, not quiet, unlabelled), tokenizer, max_length)
     needed = {str(each): queries_needed(margin, each, power) for each in sorted({deviation, *DEVIATIONS})}
-    if json_file:
-        assumed = {"margin": margin, "power": power, "queries_by_assumed_deviation": needed}
-        write_text(json_file, _json(facts, assumed))
-    _print(facts)
+    assumed = {"margin": margin, "power": power, "queries_by_assumed_deviation": needed}
+    write_json(json_file, _json(facts, assumed))
+    _print(facts, console)
     test = facts.splits.get("test")
-    out.print(
+    console.print(
         f"Queries that a verdict needs at a margin of {margin:g}, for a power of {power:.0%}: "
         f"{needed[str(deviation)]:,} if the per-query differences in nDCG@10 have a standard deviation of {deviation:g}"
         f" ({', '.join(f'{count:,} at {each}' for each, count in needed.items() if each != str(deviation))}). That is "
@@ -86,7 +87,7 @@ def check(
         soft_wrap=True,
     )
     for warning in facts.warnings():
-        out.print(f"[bold yellow]note:[/] {escape(warning)}", soft_wrap=True)
+        console.print(f"[bold yellow]note:[/] {escape(warning)}", soft_wrap=True)
 
 
 @app.command()
@@ -103,6 +104,7 @@ def mine(
     max_queries: Annotated[int | None, typer.Option(min=1, help="At most so many train queries.")] = None,
     runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; torch by default.")] = None,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Mine hard negatives with BM25 and a teacher, and write the data with them as a folder that a recipe reads.
 
@@ -156,6 +158,7 @@ def build(
     folder: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
     max_queries: Annotated[int | None, typer.Option(min=1, help="At most so many queries of each split.")] = None,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Write a built-in data set as a folder in BEIR's layout.
 
@@ -186,7 +189,7 @@ def _json(facts: DataFacts, verdict: dict[str, object]) -> str:
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
-def _print(facts: DataFacts) -> None:
+def _print(facts: DataFacts, console: Console) -> None:
     known = [text for text in (facts.language and f"language {facts.language}", facts.license) if text]
     title = f"{facts.name}: {facts.documents:,} documents" + (f" ({'; '.join(known)})" if known else "")
     table = Table(title=escape(title), title_justify="left")
@@ -218,19 +221,19 @@ def _print(facts: DataFacts) -> None:
             row.append(value)
     for row_name, row in rows.items():
         table.add_row(row_name, *row)
-    out.print(table)
-    out.print(
+    console.print(table)
+    console.print(
         f"Characters: queries {_lengths(facts.query_characters)}; documents {_lengths(facts.document_characters)}.",
         soft_wrap=True,
     )
     if found := facts.truncation:
-        out.print(
+        console.print(
             f"Tokens of {found.pairs:,} pairs: {_lengths(found.tokens)}; {found.share:.1%} are longer than "
             f"{found.max_length} and are cut.",
             soft_wrap=True,
         )
     for note in facts.notes:
-        out.print(escape(f"Read: {note}"), soft_wrap=True)
+        console.print(escape(f"Read: {note}"), soft_wrap=True)
 
 
 def _lengths(lengths: Lengths) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hfcompress.cli.terminal import out
+from hfcompress.cli.terminal import Debug, Json, console_for, write_json
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    json_file: Json = None,
+    debug: Debug = False,
 ) -> None:
     """Show the machine, and try every runtime and extra: what works, what is missing, and the pip command for it.
 
@@ -24,32 +23,31 @@ def doctor(
     from hfcompress.quiet import silence_libraries
 
     silence_libraries()
+    console = console_for(json_file)
     found = diagnose()
-    if as_json:
-        typer.echo(found.model_dump_json(indent=2))
-    else:
-        out.print(
-            f"{escape(found.cpu)} ({found.target}), {found.cores} cores, {found.memory_gb:.1f} GB of memory "
-            f"({found.free_gb:.1f} free), {found.platform}",
-            soft_wrap=True,
-        )
-        answers = {"VNNI": found.vnni, "AMX": found.amx, "bf16": found.bf16}
-        out.print(
-            f"{', '.join(f'{name}: {_yes(value)}' for name, value in answers.items())}; instruction sets: "
-            f"{', '.join(found.flags) or 'none that matter'}",
-            soft_wrap=True,
-        )
-        out.print(", ".join(f"{name} {version}" for name, version in found.versions.items()), soft_wrap=True)
-        table = Table()
-        for name in ("", "package", "version", "works", "what to do"):
-            table.add_column(name)
-        for part in found.parts:
-            state = "yes" if part.works else f"no: {part.fault}"
-            remedy = part.remedy if part.required or part.works else f"if you want it: {part.remedy}"
-            table.add_row(part.name, part.package, part.version, escape(state), escape(remedy))
-        out.print(table)
-        for line in found.advice():
-            out.print(f"note: {escape(line)}", soft_wrap=True)
+    write_json(json_file, found.model_dump_json(indent=2))
+    console.print(
+        f"{escape(found.cpu)} ({found.target}), {found.cores} cores, {found.memory_gb:.1f} GB of memory "
+        f"({found.free_gb:.1f} free), {found.platform}",
+        soft_wrap=True,
+    )
+    answers = {"VNNI": found.vnni, "AMX": found.amx, "bf16": found.bf16}
+    console.print(
+        f"{', '.join(f'{name}: {_yes(value)}' for name, value in answers.items())}; instruction sets: "
+        f"{', '.join(found.flags) or 'none that matter'}",
+        soft_wrap=True,
+    )
+    console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()), soft_wrap=True)
+    table = Table()
+    for name in ("", "package", "version", "works", "what to do"):
+        table.add_column(name)
+    for part in found.parts:
+        state = "yes" if part.works else f"no: {part.fault}"
+        remedy = part.remedy if part.required or part.works else f"if you want it: {part.remedy}"
+        table.add_row(part.name, part.package, part.version, escape(state), escape(remedy))
+    console.print(table)
+    for line in found.advice():
+        console.print(f"note: {escape(line)}", soft_wrap=True)
     if not found.healthy:
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ import typer
 
 from hfcompress.cli.compare import METRIC_HELP, check_options
 from hfcompress.cli.tables import print_evaluation
-from hfcompress.cli.terminal import DATA_HELP, Quiet
+from hfcompress.cli.terminal import DATA_HELP, Debug, Json, Quiet, console_for, write_json
 from hfcompress.errors import DataError
 
 
@@ -29,8 +29,9 @@ def evaluate(
     margin: Annotated[float, typer.Option(help="Largest loss in nDCG@10 that counts as ranking as well.")] = 0.01,
     metric: Annotated[list[str] | None, typer.Option(help=METRIC_HELP)] = None,
     run: Annotated[Path | None, typer.Option(help="Write the ranking to this file, as trec_eval reads it.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    json_file: Json = None,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Measure how well and how fast a model ranks, alone or against a baseline on the same candidates.
 
@@ -39,10 +40,10 @@ def evaluate(
     Example: hfcompress evaluate out/quickstart --data api-search --baseline out/quickstart/.hfcompress/teacher
     """
     from hfcompress.evaluation.standalone import evaluate_models
-    from hfcompress.files import write_text
     from hfcompress.quiet import silence_libraries
 
     silence_libraries()
+    console = console_for(json_file)
     check_options(split, margin)
     if runtime not in (None, "torch", "onnxruntime", "openvino"):
         raise DataError(
@@ -65,6 +66,5 @@ def evaluate(
         metrics=metric or (),
         run_file=run,
     )
-    if json_file:
-        write_text(json_file, result.model_dump_json(indent=2) + "\n")
-    print_evaluation(result, metric or ())
+    write_json(json_file, result.model_dump_json(indent=2))
+    print_evaluation(result, metric or (), console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from rich.table import Table
 
 from hfcompress.cli.tables import print_report
-from hfcompress.cli.terminal import out
+from hfcompress.cli.terminal import Debug, Json, console_for, write_json
 
 
 def inspect(
@@ -17,6 +18,8 @@ def inspect(
     png: Annotated[
         Path | None, typer.Option(help="Where to draw the plan; figures/structure.png in the folder by default.")
     ] = None,
+    json_file: Json = None,
+    debug: Debug = False,
 ) -> None:
     """Show what was pruned, as a table and as a heat map, and what was measured.
 
@@ -32,6 +35,7 @@ def inspect(
     from hfcompress.surgery import plan_of_config
 
     silence_libraries()
+    console = console_for(json_file)
     config = load_config(str(folder))
     plan = plan_of_config(config)
     table = Table(title=f"{config.model_type}, {len(plan.layers)} of {plan.layers_of} layers", title_justify="left")
@@ -40,11 +44,18 @@ def inspect(
     for layer in plan.layers:
         heads = ", ".join(map(str, layer.heads)) or "none"
         table.add_row(str(layer.layer), f"{len(layer.heads)}/{plan.heads_of}", heads, f"{len(layer.ffn)}/{plan.ffn_of}")
-    out.print(table)
+    console.print(table)
     report = RunReport.load(folder) if (folder / REPORT_FILE).is_file() else None
     pruning = read_pruning(folder, config, report)
+    shown = {
+        "model_type": config.model_type,
+        "plan": plan.to_dict(),
+        "pruning": pruning.model_dump(mode="json"),
+        "report": report.model_dump(mode="json") if report else None,
+    }
+    write_json(json_file, json.dumps(shown, indent=2))
     if png or folder.is_dir():
         drawn = write_bytes(png or folder / STRUCTURE_FILE, structure(pruning))
-        out.print(f"heat map: {drawn}", soft_wrap=True)
+        console.print(f"heat map: {drawn}", soft_wrap=True)
     if report:
-        print_report(report)
+        print_report(report, console)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from hfcompress.cli.terminal import DATA_HELP, Quiet, out
+from hfcompress.cli.terminal import DATA_HELP, Debug, Json, Quiet, console_for, sayer, write_json
 from hfcompress.errors import DataError
 
 
@@ -43,18 +42,21 @@ def prune(
     threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 uses all cores.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     measure: Annotated[bool, typer.Option(help="Export every model and time it against the unpruned one.")] = True,
+    json_file: Json = None,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Prune without training: importance, search over measured time, surgery. Several targets give a family.
 
     Example: hfcompress prune out/quickstart/.hfcompress/teacher --data api-search --target-speedup 2 --out out/pruned
     """
-    from hfcompress.oneshot import prune_checkpoint
+    from hfcompress.oneshot import family_json, prune_checkpoint
     from hfcompress.quantization.openvino import is_available
     from hfcompress.quiet import silence_libraries
     from hfcompress.recipe import PruneStep
 
     silence_libraries()
+    console = console_for(json_file)
     if vocabulary not in (None, "corpus"):
         raise DataError(
             "There is no such vocabulary", value=vocabulary, expected="corpus", remedy="correct --vocabulary"
@@ -85,9 +87,10 @@ def prune(
         threads,
         seed,
         measure,
-        (lambda line: None) if quiet else (lambda line: out.print(escape(line), soft_wrap=True)),
+        sayer(console, quiet),
         progress=not quiet,
     )
+    write_json(json_file, family_json(members))
     table = Table(title=f"{model} on {settings['runtime']}", title_justify="left")
     for name in (
         "target",
@@ -108,8 +111,8 @@ def prune(
             f"{member.parameters / 1e6:.1f} M",
             f"{member.calibration_loss:.3g}",
         )
-    out.print(table)
-    out.print(
+    console.print(table)
+    console.print(
         "The calibration loss is the divergence of the ranking from the unpruned model's on held-out train queries. "
         f"Next: hfcompress evaluate {out_folder / members[0].folder} --baseline {model} --data {data[0]}",
         soft_wrap=True,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hfcompress.cli.terminal import Debug
 from hfcompress.errors import DataError
 
 
@@ -16,6 +17,7 @@ def rank(
     docs: Annotated[Path, typer.Option(help="Text file with one document a line.")],
     top_k: Annotated[int | None, typer.Option(help="Show only the best.")] = None,
     runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; the fastest by default.")] = None,
+    debug: Debug = False,
 ) -> None:
     """Rank the documents of a file for a query; prints score, line number and document.
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from hfcompress.cli.tables import print_report
-from hfcompress.cli.terminal import Quiet, out
+from hfcompress.cli.terminal import Debug, Json, Quiet, console_for, sayer, write_json
 
 
 def run(
@@ -19,7 +18,9 @@ def run(
         list[str] | None, typer.Option("--set", help="Replace a setting, e.g. prune.heads=0.25. Repeatable.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep finished steps of an earlier run.")] = False,
+    json_file: Json = None,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Fine-tune, prune, recover, quantize, evaluate, and write the card: everything that a recipe says.
 
@@ -30,7 +31,8 @@ def run(
     from hfcompress.recipe import Recipe
 
     silence_libraries()
+    console = console_for(json_file)
     loaded = Recipe.load(recipe, settings)
-    say = (lambda line: None) if quiet else (lambda line: out.print(escape(line), soft_wrap=True))
-    report = pipeline.run(loaded, out_folder, resume, progress=not quiet, say=say)
-    print_report(report)
+    report = pipeline.run(loaded, out_folder, resume, progress=not quiet, say=sayer(console, quiet))
+    write_json(json_file, report.model_dump_json(indent=2))
+    print_report(report, console)
