@@ -38,14 +38,22 @@ def quiet() -> Iterator[None]:
 
 
 def silence_libraries() -> None:
-    """For the command line: no notices and no bars of other libraries, whose steps say what they do themselves."""
+    """For the command line: no notices and no bars of other libraries, whose steps say what they do themselves.
+
+    Errors are still shown, and so are hfcompress's own warnings.
+    """
     if debugging():
         return
     import datasets
+    import huggingface_hub
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    datasets.logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()
+    logging.getLogger().setLevel(logging.ERROR)  # for loggers without a level of their own
+    logging.getLogger("hfcompress").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("default", module=r"hfcompress(\.|$)")

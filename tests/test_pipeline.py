@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +42,7 @@ from hfcompress.steps.base import Run, stages
 from hfcompress.surgery import current_plan, encoder_flops
 from hfcompress.workspace import Workspace
 
+Finished = tuple[Path, list[str], list[str]]
 QUICK = {"epochs": 2, "learning_rate": 1e-3, "queries_per_batch": 8}
 
 
@@ -66,14 +71,41 @@ def recipe_for(inputs: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    out, said = tmp_path_factory.mktemp("run") / "out", []
-    pipeline.run(Recipe.model_validate(recipe_for(inputs)), out, progress=False, say=said.append)
-    return out, said
+def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run as a user starts it; the folder, and what stood on stdout and stderr."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_for(inputs)))
+    command = [sys.executable, "-m", "hfcompress.cli", "run", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
+    told = {name: value for name, value in os.environ.items() if name not in ("HFCOMPRESS_DEBUG", "PYTHONWARNINGS")}
+    done = subprocess.run(command, env=told, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "out", done.stdout.splitlines(), done.stderr.splitlines()
 
 
-def test_repository_layout(finished: tuple[Path, list[str]]) -> None:
-    out, _ = finished
+def test_a_run_prints_its_plan_its_steps_and_its_verdict_and_nothing_of_other_libraries(finished: Finished) -> None:
+    out, printed, errors = finished
+    steps = ["teacher", "prune", "scores", "recover", "int8", "evaluate"]
+    # stderr: nothing but lines of bars, which appear where a step takes long
+    assert [line for line in errors if not re.match(r"[a-z0-9 ]+: \d+% \(\d+ of \d+\), ", line)] == []
+    data, title, *rest = printed
+    assert data == "data: 40 train, 8 dev, 12 test queries of words" and title == f"plan for {out}: 6 steps"
+    plan, rest = rest[:6], rest[6:]
+    assert [line.split()[:2] for line in plan] == [[f"{number}.", name] for number, name in enumerate(steps, 1)]
+    assert not any(" took " in line for line in plan)  # nothing has been measured yet
+    of_steps = re.compile(rf"({'|'.join([*steps, 'importance', 'costs', 'search'])}): \S")
+    table = next(number for number, line in enumerate(rest) if not of_steps.match(line))
+    done = [line for line in rest[:table] if re.fullmatch(rf"({'|'.join(steps)}): done in [\d.]+ \w+( \d+ s)?", line)]
+    assert [line.split(":")[0] for line in done] == steps
+    assert re.fullmatch(r"run: done in .*", rest[table]) and rest[table + 1 : table + 3] == [
+        f"card: {out / 'README.md'}", rest[table + 2]
+    ]  # fmt: skip
+    assert rest[table + 2].startswith("pico: 12 test queries of words")
+    last = " ".join(line for line in rest[table + 3 :] if not re.match("[┏┃┡│└]", line))
+    assert "teacher" in last and "95% interval" in last and "times as fast" in last
+
+
+def test_repository_layout(finished: Finished) -> None:
+    out, *_ = finished
     expected = {
         "README.md", "config.json", "config_sentence_transformers.json", "figures/pareto.png", "figures/structure.png",
         "hfcompress_config.json", "model.safetensors", "modeling_hfcompress.py", "modules.json", "onnx/model.onnx",
@@ -95,7 +127,7 @@ def test_repository_layout(finished: tuple[Path, list[str]]) -> None:
         assert weights.metadata() == {"format": "pt"}
 
 
-def test_report(finished: tuple[Path, list[str]]) -> None:
+def test_report(finished: Finished) -> None:
     report = RunReport.load(finished[0])
     names = [artifact.name for artifact in report.artifacts]
     assert names[:3] == ["student-torch", "student-onnxruntime-int8-dynamic", "student-onnxruntime-int8-static"]
@@ -117,7 +149,7 @@ def test_report(finished: tuple[Path, list[str]]) -> None:
     assert report.first_stage.name == "BM25" and 0 < report.first_stage.quality["ndcg@10"] < 1
 
 
-def test_stability_is_in_the_report_and_the_card(finished: tuple[Path, list[str]]) -> None:
+def test_stability_is_in_the_report_and_the_card(finished: Finished) -> None:
     report = RunReport.load(finished[0])
     assert report.teacher.stability is None
     for artifact in report.artifacts:
@@ -160,8 +192,8 @@ def test_a_collapse_ends_the_run_and_names_the_parts(
     assert re.search(r"alone in int8 it is lowest for (attention|FFN) of layer \d \(0\.\d{3}\)", message)
 
 
-def test_all_forms_of_the_checkpoint_agree(finished: tuple[Path, list[str]]) -> None:
-    out, _ = finished
+def test_all_forms_of_the_checkpoint_agree(finished: Finished) -> None:
+    out, *_ = finished
     pairs = [("ba de fi", "sun ba de"), ("ba", "go"), ("gu lan", "pe pi po pu")]
     scores = hfcompress.load_ranker(out, "torch").score(pairs)
     graphs = [("onnxruntime", "onnx/model.onnx")] + [("openvino", "openvino/openvino_model.xml")] * is_available()
@@ -170,8 +202,8 @@ def test_all_forms_of_the_checkpoint_agree(finished: tuple[Path, list[str]]) -> 
     assert hfcompress.load_ranker(out).score(pairs).shape == (3,)
 
 
-def test_the_fastest_graph_of_the_report_is_the_default(finished: tuple[Path, list[str]], tmp_path: Path) -> None:
-    out, _ = finished
+def test_the_fastest_graph_of_the_report_is_the_default(finished: Finished, tmp_path: Path) -> None:
+    out, *_ = finished
     shutil.copytree(out / "onnx", tmp_path / "onnx")
     assert default_graph(tmp_path) == ("onnxruntime", "onnx/model_quantized.onnx")
     report = RunReport.load(out)
@@ -187,9 +219,9 @@ def test_the_fastest_graph_of_the_report_is_the_default(finished: tuple[Path, li
     assert default_graph(tmp_path, "onnxruntime") == ("onnxruntime", "onnx/model_qint8_static.onnx")
 
 
-def test_every_block_of_the_card_runs(finished: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_of_the_card_runs(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sentence_transformers")
-    out, _ = finished
+    out, *_ = finished
     monkeypatch.chdir(out)
     query, documents = "ba de fi", ["sun ba de", "go lu", "pe pi po pu fi", "ba de fi sun", "lan"]
     names: dict[str, object] = {}
@@ -209,7 +241,7 @@ def test_every_block_of_the_card_runs(finished: tuple[Path, list[str]], monkeypa
         assert scores[title].shape == (5,) and np.corrcoef(scores[title], exact)[0, 1] > 0.9
 
 
-def test_compression_config_is_saved_in_optimums_manner(finished: tuple[Path, list[str]]) -> None:
+def test_compression_config_is_saved_in_optimums_manner(finished: Finished) -> None:
     config = RankerCompressionConfig.from_pretrained(finished[0])
     assert Recipe.model_validate(config.recipe).name == "pico"
     assert PruningPlan.from_dict(config.plan).heads_of == 4
@@ -226,10 +258,16 @@ def test_resuming_keeps_finished_steps_and_redoes_what_changed(inputs: Path, tmp
     said: list[str] = []
     again = pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=said.append)
     assert all(step.reused for step in again.steps)
+    assert said[1] == f"plan for {out}: 4 steps, 4 kept from an earlier run"
+    assert all(re.search(r" \(kept, took [\d.]+ \w+( \d+ s)?\)$", line) for line in said[2:6])
     assert sum("kept from an earlier run" in line for line in said) == len(again.steps)
     assert again.teacher.per_query == first.teacher.per_query
     settings["prune"]["heads"] = 0.25
+    said.clear()
     changed = pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=said.append)
+    assert said[1] == f"plan for {out}: 4 steps, 1 kept from an earlier run"
+    assert ["kept, took" in line for line in said[2:6]] == [True, False, False, False]
+    assert all("(last took " in line for line in said[3:6]) and said[6].startswith("what is to be done took ")
     assert {step.name: step.reused for step in changed.steps} == {
         "teacher": True,
         "prune": False,
@@ -239,10 +277,8 @@ def test_resuming_keeps_finished_steps_and_redoes_what_changed(inputs: Path, tmp
     assert sum(len(layer.heads) for layer in changed.pruning.layers) == 4
 
 
-def test_a_searched_plan_and_a_smaller_vocabulary_go_through_all_steps(
-    inputs: Path, finished: tuple[Path, list[str]]
-) -> None:
-    out, said = finished
+def test_a_searched_plan_and_a_smaller_vocabulary_go_through_all_steps(inputs: Path, finished: Finished) -> None:
+    out, said, _ = finished
     pruning = RunReport.load(out).pruning
     assert pruning is not None and pruning.vocabulary is not None
     assert (pruning.importance, pruning.target) == ("obs", "flops 0.5")
@@ -287,7 +323,7 @@ def test_pruning_in_stages(inputs: Path, tmp_path: Path) -> None:
 
 
 def test_a_searched_plan_is_kept_until_something_that_it_depends_on_changes(
-    inputs: Path, finished: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: Path, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished[0], out)
@@ -343,7 +379,8 @@ def test_an_interrupted_run_is_completed_by_resume(
         patched.setattr("hfcompress.steps.quantize.write_quantized", interrupted)
         main()
     assert ended.value.code == 130
-    assert "--resume" in capsys.readouterr().err
+    (told,) = capsys.readouterr().err.splitlines()[-1:]
+    assert shlex.split(told)[1:] == command[1:]
     assert not (tmp_path / "out" / "report.json").exists()
     main()
     report = RunReport.load(tmp_path / "out")
@@ -401,13 +438,13 @@ def test_without_pruning_the_teacher_itself_is_quantized(inputs: Path, tmp_path:
 @pytest.mark.parametrize("verb", ["inspect", "card", "rank", "evaluate"])
 def test_verbs_on_a_finished_run(
     verb: str,
-    finished: tuple[Path, list[str]],
+    finished: Finished,
     inputs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out, _ = finished
+    out, *_ = finished
     documents = tmp_path / "documents.txt"
     documents.write_text("ba de\nsun ba de fi\n")
     result = tmp_path / "result.json"

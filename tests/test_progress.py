@@ -46,9 +46,8 @@ def test_a_line_stands_apart_from_a_bar(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setattr("sys.stdout", screen)
     monkeypatch.setenv("TERM", "xterm")
-    with progress.progress_bar(total=2, desc="measuring", leave=False):
-        with progress.between_bars():
-            print("a line")
+    with progress.progress_bar(total=2, desc="measuring", leave=False), progress.between_bars():
+        print("a line")
     before, after = screen.getvalue().split("a line\n")
     assert before.endswith("\r") and not before.rsplit("\r", 2)[1].strip() and "measuring" in after
 
