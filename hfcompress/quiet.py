@@ -10,7 +10,17 @@ import warnings
 from collections.abc import Iterator
 
 DEBUG_VARIABLE = "HFCOMPRESS_DEBUG"
-_NOISY_LOGGERS = ("transformers", "torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir", "nncf", "root")
+_NOISY_LOGGERS = (
+    "transformers",
+    "torch",
+    "torch.onnx",
+    "torch.export",
+    "torch.fx",
+    "onnxscript",
+    "onnx_ir",
+    "nncf",
+    "root",
+)
 
 
 def debugging() -> bool:
@@ -46,6 +56,7 @@ def silence_libraries() -> None:
         return
     import datasets
     import huggingface_hub
+    import torch  # noqa: F401 - gives its loggers their levels when it is imported
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -53,7 +64,8 @@ def silence_libraries() -> None:
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     huggingface_hub.logging.set_verbosity_error()
-    logging.getLogger().setLevel(logging.ERROR)  # for loggers without a level of their own
+    for name in _NOISY_LOGGERS:  # with the root, from which all loggers without a level of their own take theirs
+        logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("hfcompress").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("default", module=r"hfcompress(\.|$)")

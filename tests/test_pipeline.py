@@ -382,8 +382,10 @@ def test_an_interrupted_run_is_completed_by_resume(
     (told,) = capsys.readouterr().err.splitlines()[-1:]
     assert shlex.split(told)[1:] == command[1:]
     assert not (tmp_path / "out" / "report.json").exists()
-    main()
-    report = RunReport.load(tmp_path / "out")
+    main([*command[1:], "--json", "-"])
+    printed = capsys.readouterr()
+    assert RunReport.model_validate_json(printed.out) == (report := RunReport.load(tmp_path / "out"))
+    assert "student-torch" in printed.err and "95% interval" in printed.err
     assert {step.name: step.reused for step in report.steps} == {
         "prune": True,
         "scores": True,
