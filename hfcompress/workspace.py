@@ -63,7 +63,7 @@ class Preview:
     def lines(self, out: Path) -> list[str]:
         """The plan, for the user; the only times in it are those that were measured in this folder."""
         kept = sum(step.kept for step in self.steps)
-        lines = [f"plan for {out}: {len(self.steps)} steps{f', {kept} kept from an earlier run' if kept else ''}"]
+        lines = [f"plan for {out}: {len(self.steps)} steps{f', {kept} of them kept' if kept else ''}"]
         width = max((len(step.name) for step in self.steps), default=0)
         for number, step in enumerate(self.steps, 1):
             note = ""

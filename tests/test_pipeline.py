@@ -258,14 +258,14 @@ def test_resuming_keeps_finished_steps_and_redoes_what_changed(inputs: Path, tmp
     said: list[str] = []
     again = pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=said.append)
     assert all(step.reused for step in again.steps)
-    assert said[1] == f"plan for {out}: 4 steps, 4 kept from an earlier run"
+    assert said[1] == f"plan for {out}: 4 steps, 4 of them kept"
     assert all(re.search(r" \(kept, took [\d.]+ \w+( \d+ s)?\)$", line) for line in said[2:6])
     assert sum("kept from an earlier run" in line for line in said) == len(again.steps)
     assert again.teacher.per_query == first.teacher.per_query
     settings["prune"]["heads"] = 0.25
     said.clear()
     changed = pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=said.append)
-    assert said[1] == f"plan for {out}: 4 steps, 1 kept from an earlier run"
+    assert said[1] == f"plan for {out}: 4 steps, 1 of them kept"
     assert ["kept, took" in line for line in said[2:6]] == [True, False, False, False]
     assert all("(last took " in line for line in said[3:6]) and said[6].startswith("what is to be done took ")
     assert {step.name: step.reused for step in changed.steps} == {

@@ -20,6 +20,7 @@ class TrainingBarCallback(TrainerCallback):
     def __init__(self, title: str = "training"):
         self.title = title
         self._bar: tqdm | None = None
+        self._figures: dict[str, str] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -49,9 +50,9 @@ class TrainingBarCallback(TrainerCallback):
     ) -> None:
         """Show loss and dev nDCG@10 behind the bar."""
         shown = {"loss": "loss", "eval_ndcg@10": "dev ndcg@10"}
-        figures = {name: f"{logs[key]:.4g}" for key, name in shown.items() if logs and key in logs}
-        if self._bar is not None and figures:
-            self._bar.set_postfix(figures, refresh=False)
+        self._figures |= {name: f"{logs[key]:.4g}" for key, name in shown.items() if logs and key in logs}
+        if self._bar is not None:
+            self._bar.set_postfix(self._figures, refresh=False)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
