@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from hfcompress.card import write_card
 from hfcompress.checks import check, check_data, judges
 from hfcompress.evaluation.report import RunReport
 from hfcompress.layout import WORK_FOLDER
-from hfcompress.progress import timed
+from hfcompress.progress import duration
 from hfcompress.recipe import Recipe
 from hfcompress.run_data import load_run_data
 from hfcompress.steps.base import Run, stages
@@ -58,11 +59,11 @@ def run(
     for line in preview.lines(out):
         say(line)
     set_seed(recipe.seed)
-    with timed("run", say):
-        checkpoint, measured = do_steps(current)
-        report = RunReport.load(measured).model_copy(update={"steps": workspace.steps, "recipe": recipe.text})
-        publish_locally(out, checkpoint, report)
-    say(f"card: {out / 'README.md'}")
+    start = time.perf_counter()
+    checkpoint, measured = do_steps(current)
+    report = RunReport.load(measured).model_copy(update={"steps": workspace.steps, "recipe": recipe.text})
+    publish_locally(out, checkpoint, report)
+    say(f"card: {out / 'README.md'}, finished in {duration(time.perf_counter() - start)}")
     return report
 
 

@@ -53,7 +53,7 @@ class Preview:
     def say(self, line: str) -> None:
         """Say nothing: the run itself will."""
 
-    def step(self, name: str, what: str, inputs: Any, work: Work) -> tuple[Path, str]:
+    def step(self, name: str, inputs: Any, work: Work, what: str = "") -> tuple[Path, str]:
         """Note the step; the folder returned holds a result only if the step is kept."""
         fingerprint, record, result = _fingerprint(name, inputs), self._done.get(name), self._folder / name
         kept = record is not None and record["fingerprint"] == fingerprint and result.is_dir()
@@ -107,15 +107,15 @@ class Workspace:
         """A stand-in that notes steps instead of doing them, and knows which of them would be kept."""
         return Preview(self.folder, self._done)
 
-    def step(self, name: str, what: str, inputs: Any, work: Work) -> tuple[Path, str]:
+    def step(self, name: str, inputs: Any, work: Work, what: str = "") -> tuple[Path, str]:
         """Do a step, or keep what an earlier run made of the same inputs.
 
         Args:
             name: Name of the step.
-            what: What it does, in a few words for the user.
             inputs: Everything that its result depends on, as JSON data.
             work: Does the work; gets an empty folder for the result, which counts only when it returns, and a path for
                 partial work, which stays for a resumed run.
+            what: What the step does, in a few words for the user.
 
         Returns:
             The folder with the result, and a fingerprint of it for the inputs of later steps.
@@ -128,7 +128,8 @@ class Workspace:
             self.say(f"{name}: kept from an earlier run ({duration(record['seconds'])} then)")
             return result, fingerprint
         partial = self.folder / f"{name}-{fingerprint[:12]}"
-        self.say(f"{name}: {what}")
+        if what:
+            self.say(f"{name}: {what}")
         start = time.perf_counter()
         with replaced_folder(result) as folder:
             work(folder, partial)

@@ -96,11 +96,9 @@ def test_a_run_prints_its_plan_its_steps_and_its_verdict_and_nothing_of_other_li
     table = next(number for number, line in enumerate(rest) if not of_steps.match(line))
     done = [line for line in rest[:table] if re.fullmatch(rf"({'|'.join(steps)}): done in [\d.]+ \w+( \d+ s)?", line)]
     assert [line.split(":")[0] for line in done] == steps
-    assert re.fullmatch(r"run: done in .*", rest[table]) and rest[table + 1 : table + 3] == [
-        f"card: {out / 'README.md'}", rest[table + 2]
-    ]  # fmt: skip
-    assert rest[table + 2].startswith("pico: 12 test queries of words")
-    last = " ".join(line for line in rest[table + 3 :] if not re.match("[┏┃┡│└]", line))
+    assert rest[table].startswith(f"card: {out / 'README.md'}, finished in ")
+    assert rest[table + 1].startswith("pico: 12 test queries of words")
+    last = " ".join(line for line in rest[table + 2 :] if not re.match("[┏┃┡│└]", line))
     assert "teacher" in last and "95% interval" in last and "times as fast" in last
 
 
@@ -346,7 +344,7 @@ def test_a_searched_plan_is_kept_until_something_that_it_depends_on_changes(
 
 def test_a_plan_for_a_target_of_time_depends_on_how_time_is_measured(inputs: Path, tmp_path: Path) -> None:
     class Recorder:
-        def step(self, name: str, what: str, depends_on: list, work: object) -> tuple[Path, str]:
+        def step(self, name: str, depends_on: list, work: object, what: str) -> tuple[Path, str]:
             seen.append(json.dumps(depends_on, sort_keys=True))
             return tmp_path, ""
 

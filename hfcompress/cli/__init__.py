@@ -19,7 +19,8 @@ app = typer.Typer(
     help="Make Hugging Face rerankers faster and smaller, and prove that they still rank as well.",
     no_args_is_help=True,
     epilog=(
-        "Exit codes: 0 done; 1 unexpected fault; 2 a fault that the message says how to mend; 130 Ctrl-C; 143 SIGTERM."
+        "Exit codes: 0 done; 1 an unexpected fault, or a Hub that cannot be reached; 2 a fault that the message says "
+        "how to mend; 3 the goal of compress is not reached; 130 Ctrl-C; 143 SIGTERM."
     ),
     add_completion=True,
     pretty_exceptions_enable=False,

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hfcompress.cli.tables import print_report
-from hfcompress.cli.terminal import DATA_HELP, Quiet, out
+from hfcompress.cli.terminal import DATA_HELP, Debug, Quiet, out, sayer
 
 if TYPE_CHECKING:
     from hfcompress.compress.compress import Outcome
@@ -38,6 +38,7 @@ def compress(
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call began.")] = False,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> int:
     """Compress a cross-encoder as far as its ranking allows, within a time; the recipe that did it is written too.
 
@@ -62,7 +63,7 @@ def compress(
         licence,
         seed,
         resume,
-        (lambda line: None) if quiet else (lambda line: out.print(escape(line), soft_wrap=True)),
+        sayer(out, quiet),
         progress=not quiet,
     )
     out.print(_tried(outcome))

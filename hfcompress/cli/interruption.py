@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-RESUMABLE = frozenset({"run"})  # verbs with --resume
+RESUMABLE = frozenset({"run", "compress"})  # verbs with --resume
 _FROM_SIGNAL = 128  # shells report the end by signal N as 128 + N
 TERMINATED = _FROM_SIGNAL + signal.SIGTERM
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hfcompress.cli.terminal import Quiet, out
+from hfcompress.cli.terminal import Debug, Quiet, out
 
 if TYPE_CHECKING:
     from hfcompress.hub.remote import Change
@@ -25,6 +25,7 @@ def publish(
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose a pull request instead of a commit.")] = False,
     message: Annotated[str | None, typer.Option(help="Message of the commit; names the run by default.")] = None,
     quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Publish a finished run on the Hub in one commit. Only shows what it would do unless --execute is given.
 

@@ -53,7 +53,7 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
 
     inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, recipe.publish.license, current.data.fingerprint()]
     what = f"teacher and artefacts on {len(current.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
-    return current.workspace.step("evaluate", what, [inputs, made_of], work)[0]
+    return current.workspace.step("evaluate", [inputs, made_of], work, what)[0]
 
 
 def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:

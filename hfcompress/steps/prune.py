@@ -66,7 +66,7 @@ def prune(current: Run, name: str, made_of: str, stage: Stage) -> tuple[str, str
     runtime = current.recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
     where = [current.recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
     inputs = [step.model_dump(mode="json"), where, made_of]
-    folder, fingerprint = current.workspace.step(f"prune{stage.suffix}", _in_words(step), inputs, work)
+    folder, fingerprint = current.workspace.step(f"prune{stage.suffix}", inputs, work, _in_words(step))
     return str(folder), fingerprint
 
 

@@ -39,4 +39,4 @@ def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
 
     inputs = [step.model_dump(mode="json"), len(wanted), current.max_length, made_of]
     made = ", ".join(f"{config.runtime} {config.precision}" for config in map(config_from_recipe, wanted))
-    return current.workspace.step("int8", f"export to {made or 'fp32 graphs'}", inputs, work)
+    return current.workspace.step("int8", inputs, work, f"export to {made or 'fp32 graphs'}")

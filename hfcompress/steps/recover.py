@@ -52,7 +52,7 @@ def score(current: Run, teacher: str, teacher_of: str) -> tuple[Path, str]:
     inputs: list[Any] = [step.documents, step.random_negatives, step.queries, teacher_of]
     teachers = count(max(1, len(step.teachers)), "teacher")
     what = f"scores of {teachers} for {step.documents} documents each of {step.queries or 'all'} train queries"
-    return current.workspace.step("scores", what, [*inputs, sources, step.unlabelled, step.pseudo_queries], work)
+    return current.workspace.step("scores", [*inputs, sources, step.unlabelled, step.pseudo_queries], work, what)
 
 
 def recover(
@@ -99,7 +99,7 @@ def recover(
 
     inputs = [step.model_dump(mode="json"), scored_of, made_of]
     what = f"distil the scores into the pruned model, {count(step.optimization.epochs, 'epoch')}"
-    folder, fingerprint = current.workspace.step(f"recover{stage.suffix}", what, inputs, work)
+    folder, fingerprint = current.workspace.step(f"recover{stage.suffix}", inputs, work, what)
     return str(folder), fingerprint
 
 

@@ -63,7 +63,7 @@ def train_teacher(current: Run) -> tuple[str, str]:
 
     queries = training.queries or "all"
     what = f"train {step.model} with {queries} train queries, {count(training.optimization.epochs, 'epoch')}"
-    folder, fingerprint = current.workspace.step("teacher", what, inputs, work)
+    folder, fingerprint = current.workspace.step("teacher", inputs, work, what)
     return str(folder), fingerprint
 
 
@@ -81,7 +81,7 @@ def judge(current: Run, teacher: str, teacher_of: str) -> Run:
         (folder / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
 
     what = f"the teacher's order of {' and '.join(splits)} stands for judgements"
-    folder, _ = current.workspace.step("judge", what, [teacher_of, splits], work)
+    folder, _ = current.workspace.step("judge", [teacher_of, splits], work, what)
     if not (folder / "scores.json").is_file():
         return current
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
