@@ -326,6 +326,7 @@ def test_a_searched_plan_is_kept_until_something_that_it_depends_on_changes(
     out = tmp_path / "out"
     shutil.copytree(finished[0], out)
     monkeypatch.setattr("hfcompress.steps.recover.fit", interrupted)
+    monkeypatch.setattr(pipeline, "publish_locally", interrupted)  # where recover is kept too
 
     def kept(settings: dict) -> bool:
         said: list[str] = []

@@ -18,6 +18,8 @@ OURS = compile("import warnings; warnings.warn('of ours')", "ranker.py", "exec")
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("transformers.utils.logging._tqdm_active", True)
     before = {name: logging.getLogger(name).level for name in LOGGERS}
+    for name in LOGGERS:  # what a command line of another test has set
+        logging.getLogger(name).setLevel(logging.NOTSET)
     with warnings.catch_warnings():
         yield
     for name, level in before.items():
