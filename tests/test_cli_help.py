@@ -55,7 +55,7 @@ def test_help_shows_it(words: tuple[str, ...], capsys: pytest.CaptureFixture[str
 
 def test_exit_codes_are_documented() -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    assert set(EXIT_CODES) == {0, 1, 2, 3, 130}
+    assert set(EXIT_CODES) == {0, 1, 2, 3, 130, 143}
     raised = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")}
     assert raised == {1, 2}
     assert all(f"| {code} | {meaning} |" in page for code, meaning in EXIT_CODES.items())

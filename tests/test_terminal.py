@@ -67,8 +67,8 @@ def test_tables_fit(name: str, width: int) -> None:
     ("given", "words"),
     [
         ("non-inferior", "student-openvino-int8-static ranks as well as its teacher: a loss of 0.01 nDCG@10 or more"),
-        ("inferior", "it loses more than 0.01 nDCG@10 (95% interval ["),
-        ("inconclusive", "220 test queries cannot tell whether it loses more than 0.01 nDCG@10"),
+        ("inferior", "inferior: it loses more than 0.01 (95% interval ["),
+        ("inconclusive", "inconclusive: these queries cannot tell whether it loses more than 0.01"),
     ],
 )
 def test_the_verdict_in_words(report: RunReport, given: Verdict, words: str) -> None:

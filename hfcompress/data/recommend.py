@@ -24,10 +24,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, combinations
 
-from hfcompress.progress import progress_bar
-
 from hfcompress.data.draft import hashed_split
 from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, stable_hash
+from hfcompress.progress import progress_bar
 
 SEED, USERS = 0, 3000
 FORMS = ("course", "kit", "handbook", "tool set", "video class", "workshop")

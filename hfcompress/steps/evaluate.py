@@ -52,7 +52,9 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
         report.save(folder)
 
     inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, recipe.publish.license, current.data.fingerprint()]
-    what = f"teacher and artefacts on {len(current.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
+    what = (
+        f"teacher and artefacts on {len(current.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
+    )
     return current.workspace.step("evaluate", [inputs, made_of], work, what)[0]
 
 

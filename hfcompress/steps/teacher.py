@@ -1,4 +1,4 @@
-"""The first step: an encoder becomes a cross-encoder, or one is taken as it is, whose order may stand for judgements."""
+"""The first step: an encoder becomes a cross-encoder, or one is taken as it is; its order may stand for judgements."""
 
 from __future__ import annotations
 
