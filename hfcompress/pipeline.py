@@ -6,11 +6,12 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_from_disk
-from transformers import PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedTokenizerFast, TrainerCallback, set_seed
 
 from hfcompress.card import write_card
 from hfcompress.checkpoint import save_checkpoint
@@ -24,25 +25,31 @@ from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
 from hfcompress.evaluation.metrics import scores_of_split
 from hfcompress.evaluation.report import PruningSummary, RunReport
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
-from hfcompress.layout import PRUNING_FILE, WORK_FOLDER
+from hfcompress.layout import PACKED_FOLDER, PRUNING_FILE, WORK_FOLDER
 from hfcompress.models import (
     load_encoder,
     load_model,
     load_tokenizer,
     model_fingerprint,
 )
-from hfcompress.oneshot import title_of, write_pruned
+from hfcompress.oneshot import sparsity_summary, title_of, write_pruned
 from hfcompress.pruning import deployment_of, describe, prune_family
 from hfcompress.quantization.artifacts import graph_file
-from hfcompress.quantization.config import QuantizationConfig, config_from_recipe
+from hfcompress.quantization.config import (
+    QuantizationConfig,
+    WeightQuantizationConfig,
+    config_from_recipe,
+    weights_from_recipe,
+)
 from hfcompress.quantization.openvino import is_available
 from hfcompress.quantization.quantizer import write_quantized
-from hfcompress.quantization.rounding import weight_steps
+from hfcompress.quantization.rounding import rounded, weight_steps
+from hfcompress.quantization.weights import packed_rounding
 from hfcompress.quiet import quiet
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import activation_name
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, QuantizationAware, Recipe
+from hfcompress.recipe import ArtifactStep, PruneStep, QuantizationAware, Recipe, RecoverStep, WeightPruning
 from hfcompress.run_data import (
     calibration_pairs,
     load_run_data,
@@ -54,6 +61,7 @@ from hfcompress.run_data import (
 from hfcompress.training.fit import fit
 from hfcompress.training.quantization_aware import QuantizationAwareCallback
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
+from hfcompress.training.weight_pruning import WeightPruningCallback
 from hfcompress.workspace import Workspace
 
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -252,6 +260,7 @@ def prune(
             current.data,
             current.max_length,
             current.progress,
+            step.weights,
         )
 
     runtime = current.recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
@@ -328,7 +337,7 @@ def recover(
             partial,
             current.recipe.seed,
             current.progress,
-            callbacks=[_rounding(step.quantization_aware)] if step.quantization_aware else [],
+            callbacks=_callbacks(step, stage.step.weights),
             distillation_loss=step.loss,
             feature_loss=step.features,
             teacher=load_model(teacher, dtype="float32") if step.features else None,
@@ -337,7 +346,8 @@ def recover(
         current.workspace.say(f"recover: {_figures(figures)}")
         save_checkpoint(folder, model, tokenizer, activation, current.max_length)
 
-    inputs = [step.model_dump(mode="json"), scored_of, made_of]
+    weights = stage.step.weights.model_dump(mode="json") if stage.step.weights else None
+    inputs = [step.model_dump(mode="json"), scored_of, made_of, weights]
     folder, fingerprint = current.workspace.step(f"recover{stage.suffix}", inputs, work)
     return str(folder), fingerprint
 
@@ -361,9 +371,20 @@ def stages(recipe: Recipe) -> list[Stage]:
     return [Stage(step, f"-{number}" if len(steps) > 1 else "") for number, step in enumerate(steps, 1)]
 
 
+def _callbacks(step: RecoverStep, weights: WeightPruning | None) -> list[TrainerCallback]:
+    """What happens beside the training of a recovery."""
+    callbacks: list[TrainerCallback] = []
+    if step.quantization_aware:
+        callbacks.append(_rounding(step.quantization_aware))
+    if weights:
+        callbacks.append(WeightPruningCallback(weights.sparsity, weights.pattern, end=weights.gradual))
+    return callbacks
+
+
 def _rounding(step: QuantizationAware) -> QuantizationAwareCallback:
     reduce_range = None if step.reduce_range == "auto" else step.reduce_range
-    return QuantizationAwareCallback(step.begin, step.activations, step.per_channel, reduce_range)
+    weights = weights_from_recipe(step.weights) if step.weights else None
+    return QuantizationAwareCallback(step.begin, step.activations, step.per_channel, reduce_range, weights)
 
 
 def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
@@ -399,6 +420,8 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
     """Measure the teacher and every artefact on the test split, in turns."""
     recipe = current.recipe
 
+    sparse = recipe.prune.weights if recipe.prune else None
+
     def work(folder: Path, partial: Path) -> None:
         candidates = [Candidate.teacher(teacher, "teacher")]
         if recipe.prune:
@@ -407,7 +430,13 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
         configs = [config_from_recipe(artifact) for artifact in recipe.quantize.artifacts if _installed(artifact)]
         candidates += [Candidate.graph(checkpoint, config, exact) for config in configs]
         results = evaluate_candidates(
-            candidates, current.data, recipe.evaluate, current.max_length, recipe.seed, current.progress
+            candidates,
+            current.data,
+            recipe.evaluate,
+            current.max_length,
+            recipe.seed,
+            current.progress,
+            deflated=sparse is not None,
         )
         by_path = {graph_file(config): config for config in configs}
         refuse_collapse(
@@ -416,7 +445,11 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
             recipe.evaluate.min_rank_correlation,
             lambda artifact: _suspects(current, checkpoint, by_path[artifact.path]),
         )
-        report = build_report(recipe, current.data, load_model(str(checkpoint)).config, pruning, results)
+        student = load_model(str(checkpoint))
+        found = pruning
+        if pruning and sparse:
+            found = pruning.model_copy(update={"weights": sparsity_summary(student, sparse)})
+        report = build_report(recipe, current.data, student.config, found, results)
         report.save(folder)
 
     inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, recipe.publish.license, current.data.fingerprint()]
@@ -426,13 +459,15 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
 
 
 def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:
-    """The parts of the student, rounded one at a time as an int8 artefact that has collapsed was."""
-    steps = weight_steps(getattr(config, "reduce_range", None))
+    """The parts of the student, rounded one at a time as a quantized artefact that has collapsed was."""
     lists = [current.data.pairs(*listed) for listed in current.data.split("test").candidates.items()]
     tokenizer = load_tokenizer(str(checkpoint), current.max_length)
-    return suspects(
-        load_model(str(checkpoint), dtype="float32"), tokenizer, lists, getattr(config, "per_channel", True), steps
-    )
+    model = load_model(str(checkpoint), dtype="float32")
+    if isinstance(config, WeightQuantizationConfig):
+        return suspects(model, tokenizer, lists, packed_rounding(model, config))
+    steps = weight_steps(getattr(config, "reduce_range", None))
+    rounding = partial(rounded, per_channel=getattr(config, "per_channel", True), steps=steps)
+    return suspects(model, tokenizer, lists, rounding)
 
 
 def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:
@@ -456,13 +491,13 @@ def _is_stale(path: Path, out: Path, checkpoint: Path) -> bool:
     relative = path.relative_to(out)
     return (
         path.is_file()
-        and relative.parts[0] in ("onnx", "openvino", "modeling_hfcompress.py")
+        and relative.parts[0] in ("onnx", "openvino", PACKED_FOLDER, "modeling_hfcompress.py")
         and WORK_FOLDER not in relative.parts
         and not (checkpoint / relative).is_file()
     )
 
 
-def _installed(artifact: OnnxRuntimeInt8 | OpenVinoInt8, say: Callable[[str], None] | None = None) -> bool:
+def _installed(artifact: ArtifactStep, say: Callable[[str], None] | None = None) -> bool:
     installed = artifact.runtime != "openvino" or is_available()
     if say and not installed:
         say("int8: leaves out OpenVINO, which is not installed (pip install 'hfcompress[openvino]')")

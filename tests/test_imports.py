@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "hfcompress"
 LAYERS = [
     {"errors", "files", "layout", "quiet", "machine", "markdown", "modeling_hfcompress", "recipe", "optimum_config"},
     {"architectures", "plan"},
-    {"models", "surgery", "checkpoint", "data", "vocabulary", "costs"},
+    {"packing", "models", "surgery", "sparsity", "checkpoint", "data", "vocabulary", "costs"},
     {
         "rankers",
         "training.losses",
