@@ -419,7 +419,6 @@ def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
 def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSummary | None, made_of: str) -> RunReport:
     """Measure the teacher and every artefact on the test split, in turns."""
     recipe = current.recipe
-
     sparse = recipe.prune.weights if recipe.prune else None
 
     def work(folder: Path, partial: Path) -> None:

@@ -159,7 +159,13 @@ def evaluate_candidates(
         One artefact for each candidate, in their order.
     """
     measured = measure_candidates(candidates, data, step, max_length, seed, progress, split)
-    return [found.artifact for found in measured]
+    artifacts = [found.artifact for found in measured]
+    if not deflated:
+        return artifacts
+    return [
+        artifact.model_copy(update={"deflated_bytes": deflated_size_of(candidate.files())})
+        for artifact, candidate in zip(artifacts, candidates, strict=True)
+    ]
 
 
 def measure_candidates(
@@ -225,7 +231,6 @@ def measure_candidates(
                 speedup=_speedup(measurement, measured[0]),
                 tied_share=tied_share(run),
                 stability=measure_stability(ranker, lists, kept) if first else None,
-                deflated_bytes=deflated_size_of(candidate.files()) if deflated else None,
             )
         )
     return [Measured(artifact, run) for artifact, run in zip(_corrected(results), runs, strict=True)]
