@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hfcompress.training.quantization_aware import QuantizationAwareCallback
     from hfcompress.training.report import CompressionReportCallback
     from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
+    from hfcompress.training.weight_pruning import WeightPruningCallback
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ _HOMES = {
     "RankingTrainer": "training.trainer",
     "RankingTrainingArguments": "training.arguments",
     "Recipe": "recipe",
+    "WeightPruningCallback": "training.weight_pruning",
     "apply_plan": "surgery",
     "load_model": "models",
     "load_ranker": "rankers.load",
@@ -51,6 +53,7 @@ __all__ = [
     "RankingTrainer",
     "RankingTrainingArguments",
     "Recipe",
+    "WeightPruningCallback",
     "apply_plan",
     "load_model",
     "load_ranker",

@@ -110,9 +110,11 @@ def _results(report: RunReport) -> str:
     interval = " and ".join(md.percent(level) for level in sorted(confidences))
     difference = f"Difference ({interval} interval)" if interval else "Difference"
     head = ["", "Runtime", "nDCG@10", "MRR@10", difference, "Verdict", "docs/s", "Speed-up", "p50 ms", "p95 ms", "MB"]
-    stage = report.first_stage
-    rows = [[f"{md.code(stage.name)} (first stage)", "", *_quality(stage.quality), *[""] * 7]]
-    for artifact in (report.teacher, *report.artifacts):
+    stage, measured = report.first_stage, (report.teacher, *report.artifacts)
+    deflated = any(artifact.deflated_bytes for artifact in measured)
+    head += ["MB deflated"] * deflated
+    rows = [[f"{md.code(stage.name)} (first stage)", "", *_quality(stage.quality), *[""] * (7 + deflated)]]
+    for artifact in measured:
         delta, latency = artifact.delta, artifact.latency
         rows.append(
             [
@@ -126,14 +128,31 @@ def _results(report: RunReport) -> str:
                 md.number(latency.p50_ms),
                 md.number(latency.p95_ms),
                 md.megabytes(artifact.size_bytes),
+                *[md.megabytes(artifact.deflated_bytes or 0)] * deflated,
             ]
         )
     return (
         f"## Results\n\n{md.table(head, rows, right_from=2)}\n\n"
         f"Difference: {_metric(report)} of the artefact less that of the teacher, mean over the test queries. "
         f"p50 and p95: time of one query with {round(report.teacher.latency.candidates, 1):g} documents. "
-        "MB: 10^6 bytes of the files that a deployment needs, tokenizer included.\n\n"
+        f"MB: 10^6 bytes of the files that a deployment needs, tokenizer included{_deflated(deflated)}."
+        f"{_packed(report)}\n\n"
         f"![nDCG@10 of the teacher and of every artefact against documents scored per second]({figures.PARETO_FILE})"
+    )
+
+
+def _deflated(measured: bool) -> str:
+    return ", and of the same under deflate (zip, gzip), level 6" if measured else ""
+
+
+def _packed(report: RunReport) -> str:
+    """What packed weights save, and what they do not."""
+    names = [md.code(artifact.name) for artifact in report.artifacts if artifact.precision.endswith("-weights")]
+    if not names:
+        return ""
+    return (
+        f" {', '.join(names)}: weights stored in few bits, dequantized to fp32 when they are loaded. That saves disk "
+        "and download; time and memory are those of the model in fp32 PyTorch."
     )
 
 
@@ -176,6 +195,13 @@ def _sought(pruning: PruningSummary) -> str:
             f"{md.percent(vocabulary.changed_share, 1)} of {vocabulary.held_out_pairs:,} pairs of other queries are "
             "cut into other tokens than before."
         )
+    if (weights := pruning.weights) is not None:
+        which = "two of every four neighbours in a row" if weights.pattern == "2:4" else "the smallest of each matrix"
+        sentences += (
+            f" Of the weights in the encoder's linear layers, {md.percent(weights.zero_share, 1)} are zero ({which}). "
+            "They are stored and multiplied like any other number: what they save is size under compression, in the "
+            "table above, and the speed is what was measured with them."
+        )
     return sentences
 
 
@@ -210,12 +236,13 @@ def _stability(report: RunReport) -> str:
             (f"{drift.mean:.2g}", f"{drift.largest:.2g}", md.percent(drift.swapped_share, 1)) for drift in drifts
         ]
         rows.append([md.code(artifact.name), *map(" / ".join, figures), "" if kept is None else md.fixed(kept)])
+    kind = "a quantized" if _packed(report) else "an int8"
     table = md.table(["", "In batches", "Under more padding", "Rank correlation with fp32"], rows, right_from=1)
     return (
         f"## Score stability\n\n{table}\n\n"
         f"How far the scores of {measured[0][1].pairs:,} pairs, each scored alone, move in batches sorted by length, "
         "and in batches padded to twice their longest pair: mean and largest difference in standard deviations of the "
-        "scores, and share of neighbours in a ranking that change places. Rank correlation: Spearman's, of an int8 "
+        f"scores, and share of neighbours in a ranking that change places. Rank correlation: Spearman's, of {kind} "
         "artefact with the fp32 model that was quantized."
     )
 

@@ -10,6 +10,7 @@ ONNX_INT8 = "onnx/model_quantized.onnx"
 ONNX_INT8_STATIC = "onnx/model_qint8_static.onnx"
 OPENVINO_FP32 = "openvino/openvino_model.xml"
 OPENVINO_INT8 = "openvino/openvino_model_qint8_quantized.xml"
+PACKED_FOLDER = "packed"  # weights of few bits, for hfcompress alone
 
 # What a deployment needs beside the weights.
 COMMON_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -28,7 +29,7 @@ GENERATED = (
     "modeling_hfcompress.py", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja", "spm.model", "sentencepiece.bpe.model",
     "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
-    "onnx/*.onnx", "onnx/*.onnx_data", "onnx/*.onnx.data", "openvino/*.xml", "openvino/*.bin",
+    "onnx/*.onnx", "onnx/*.onnx_data", "onnx/*.onnx.data", "openvino/*.xml", "openvino/*.bin", "packed/*.safetensors",
     "README.md", "report.json", "hfcompress_config.json", RECIPE_FILE, TRIED_FILE, "figures/*.png", "figures/*.svg",
 )  # fmt: skip
 # What its owner may add.

@@ -7,10 +7,10 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -19,10 +19,13 @@ from transformers import (
 
 from hfcompress.architectures import architecture_of, require_one_score
 from hfcompress.errors import ModelError
+from hfcompress.layout import PACKED_FOLDER
 from hfcompress.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pruned_class
+from hfcompress.packing import read_packed
 from hfcompress.surgery import needs_custom_code, plan_of_config
 
 PACKAGE_SCHEME = "package:"
+OWN_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # what transformers looks for in a folder
 WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # of torch.compile and of data parallelism
 
 
@@ -61,7 +64,8 @@ def model_fingerprint(name: str) -> str:
     if not folder.is_dir():
         return name
     digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+    packed = folder.glob(f"{PACKED_FOLDER}/*.safetensors")
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors"), *packed]):
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
@@ -99,24 +103,30 @@ def load_encoder(name: str) -> PreTrainedModel:
     return _class_for(config).from_pretrained(resolve(name), config=config, dtype="auto").float()
 
 
-def load_model(name: str, dtype: str = "auto") -> PreTrainedModel:
+def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTrainedModel:
     """Load a cross-encoder, stock or pruned by hfcompress; no code from the checkpoint is run.
 
     Args:
         name: A local folder, a Hub id, or `package:NAME/FOLDER`.
         dtype: Data type of the weights; `auto` keeps that of the checkpoint.
+        file: File in the folder with packed weights, e.g. `packed/model_int4.safetensors`; by default the checkpoint's
+            own, and where it has none its only packed file.
 
     Raises:
-        ModelError: There is no such model, it does not give one score, or weights are missing, left over or of
+        ModelError: There is no such model or file, it does not give one score, or weights are missing, left over or of
             another shape.
         PlanError: The checkpoint is pruned, and its record of pruning is damaged or of another format.
     """
     config = load_config(name)
     require_one_score(config)
+    packed = _packed_file(name, file)
+    source: dict[str, Any] = {"pretrained_model_name_or_path": None if packed else resolve(name)}
+    if packed:
+        source["state_dict"] = read_packed(packed)
     try:
         # Mismatched sizes are let through here so that all faults are found, and refused below.
         model, loading = _class_for(config).from_pretrained(
-            resolve(name), config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+            **source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except (RuntimeError, OSError, SafetensorError) as error:
         raise _unusable(name, config, str(error).splitlines()[0]) from error
@@ -141,12 +151,30 @@ def load_model(name: str, dtype: str = "auto") -> PreTrainedModel:
 def _class_for(config: PretrainedConfig) -> Any:
     """The class that opens a checkpoint: a stock one wherever its config says enough."""
     plan = plan_of_config(config)
-    if not needs_custom_code(config, plan):
-        return AutoModelForSequenceClassification
     row = architecture_of(config)
+    if not needs_custom_code(config, plan):
+        return getattr(transformers, row.model_class)
     # Where the parts of the model are is read from the table, not from the checkpoint, which may be older.
     getattr(config, CONFIG_KEY)["architecture"] = row.to_dict()
     return pruned_class(f"{PREFIX}{row.model_class}")
+
+
+def _packed_file(name: str, file: str | None) -> Path | None:
+    """The packed file to load; None where the weights are the checkpoint's own."""
+    folder = Path(resolve(name))
+    found = sorted(folder.glob(f"{PACKED_FOLDER}/*.safetensors")) if folder.is_dir() else []
+    if file is None:
+        own = not folder.is_dir() or any(next(folder.glob(pattern), None) for pattern in OWN_WEIGHTS)
+        return found[0] if len(found) == 1 and not own else None
+    if not (folder / file).is_file():
+        names = ", ".join(str(path.relative_to(folder)) for path in found)
+        raise ModelError(
+            "There is no such file with packed weights",
+            value=str(folder / file),
+            expected=names or "a folder written by a run with packed weights among its artifacts",
+            remedy="name one of these files, or leave file out for the checkpoint's own weights",
+        )
+    return folder / file
 
 
 def _unusable(name: str, config: PretrainedConfig, fault: str) -> ModelError:

@@ -15,7 +15,7 @@ from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, ModelError, OutputError
-from hfcompress.evaluation.report import PruningSummary, VocabularySummary
+from hfcompress.evaluation.report import PruningSummary, SparsitySummary, VocabularySummary
 from hfcompress.evaluation.results import pruning_summary
 from hfcompress.figures import structure
 from hfcompress.files import replaced_folder, write_bytes, write_text
@@ -28,7 +28,8 @@ from hfcompress.pruning import LATENCY_PAIRS, Pruned, deployment_of, describe, l
 from hfcompress.quantization.artifacts import calibration_batches
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import activation_name, activation_of
-from hfcompress.recipe import DataStep, PruneStep, Target, VocabularyStep
+from hfcompress.recipe import DataStep, PruneStep, Target, VocabularyStep, WeightPruning
+from hfcompress.sparsity import sparsify, zero_share
 from hfcompress.surgery import current_plan, needs_custom_code, pruned_copy
 from hfcompress.vocabulary.coverage import coverage
 from hfcompress.vocabulary.plan import plan_vocabulary
@@ -134,7 +135,16 @@ def prune_checkpoint(
         for number, pruned in enumerate(family.members):
             folder = "." if len(family.members) == 1 else title_of(pruned.target).replace(" ", "-")
             summary, parameters = write_pruned(
-                aside / folder, model, tokenizer, family.importance, pruned, step.vocabulary, data, length, progress
+                aside / folder,
+                model,
+                tokenizer,
+                family.importance,
+                pruned,
+                step.vocabulary,
+                data,
+                length,
+                progress,
+                step.weights,
             )
             write_bytes(aside / folder / STRUCTURE_FILE, structure(summary))
             members.append(
@@ -167,8 +177,9 @@ def write_pruned(
     data: RankingData,
     max_length: int,
     progress: bool = True,
+    weights: WeightPruning | None = None,
 ) -> tuple[PruningSummary, int]:
-    """Cut a copy of a model by a plan and, if asked for, its vocabulary, and write the checkpoint.
+    """Cut a copy of a model by a plan and, if asked for, its vocabulary and single weights, and write the checkpoint.
 
     Args:
         folder: Where to write.
@@ -180,6 +191,7 @@ def write_pruned(
         data: Corpus and queries that the vocabulary must serve.
         max_length: Longest input in tokens.
         progress: Show progress bars.
+        weights: Which single weights are set to zero, unless they are to go in recovery; none where left out.
 
     Returns:
         What was pruned, which is also written beside the checkpoint, and the parameters that are left.
@@ -193,17 +205,25 @@ def write_pruned(
     figures = None
     if vocabulary:
         student, tokenizer, figures = _cut_vocabulary(student, tokenizer, vocabulary, data, progress)
+    if weights and not weights.gradual:
+        sparsify(student, weights.pattern, weights.sparsity)
     summary = summary.model_copy(
         update={
             "target": title_of(pruned.target),
             "calibration_loss": pruned.loss,
             "predicted_speedup": pruned.speedup,
             "vocabulary": figures,
+            "weights": sparsity_summary(student, weights) if weights else None,
         }
     )
     save_checkpoint(folder, student, tokenizer, activation, max_length)
     write_text(folder / PRUNING_FILE, summary.model_dump_json(indent=2) + "\n")
     return summary, sum(parameter.numel() for parameter in student.parameters())
+
+
+def sparsity_summary(model: PreTrainedModel, step: WeightPruning) -> SparsitySummary:
+    """What was asked of a model's single weights, and how many are zero."""
+    return SparsitySummary(pattern=step.pattern, sparsity=step.sparsity, zero_share=zero_share(model))
 
 
 def _cut_vocabulary(

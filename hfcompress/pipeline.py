@@ -13,7 +13,7 @@ from transformers import set_seed
 from hfcompress.card import write_card
 from hfcompress.checks import check, check_data, judges
 from hfcompress.evaluation.report import RunReport
-from hfcompress.layout import WORK_FOLDER
+from hfcompress.layout import PACKED_FOLDER, WORK_FOLDER
 from hfcompress.progress import duration
 from hfcompress.recipe import Recipe
 from hfcompress.run_data import load_run_data
@@ -109,7 +109,7 @@ def _is_stale(path: Path, out: Path, checkpoint: Path) -> bool:
     relative = path.relative_to(out)
     return (
         path.is_file()
-        and relative.parts[0] in ("onnx", "openvino", "modeling_hfcompress.py")
+        and relative.parts[0] in ("onnx", "openvino", PACKED_FOLDER, "modeling_hfcompress.py")
         and WORK_FOLDER not in relative.parts
         and not (checkpoint / relative).is_file()
     )

@@ -29,7 +29,7 @@ from hfcompress.quantization.config import (
 )
 from hfcompress.rankers.base import Pair, RankerOptions
 from hfcompress.rankers.load import Runtime
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Target
+from hfcompress.recipe import ArtifactStep, PackedWeights, PruneStep, Target
 from hfcompress.search.calibration import CalibrationLoss
 from hfcompress.search.explicit import plan_for_budget
 from hfcompress.search.family import Found, search_family
@@ -200,7 +200,7 @@ def prune_family(
 
 def deployment_of(
     step: PruneStep,
-    artifacts: Sequence[OnnxRuntimeInt8 | OpenVinoInt8],
+    artifacts: Sequence[ArtifactStep],
     options: RankerOptions,
     documents: int,
     first_token: bool = True,
@@ -209,12 +209,13 @@ def deployment_of(
 
     Args:
         step: Names the runtime, or leaves it to the artefacts.
-        artifacts: What will be made of the model; the first one for the runtime counts.
+        artifacts: What will be made of the model; the first graph for the runtime counts.
         options: Threads and batch size.
         documents: Candidates of a query.
         first_token: Whether exports compute the last layer for the first token only.
     """
-    fitting = [artifact for artifact in artifacts if step.runtime in ("auto", artifact.runtime)]
+    graphs = [artifact for artifact in artifacts if not isinstance(artifact, PackedWeights)]  # which run in fp32
+    fitting = [artifact for artifact in graphs if step.runtime in ("auto", artifact.runtime)]
     quantization = config_from_recipe(fitting[0]) if fitting else DEFAULT_INT8.get(step.runtime)
     runtime = cast(Runtime, quantization.runtime if quantization else "torch")
     timed = documents if step.target_latency_ms is not None else None

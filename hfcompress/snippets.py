@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hfcompress.evaluation.report import Artifact, RunReport
+from hfcompress.layout import PACKED_FOLDER
 from hfcompress.markdown import fence
 
 # Where the repository layout puts the graphs, for an artefact whose path is a folder.
@@ -22,6 +23,13 @@ _HFCOMPRESS = """import hfcompress
 {pairs}
 ranker = hfcompress.load_ranker(folder)
 scores = ranker.score([(query, document) for document in documents])
+"""
+
+_PACKED = """import hfcompress
+{pairs}
+ranker = hfcompress.load_ranker(folder, file="{path}")
+scores = ranker.score([(query, document) for document in documents])
+model = hfcompress.load_model(folder, file="{path}")  # in fp32; model.save_pretrained(...) unpacks it for other clients
 """
 
 _TRANSFORMERS = """import torch
@@ -107,6 +115,11 @@ def loading_snippets(report: RunReport) -> str:
     if openvino:
         path = openvino.path if openvino.path.endswith(".xml") else _OPENVINO_FILE
         parts.append(_titled("OpenVINO", _OPENVINO.format(path=path)))
+    for artifact in report.artifacts:
+        if artifact.path.startswith(f"{PACKED_FOLDER}/"):
+            parts.append(
+                _titled(f"Packed weights ({artifact.precision})", _PACKED.format(path=artifact.path, **values))
+            )
     return "\n\n".join(parts)
 
 

@@ -13,26 +13,22 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
-import venv
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+from environments import APART, CACHE, TORCH, npm_environment, python_environment, run
 
 from hfcompress.evaluation.metrics import rank_correlation
 from hfcompress.layout import ONNX_FP32, ONNX_INT8
 from hfcompress.rankers.load import load_ranker
 
 HERE = Path(__file__).parent / "clients"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hfcompress" / "clients"
 DECIDED = 0.5  # least share of pairs of documents that are far enough apart for their order to count
 ROUNDING = 1e-3  # what kernels of other versions may differ by, in standard deviations of the scores
 
-# torch comes first and alone, so that nothing brings in another build of it.
-TORCH = ["torch==2.13.0"]
 TRANSFORMERS_4 = ["transformers==4.57.*", "optimum-onnx[onnxruntime]==0.1.0", "sentence-transformers==5.1.*"]
 
 
@@ -114,42 +110,18 @@ def own_tolerance(folder: Path, file: str, reference: np.ndarray) -> float:
 def prepare(client: Client, work: Path) -> list[str]:
     """Make the environment of a client, or take the one that is there; returns the command that runs the client."""
     home, script = work / client.environment, HERE / client.script
-    done = home / ".installed"
-    wanted = json.dumps(client.install)
-    fresh = not done.is_file() or done.read_text() != wanted
-    if fresh:
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
-    if client.environment == "npm":
-        if fresh:
-            for packages in client.install:
-                _run(["npm", "install", "--ignore-scripts", "--no-fund", "--no-audit", *packages], cwd=home)
-        shutil.copy(script, home)  # node looks for packages beside the script
-        command = ["node", str(home / script.name)]
-    else:
-        python = str(home / ("Scripts" if os.name == "nt" else "bin") / "python")
-        if fresh:
-            venv.create(home, with_pip=True)
-            for packages in client.install:
-                _run([python, "-m", "pip", "install", "--quiet", *packages])
-        command = [python, str(script)]
-    done.write_text(wanted)
-    return command
+    if client.environment != "npm":
+        return [python_environment(home, client.install), str(script)]
+    npm_environment(home, client.install)
+    shutil.copy(script, home)  # node looks for packages beside the script
+    return ["node", str(home / script.name)]
 
 
 def ask(command: list[str], folder: Path, file: str) -> np.ndarray:
     """Scores of a client for the documents."""
     request = {"folder": str(folder), "file": file, "query": QUERY, "documents": DOCUMENTS}
-    offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""}
-    printed = _run(command, input=json.dumps(request), env={**os.environ, **offline})
+    printed = run(command, input=json.dumps(request), env={**os.environ, **APART})
     return np.array(json.loads(printed.splitlines()[-1]))
-
-
-def _run(command: list[str], **settings: object) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, **settings)  # type: ignore[call-overload]
-    if done.returncode:
-        raise RuntimeError(f"{Path(command[0]).name} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
-    return done.stdout
 
 
 def check(name: str, folder: Path, work: Path, reference: np.ndarray) -> bool:

@@ -28,6 +28,7 @@ RECIPE = (
     recipe.TeacherTraining,
     recipe.PruneStep,
     recipe.VocabularyStep,
+    recipe.WeightPruning,
     recipe.RecoverStep,
     recipe.ScoreSource,
     recipe.DistillationLoss,
@@ -37,6 +38,7 @@ RECIPE = (
     recipe.QuantizeStep,
     recipe.OnnxRuntimeInt8,
     recipe.OpenVinoInt8,
+    recipe.PackedWeights,
     recipe.EvaluateStep,
     recipe.PublishStep,
 )
@@ -51,6 +53,7 @@ REPORT = (
     report.DataSummary,
     report.PruningSummary,
     report.VocabularySummary,
+    report.SparsitySummary,
     report.LayerKept,
     report.Step,
     report.Machine,

@@ -26,6 +26,7 @@ from hfcompress.evaluation.report import (
     Machine,
     PruningSummary,
     RunReport,
+    SparsitySummary,
     Stability,
     Step,
     VocabularySummary,
@@ -476,3 +477,26 @@ def test_several_sets_have_a_table_of_their_own() -> None:
     assert row in text and "Each data set by itself" in text
     report = example_report(artifacts=[example_artifact("both", "torch", 2.0, delta)])
     assert RunReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_packed_weights_and_zeros_claim_no_speed() -> None:
+    plain = example_report()
+    assert not any(word in render(plain) for word in ("deflate", "Packed weights", "are zero"))
+    packed = example_artifact(
+        "student-torch-int4-weights", "torch", 1.0, example_delta(0.0, "non-inferior"), precision="int4-weights",
+        path="packed/model_int4.safetensors", deflated_bytes=7_700_000,
+    )  # fmt: skip
+    weights = SparsitySummary(pattern="2:4", sparsity=0.5, zero_share=0.4996)
+    artifacts = [*(one.model_copy(update={"deflated_bytes": 12_300_000}) for one in plain.artifacts), packed]
+    teacher = plain.teacher.model_copy(update={"deflated_bytes": 84_000_000})
+    pruning = plain.pruning.model_copy(update={"weights": weights})
+    text = render(plain.model_copy(update={"artifacts": artifacts, "teacher": teacher, "pruning": pruning}))
+    assert "50.0% are zero (two of every four neighbours in a row). They are stored and multiplied like any" in text
+    assert "`student-torch-int4-weights`: weights stored in few bits" in text
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("|") and "MB deflated" in line]
+    (head,) = rows
+    (row,) = [
+        line.split("|") for line in text.splitlines() if line.startswith("| `student-torch-int4-weights` | torch")
+    ]
+    assert len(row) == len(head) and row[-2].strip() == "7.7"
+    assert "**Packed weights (int4-weights)**" in text and 'file="packed/model_int4.safetensors"' in text

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "scripts"))  # where a script finds those that it imports
     spec = importlib.util.spec_from_file_location("check_clients", ROOT / "scripts" / "check_clients.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["check_clients"] = module  # where its dataclass looks for annotations

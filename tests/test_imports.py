@@ -26,7 +26,7 @@ LAYERS = [
         "optimum_config",
     },
     {"architectures", "plan"},
-    {"models", "surgery", "checkpoint", "data", "vocabulary", "costs"},
+    {"packing", "models", "surgery", "sparsity", "checkpoint", "data", "vocabulary", "costs"},
     {
         "rankers",
         "training.losses",

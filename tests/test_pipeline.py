@@ -38,11 +38,11 @@ from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import default_graph
 from hfcompress.recipe import Recipe
 from hfcompress.run_data import load_run_data, ranking_pairs
+from hfcompress.sparsity import zero_share
 from hfcompress.steps.base import Run, stages
-from hfcompress.surgery import current_plan, encoder_flops
-from hfcompress.workspace import Workspace
 
 Finished = tuple[Path, list[str], list[str]]
+PACKED = {"runtime": "torch", "bits": 6, "group_size": 16, "scope": "all"}
 QUICK = {"epochs": 2, "learning_rate": 1e-3, "queries_per_batch": 8}
 
 
@@ -62,10 +62,12 @@ def recipe_for(inputs: Path) -> dict:
         "teacher": {"model": str(inputs / "encoder"), "max_length": 32, "train": {"optimization": QUICK}},
         "prune": {
             "target_flops": 0.5, "ffn_multiple": 8, "calibration_queries": 12, "search_steps": 3,
-            "vocabulary": {"min_count": 8, "characters": "corpus"},
+            "vocabulary": {"min_count": 8, "characters": "corpus"}, "weights": {"sparsity": 0.3},
         },
         "recover": {"documents": 4, "random_negatives": 1, "optimization": QUICK},
-        "quantize": {"artifacts": [*artifacts, {"runtime": "openvino", "optional": True}], "calibration_pairs": 16},
+        "quantize": {
+            "artifacts": [*artifacts, {"runtime": "openvino", "optional": True}, PACKED], "calibration_pairs": 16,
+        },
         "evaluate": {"latency_queries": 2, "rounds": 2, "threads": 1},
     }  # fmt: skip
 
@@ -108,7 +110,7 @@ def test_repository_layout(finished: Finished) -> None:
         "README.md", "config.json", "config_sentence_transformers.json", "figures/pareto.png", "figures/structure.png",
         "hfcompress_config.json", "model.safetensors", "modeling_hfcompress.py", "modules.json", "onnx/model.onnx",
         "onnx/model_qint8_static.onnx", "onnx/model_quantized.onnx", "report.json", "sentence_bert_config.json",
-        "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
+        "packed/model_int6.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     if is_available():
         stems = ("openvino_model", "openvino_model_qint8_quantized")
@@ -129,7 +131,7 @@ def test_report(finished: Finished) -> None:
     report = RunReport.load(finished[0])
     names = [artifact.name for artifact in report.artifacts]
     assert names[:3] == ["student-torch", "student-onnxruntime-int8-dynamic", "student-onnxruntime-int8-static"]
-    assert len(names) == 3 + is_available()
+    assert len(names) == 4 + is_available() and names[-1] == "student-torch-int6-weights"
     for artifact in (report.teacher, *report.artifacts):
         assert len(artifact.per_query) == 12
         assert artifact.quality["ndcg@10"] == pytest.approx(np.mean(list(artifact.per_query.values())))
@@ -145,6 +147,37 @@ def test_report(finished: Finished) -> None:
     assert report.data.queries == {"train": 40, "dev": 8, "test": 12}
     assert Recipe.from_yaml(report.recipe).name == "pico"
     assert report.first_stage.name == "BM25" and 0 < report.first_stage.quality["ndcg@10"] < 1
+
+
+def test_zeros_are_held_to_the_end_and_reported(finished: Finished) -> None:
+    out, *_ = finished
+    report = RunReport.load(out)
+    weights = report.pruning.weights
+    assert (weights.pattern, weights.sparsity) == ("unstructured", 0.3)
+    assert weights.zero_share == zero_share(load_model(str(out))) == pytest.approx(0.3, abs=0.01)
+    for artifact in (report.teacher, *report.artifacts):
+        assert 0 < artifact.deflated_bytes < artifact.size_bytes
+    card = (out / "README.md").read_text()
+    assert "| MB deflated |" in card and "30.0% are zero (the smallest of each matrix)" in card
+
+
+def test_packed_weights_are_an_artefact_like_the_others(finished: Finished) -> None:
+    out, *_ = finished
+    report = RunReport.load(out)
+    exact, packed = report.artifacts[0], report.artifacts[-1]
+    assert (packed.path, packed.runtime, packed.precision) == (
+        "packed/model_int6.safetensors", "torch", "int6-weights",
+    )  # fmt: skip
+    common = sum((out / name).stat().st_size for name in ("config.json", "tokenizer.json", "tokenizer_config.json"))
+    assert packed.size_bytes == (out / packed.path).stat().st_size + common < exact.size_bytes
+    assert packed.parameters == exact.parameters and packed.stability.rank_correlation > 0.9
+    ranker = hfcompress.load_ranker(out, file=packed.path)
+    assert ranker.score([("ba", "de")]) != hfcompress.load_ranker(out, "torch").score([("ba", "de")])
+    config = RankerCompressionConfig.from_pretrained(out)
+    assert config.quantization[packed.path]["group_size"] == 16
+    card = (out / "README.md").read_text()
+    assert "`student-torch-int6-weights`: weights stored in few bits" in card
+    assert "time and memory are those of the model in fp32 PyTorch" in card and "of a quantized artefact" in card
 
 
 def test_stability_is_in_the_report_and_the_card(finished: Finished) -> None:
@@ -187,7 +220,7 @@ def test_a_collapse_ends_the_run_and_names_the_parts(
     message = " ".join(capsys.readouterr().err.split())
     assert ended.value.code == 2 and not (out / "report.json").exists()
     assert "student-onnxruntime-int8-dynamic (onnx/model_quantized.onnx) has collapsed" in message
-    assert re.search(r"alone in int8 it is lowest for (attention|FFN) of layer \d \(0\.\d{3}\)", message)
+    assert re.search(r"alone quantized it is lowest for (attention|FFN) of layer \d \(0\.\d{3}\)", message)
 
 
 def test_all_forms_of_the_checkpoint_agree(finished: Finished) -> None:
@@ -230,12 +263,12 @@ def test_every_block_of_the_card_runs(finished: Finished, monkeypatch: pytest.Mo
         if "scores =" in block:
             scores[title] = np.asarray(names["scores"], dtype=np.float64)
     assert list(scores)[:4] == ["hfcompress", "transformers", "sentence-transformers", "ONNX Runtime"]
-    assert len(scores) == 4 + is_available()
+    assert len(scores) == 5 + is_available()
     exact = scores["transformers"]
     np.testing.assert_allclose(
         scores["sentence-transformers"], exact, atol=1e-5
     )  # the teacher was trained with identity
-    for title in {"hfcompress", "ONNX Runtime", "OpenVINO"} & scores.keys():
+    for title in {"hfcompress", "ONNX Runtime", "OpenVINO", "Packed weights (int6-weights)"} & scores.keys():
         assert scores[title].shape == (5,) and np.corrcoef(scores[title], exact)[0, 1] > 0.9
 
 

@@ -59,6 +59,7 @@ FULL: dict[str, Any] = {
         "structure": "free",
         "runtime": "onnxruntime",
         "vocabulary": {"min_count": 3, "keep": ["ünder", "##s"], "characters": "corpus"},
+        "weights": {"pattern": "2:4", "gradual": 0.5},
     },
     "recover": {
         "documents": 4,
@@ -72,6 +73,7 @@ FULL: dict[str, Any] = {
             {"runtime": "onnxruntime", "mode": "dynamic", "per_channel": False, "reduce_range": True},
             {"runtime": "onnxruntime", "mode": "static", "reduce_range": "auto"},
             {"runtime": "openvino", "smooth_quant_alpha": -1.0, "optional": True},
+            {"runtime": "torch", "method": "truncation", "bits": 4, "group_size": 64, "scope": "all"},
         ],
         "calibration_pairs": 32,
     },
@@ -390,6 +392,13 @@ def test_bad_overrides(override: str, words: list[str]) -> None:
         ("quantize.artifacts.1.percentile", 0.99, "greater than 50"),
         ("quantize.artifacts.1.max_loss", 0, "greater than 0"),
         ("quantize.artifacts.2.smooth_quant_alpha", 2, "less than or equal to 1"),
+        ("quantize.artifacts.3.bits", 3, "greater than or equal to 4"),
+        ("quantize.artifacts.3.group_size", 0, "greater than 0"),
+        ("quantize.artifacts.3.scope", "head", "'embeddings' or 'all'"),
+        ("quantize.artifacts.3.method", "ternary", "'truncation' or 'sign'"),
+        ("prune.weights.pattern", 124, 'write "2:4" in quotes'),  # what YAML makes of 2:4
+        ("prune.weights.sparsity", 0.6, "2:4 has a sparsity of 0.5"),
+        ("prune.weights.gradual", 1, "less than 1"),
         ("evaluate.margin", 0, "greater than 0"),
         ("evaluate.confidence", 1, "less than 1"),
         ("evaluate.confidence", 0.5, "greater than 0.5"),
@@ -433,7 +442,9 @@ def test_a_target_goes_by_its_name(name: str, value: float) -> None:
     assert PruneStep.of({name: value, "structure": "stock"}).target == (name, value)
 
 
-@pytest.mark.parametrize("settings", [{"heads": 0.5}, {"ffn": 0.0}, {"layers": [0]}, {"vocabulary": {}}])
+@pytest.mark.parametrize(
+    "settings", [{"heads": 0.5}, {"ffn": 0.0}, {"layers": [0]}, {"vocabulary": {}}, {"weights": {}}]
+)
 def test_shares_and_a_vocabulary_alone_are_no_target(settings: dict[str, Any]) -> None:
     step = PruneStep.of(settings)
     assert step.target is None
@@ -444,6 +455,13 @@ def test_recovery_without_pruning() -> None:
     message = fault(changed(FULL, "prune", None))
     assert "recover is set without prune" in message
     assert "recover is set without prune" in fault(changed(MINIMAL, "recover", {}))
+    assert "prune.weights.gradual is set without recover" in fault(changed(FULL, "recover", None))
+    assert yaml.safe_load("2:4") == 124
+
+
+def test_single_weights_go_in_the_last_stage() -> None:
+    step = PruneStep.of({"target_flops": 0.25, "stages": 2, "weights": {"pattern": "2:4"}})
+    assert [each.weights for each in step.by_stage()] == [None, step.weights]
 
 
 def test_training_without_negatives() -> None:

@@ -15,7 +15,7 @@ from hfcompress.models import load_model, load_tokenizer
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.rankers.load import activation_name
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8
+from hfcompress.recipe import ArtifactStep
 from hfcompress.run_data import calibration_pairs, ranking_pairs
 
 FAMILY = (1.5, 2.0, 3.0, 4.0, 6.0)  # speed-ups by pruning that are tried where no target is given
@@ -34,7 +34,7 @@ class Base:
         folder: Where the unpruned model lies with its graphs.
     """
 
-    step: OnnxRuntimeInt8 | OpenVinoInt8 | None
+    step: ArtifactStep | None
     artifact: Artifact
     loss: float
     folder: Path

@@ -8,7 +8,7 @@ from typing import Literal
 
 from hfcompress.errors import RecipeError
 from hfcompress.quantization.openvino import is_available, require_openvino
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8
+from hfcompress.recipe import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8
 
 RuntimeChoice = Literal["auto", "openvino", "onnxruntime", "torch"]
 RUNTIMES: tuple[RuntimeChoice, ...] = ("auto", "openvino", "onnxruntime", "torch")
@@ -71,9 +71,9 @@ class Goal:
                 remedy="raise --time-budget",
             )
 
-    def artifacts(self) -> list[OnnxRuntimeInt8 | OpenVinoInt8]:
+    def artifacts(self) -> list[ArtifactStep]:
         """The int8 artefacts that may be what is deployed, each to be tried on the unpruned model."""
-        found: list[OnnxRuntimeInt8 | OpenVinoInt8] = []
+        found: list[ArtifactStep] = []
         if self.runtime in ("auto", "onnxruntime"):
             found += [OnnxRuntimeInt8(mode="dynamic"), OnnxRuntimeInt8(mode="static")]
         if self.runtime == "openvino" or (self.runtime == "auto" and is_available()):

@@ -1,10 +1,11 @@
-"""Collapse: an artefact that no longer ranks, and the parts of the model that int8 takes the order from."""
+"""Collapse: an artefact that no longer ranks, and the parts of the model that quantization takes the order from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -22,6 +23,9 @@ from hfcompress.rankers.pytorch import TorchRanker
 SATURATED = 0.5  # share of neighbouring scores that are equal, beyond those of the model in fp32
 SUSPECTS = 32  # lists on which the parts of a model are tried
 NAMED = 4  # parts that an error names
+
+Rounding = Callable[[nn.Linear | nn.Embedding], AbstractContextManager[None]]
+INT8: Rounding = partial(rounded, per_channel=True, steps=WEIGHT_STEPS)
 
 
 @dataclass(frozen=True)
@@ -70,27 +74,27 @@ def refuse_collapse(
 
     Args:
         results: The teacher and all artefacts.
-        original: Name of the model in fp32 from which int8 artefacts were made.
+        original: Name of the model in fp32 from which quantized artefacts were made.
         least: Least rank correlation between the two.
-        find: Called with an int8 artefact that has collapsed; returns the parts of the model, worst first.
+        find: Called with a quantized artefact that has collapsed; returns the parts of the model, worst first.
 
     Raises:
-        CollapseError: One does not; names it, and the parts of the model where int8 is the cause.
+        CollapseError: One does not; names it, and the parts of the model where quantization is the cause.
     """
     (reference,) = (artifact for artifact in results if artifact.name == original)
     for artifact in results[1:]:
         if (reason := collapse(artifact, reference, least)) is None:
             continue
-        int8 = artifact.precision.startswith("int8")
-        blame = f". {_blame(find(artifact), least)}" if int8 else ""
+        quantized = artifact.precision != "fp32"
+        blame = f". {_blame(find(artifact), least)}" if quantized else ""
         raise CollapseError(
             f"{artifact.name} ({artifact.path}) has collapsed: {reason}{blame}",
             value=_figures(artifact),
             expected=f"scores that differ, and a rank correlation of {least:g} or more with {original}",
             remedy=(
-                "leave it out of quantize.artifacts, quantize otherwise (per_channel, another mode or runtime), or "
-                "train with recover.quantization_aware; evaluate.min_rank_correlation moves the bound"
-                if int8
+                "leave it out of quantize.artifacts, quantize otherwise (per_channel, more bits, another mode or "
+                "runtime), or train with recover.quantization_aware; evaluate.min_rank_correlation moves the bound"
+                if quantized
                 else "prune less, or recover longer"
             ),
         )
@@ -100,8 +104,7 @@ def suspects(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     lists: Sequence[Sequence[Pair]],
-    per_channel: bool = True,
-    steps: int = WEIGHT_STEPS,
+    rounding: Rounding = INT8,
 ) -> list[Suspect]:
     """Round one part of a model at a time as int8 does: the word embeddings, and attention and FFN of each layer.
 
@@ -109,8 +112,7 @@ def suspects(
         model: The model in fp32; it is as before afterwards.
         tokenizer: Its tokenizer.
         lists: Pairs of one query each; the first `SUSPECTS` are scored.
-        per_channel: One weight scale for each output channel of a linear layer.
-        steps: Steps between 0 and the largest weight, as for `rounded_weight`.
+        rounding: Lets a module compute with rounded weights for a block; by default as in int8.
 
     Returns:
         All parts, the one that costs most first.
@@ -129,7 +131,7 @@ def suspects(
     for name, modules in _parts(model).items():
         with ExitStack() as stack:
             for module in modules:
-                stack.enter_context(rounded(module, per_channel, steps))
+                stack.enter_context(rounding(module))
             found.append(Suspect(name, rank_correlation(exact, scores())))
     return sorted(found, key=lambda suspect: suspect.rank_correlation)
 
@@ -158,5 +160,5 @@ def _blame(found: Sequence[Suspect], least: float) -> str:
     worst = [suspect for suspect in found if suspect.rank_correlation < least]
     listed = ", ".join(f"{part.name} ({part.rank_correlation:.3f})" for part in (worst or found)[:NAMED])
     if worst:
-        return f"With one part alone in int8 it is lowest for {listed}"
-    return f"No part alone in int8 is the cause; it is lowest for {listed}"
+        return f"With one part alone quantized it is lowest for {listed}"
+    return f"No part alone quantized is the cause; it is lowest for {listed}"

@@ -128,6 +128,7 @@ class Artifact(_Strict):
         path: Path in the output folder; the model's name or path for a teacher that was given.
         runtime: `torch`, `onnxruntime` or `openvino`.
         precision: `fp32`, `int8-dynamic`, `int8-static`; with `-mixed` behind it where some layers stay in fp32.
+            `int4-weights` to `int8-weights` and `sign-weights` are stored so and run in fp32.
         size_bytes: Size on disk of the files that a deployment needs, tokenizer included.
         parameters: Number of weights, biases and embeddings.
         quality: Mean of each metric over the test queries, e.g. `{"ndcg@10": 0.56, "mrr@10": 0.52}`;
@@ -139,6 +140,7 @@ class Artifact(_Strict):
         latency: Speed.
         speedup: `docs_per_second` against the teacher in fp32 PyTorch, median of the ratios of paired rounds.
         tied_share: Share of neighbouring scores in a ranking that are equal.
+        deflated_bytes: The same under deflate, file by file; measured where weights were set to zero.
         stability: Whether a pair gets the same score in any company; None for the teacher, and in older reports.
     """
 
@@ -156,6 +158,7 @@ class Artifact(_Strict):
     speedup: float
     tied_share: float
     stability: Stability | None = None
+    deflated_bytes: int | None = None
 
 
 class FirstStage(_Strict):
@@ -238,6 +241,20 @@ class VocabularySummary(_Strict):
     changed_share: float
 
 
+class SparsitySummary(_Strict):
+    """Single weights that are zero.
+
+    Attributes:
+        pattern: `unstructured` or `2:4`.
+        sparsity: Share of the weights of the encoder's linear layers that was to go.
+        zero_share: Share that is zero in the checkpoint.
+    """
+
+    pattern: str
+    sparsity: float
+    zero_share: float
+
+
 class PruningSummary(_Strict):
     """What was pruned.
 
@@ -253,6 +270,7 @@ class PruningSummary(_Strict):
             held-out train queries.
         predicted_speedup: Speed-up over the dense model on the same runtime that the latency table predicts.
         vocabulary: What was cut out of the vocabulary.
+        weights: Single weights set to zero in what is left.
     """
 
     importance: str
@@ -265,6 +283,7 @@ class PruningSummary(_Strict):
     calibration_loss: float | None = None
     predicted_speedup: float | None = None
     vocabulary: VocabularySummary | None = None
+    weights: SparsitySummary | None = None
 
 
 class Step(_Strict):

@@ -36,9 +36,9 @@ from hfcompress.evaluation.report import (
 )
 from hfcompress.evaluation.significance import compare, holm
 from hfcompress.evaluation.stability import measure_stability
-from hfcompress.files import size_of
+from hfcompress.files import deflated_size_of, size_of
 from hfcompress.importance.importance import Importance
-from hfcompress.layout import COMMON_FILES, PRUNING_FILE
+from hfcompress.layout import COMMON_FILES, PACKED_FOLDER, PRUNING_FILE
 from hfcompress.machine import cpu_flags, cpu_name, memory_gb, thread_count, versions
 from hfcompress.models import PACKAGE_SCHEME, load_model, load_tokenizer, resolve
 from hfcompress.plan import PruningPlan
@@ -85,7 +85,7 @@ class Candidate:
 
     @classmethod
     def graph(cls, folder: Path, config: QuantizationConfig, made_from: str) -> Candidate:
-        """An int8 graph of the student; `made_from` is the name of the candidate that is the same in fp32."""
+        """An int8 graph of the student, or its packed weights; `made_from` names the candidate in fp32."""
         return cls(
             f"student-{config.runtime}-{config.precision}",
             str(folder),
@@ -97,19 +97,27 @@ class Candidate:
 
     def ranker(self, max_length: int | None, options: RankerOptions) -> BatchedRanker:
         """Load it."""
-        return load_ranker(self.folder, self.runtime, self.path, max_length, options)
+        file = None if self.runtime == "torch" and not self.is_packed else self.path
+        return load_ranker(self.folder, self.runtime, file, max_length, options)
 
-    def size(self) -> int:
-        """Bytes on disk of what a deployment needs."""
+    @property
+    def is_packed(self) -> bool:
+        """Whether it has weights of few bits, in a file that stands for the checkpoint's own."""
+        return self.path.startswith(f"{PACKED_FOLDER}/")
+
+    def files(self) -> list[Path]:
+        """What a deployment needs."""
         folder = Path(resolve(self.folder))
         if not folder.is_dir():  # a model on the Hub: what was downloaded of it
             folder = Path(str(cached_file(self.folder, "config.json"))).parent
-        if self.runtime == "torch":
+        if self.is_packed:
+            weights = [folder / self.path]
+        elif self.runtime == "torch":
             weights = [*folder.glob("*.safetensors"), *folder.glob("modeling_*.py")]
         else:
             graph = folder / self.path
             weights = [graph, graph.with_suffix(".bin")] if self.runtime == "openvino" else [graph]
-        return size_of([*weights, *(folder / name for name in COMMON_FILES if (folder / name).is_file())])
+        return [*weights, *(folder / name for name in COMMON_FILES if (folder / name).is_file())]
 
 
 @dataclass(frozen=True)
@@ -133,14 +141,31 @@ def evaluate_candidates(
     seed: int,
     progress: bool = True,
     split: str = "test",
+    deflated: bool = False,
 ) -> list[Artifact]:
     """Measure all candidates side by side; the first one is the teacher.
+
+    Args:
+        candidates: What to measure.
+        data: The data.
+        step: How.
+        max_length: Longest input in tokens.
+        seed: Seed of the bootstrap.
+        progress: Show a progress bar.
+        split: The split.
+        deflated: Compress every file too, to see what zeros save.
 
     Returns:
         One artefact for each candidate, in their order.
     """
     measured = measure_candidates(candidates, data, step, max_length, seed, progress, split)
-    return [found.artifact for found in measured]
+    artifacts = [found.artifact for found in measured]
+    if not deflated:
+        return artifacts
+    return [
+        artifact.model_copy(update={"deflated_bytes": deflated_size_of(candidate.files())})
+        for artifact, candidate in zip(artifacts, candidates, strict=True)
+    ]
 
 
 def measure_candidates(
@@ -192,7 +217,7 @@ def measure_candidates(
                 path=candidate.path,
                 runtime=candidate.runtime,
                 precision=candidate.precision,
-                size_bytes=candidate.size(),
+                size_bytes=size_of(candidate.files()),
                 parameters=parameters[candidate.folder],
                 quality=means(by_query),
                 per_query=primary,

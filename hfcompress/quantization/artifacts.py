@@ -1,4 +1,4 @@
-"""Write every graph of a run: exports in fp32, checked against PyTorch, and int8 of each kind asked for."""
+"""Write every artefact of a run: exports in fp32, checked against PyTorch, int8 of each kind, packed weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from hfcompress.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_F
 from hfcompress.progress import progress_bar
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
-from hfcompress.quantization.config import MixedPrecisionConfig, QuantizationConfig, require_calibration
+from hfcompress.quantization.config import (
+    MixedPrecisionConfig,
+    QuantizationConfig,
+    WeightQuantizationConfig,
+    require_calibration,
+)
 from hfcompress.quantization.mixed_precision import choose_fp32_modules, describe, ranking_lists
+from hfcompress.quantization.weights import packed_file, save_packed
 from hfcompress.rankers.base import BatchedRanker, Pair
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
@@ -34,7 +40,9 @@ STAND_IN_PAIRS = (
 
 
 def graph_file(config: QuantizationConfig) -> str:
-    """Path in the repository of the graph that a config makes."""
+    """Path in the repository of the file that a config makes."""
+    if isinstance(config, WeightQuantizationConfig):
+        return packed_file(config)
     if config.runtime == "openvino":
         return OPENVINO_INT8
     return ONNX_INT8 if config.mode == "dynamic" else ONNX_INT8_STATIC
@@ -51,7 +59,7 @@ def write_graphs(
     first_token: bool = True,
     ranking_pairs: Sequence[Pair] = (),
 ) -> dict[str, QuantizationConfig]:
-    """Export a model once for each runtime in `configs`, and quantize each export as often as asked for.
+    """Export a model once for each runtime in `configs`, quantize each export as often as asked for, and pack weights.
 
     Args:
         folder: The repository to write into.
@@ -65,7 +73,7 @@ def write_graphs(
         ranking_pairs: Pairs with several documents of each query, for mixed precision; by default `pairs`.
 
     Returns:
-        Path in the repository of every int8 graph, with its config and what was chosen for it.
+        Path in the repository of every int8 graph and packed file, with its config and what was chosen for it.
 
     Raises:
         DataError: Static int8 is asked for, and there are no pairs.
@@ -111,6 +119,11 @@ def write_graphs(
                 openvino_backend.save_openvino(quantized, folder / graph_file(config))
                 written[graph_file(config)] = config
                 bar.update()
+        for config in configs:
+            if isinstance(config, WeightQuantizationConfig):
+                save_packed(model, config, folder)
+                written[graph_file(config)] = config
+                bar.update()
     return written
 
 
@@ -133,9 +146,10 @@ def check_configs(
     files = [graph_file(config) for config in configs]
     if twice := sorted({file for file in files if files.count(file) > 1}):
         raise RecipeError(
-            "Two int8 settings are for one file",
+            "Two settings of quantization are for one file",
             value=twice,
-            expected="at most one dynamic and one static config for ONNX Runtime, and one for OpenVINO",
+            expected="at most one dynamic and one static config for ONNX Runtime, one for OpenVINO, and one for each "
+            "number of bits of packed weights",
             remedy="leave one out, or quantize into another folder",
         )
     for config in configs:

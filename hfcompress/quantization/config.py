@@ -10,19 +10,22 @@ from optimum.configuration_utils import BaseConfig
 
 from hfcompress.errors import DataError, RecipeError
 from hfcompress.machine import SATURATING_TARGETS, cpu_target
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8
-from hfcompress.recipe.quantize import CalibrationMethod, CpuTarget
+from hfcompress.packing import Codec
+from hfcompress.recipe import OpenVinoInt8, PackedWeights
+from hfcompress.recipe.quantize import ArtifactStep, CalibrationMethod, CpuTarget, PackingMethod, PackingScope
 
 CPU_TARGETS: tuple[str, ...] = get_args(CpuTarget)[1:]
 METHODS: tuple[str, ...] = get_args(CalibrationMethod)
+PACKING_METHODS: tuple[str, ...] = get_args(PackingMethod)
+SCOPES: tuple[str, ...] = get_args(PackingScope)
 
 
 class QuantizationConfig(BaseConfig):
-    """Base of the int8 settings: 8-bit weights and activations of matrix products and embeddings.
+    """Base of all settings of quantization.
 
     Attributes:
         runtime: Where the result runs.
-        mode: `dynamic` or `static`.
+        mode: `dynamic` or `static` for int8; `weights` where activations stay in fp32.
     """
 
     CONFIG_NAME = "quantization_config.json"
@@ -177,6 +180,68 @@ class OpenVINOQuantizationConfig(QuantizationConfig):
         super().__init__(**kwargs)
 
 
+class WeightQuantizationConfig(QuantizationConfig):
+    """Weights of few bits, stored packed and dequantized to fp32 when they are loaded.
+
+    That saves disk and download. What runs is the model in fp32 PyTorch, in its time and memory.
+
+    Args:
+        method: `truncation` to fixed point, or `sign`; see `hfcompress.packing.Codec`.
+        bits: Bits of a truncated weight, 4 to 8; `sign` always has 1.
+        group_size: Neighbouring weights of a row that share a scale; None for one scale a channel.
+        scope: `embeddings` packs the word embeddings; `all` these and the linear layers of the encoder. The rest, such
+            as biases, norms and the head, stays in fp32.
+        **kwargs: As for Optimum's `BaseConfig`.
+
+    Raises:
+        RecipeError: A setting has another value than these.
+    """
+
+    model_type = "hfcompress-packed-weights"
+    runtime = "torch"
+    mode = "weights"
+
+    def __init__(
+        self,
+        method: str = "truncation",
+        bits: int = 8,
+        group_size: int | None = None,
+        scope: str = "embeddings",
+        **kwargs: Any,
+    ):
+        _one_of("method", method, PACKING_METHODS)
+        _one_of("scope", scope, SCOPES)
+        if method == "truncation":
+            _one_of("number of bits", bits, (4, 5, 6, 7, 8))
+        if group_size is not None and group_size < 1:
+            raise RecipeError(
+                "The group of weights that share a scale does not fit",
+                value=group_size,
+                expected="1 weight or more, or None for one scale a channel",
+                remedy="correct group_size; 64 is usual",
+            )
+        self.method = method
+        self.bits = 1 if method == "sign" else bits
+        self.group_size = group_size
+        self.scope = scope
+        super().__init__(**kwargs)
+
+    @property
+    def stored_as(self) -> str:
+        """Name of the type of a packed weight: `int4` to `int8`, or `sign`."""
+        return "sign" if self.method == "sign" else f"int{self.bits}"
+
+    @property
+    def precision(self) -> str:
+        """Name of the precision in reports."""
+        return f"{self.stored_as}-weights"
+
+    @property
+    def codec(self) -> Codec:
+        """How each matrix is rounded and stored."""
+        return Codec(self.method, self.bits, self.group_size)
+
+
 def config_for(
     target: str = "auto",
     mode: str = "dynamic",
@@ -223,8 +288,15 @@ def activation_type(cpu: str) -> str:
     return "int8" if cpu == "arm64" else "uint8"
 
 
-def config_from_recipe(step: OnnxRuntimeInt8 | OpenVinoInt8) -> QuantizationConfig:
+def weights_from_recipe(step: PackedWeights) -> WeightQuantizationConfig:
+    """The config of an artefact with packed weights."""
+    return WeightQuantizationConfig(step.method, step.bits, step.group_size, step.scope)
+
+
+def config_from_recipe(step: ArtifactStep) -> QuantizationConfig:
     """The config of one artefact of a recipe; what a recipe leaves to the CPU is left to the CPU."""
+    if isinstance(step, PackedWeights):
+        return weights_from_recipe(step)
     if isinstance(step, OpenVinoInt8):
         return OpenVINOQuantizationConfig(step.smooth_quant_alpha)
     cpu = None if step.target == "auto" else step.target

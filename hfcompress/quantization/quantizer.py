@@ -63,15 +63,15 @@ class RankerQuantizer(OptimumQuantizer):
 
         Args:
             save_dir: The folder to write, new or empty; `load_ranker` opens it.
-            config: Settings of one or more int8 graphs, each for a file of its own; where left out, dynamic int8 for
-                this CPU.
+            config: Settings of one or more artefacts, each for a file of its own; where left out, dynamic int8 for this
+                CPU.
             calibration_pairs: Texts of queries and documents like those to be ranked; static int8 needs some, and mixed
                 precision needs several documents of each query.
             first_token: Compute the last layer for the first token only, where the model's head reads nothing else.
             progress: Show a progress bar.
 
         Returns:
-            Path of every int8 graph, those for ONNX Runtime first.
+            Path of every int8 graph, those for ONNX Runtime first, then of packed weights.
 
         Raises:
             DataError: Static int8 without pairs, or pairs that are none.
@@ -128,7 +128,7 @@ def write_quantized(
         ranking_pairs: As for `write_graphs`.
 
     Returns:
-        Path in the folder of every int8 graph, with its config.
+        Path in the folder of every int8 graph and packed file, with its config.
     """
     save_checkpoint(folder, model, tokenizer, activation, tokenizer.model_max_length)
     written = write_graphs(folder, model, tokenizer, configs, pairs, say, progress, first_token, ranking_pairs)

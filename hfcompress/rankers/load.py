@@ -28,6 +28,8 @@ GRAPHS: tuple[tuple[Runtime, str], ...] = (
     ("onnxruntime", ONNX_INT8_STATIC),
 )
 
+FILE_RUNTIMES: dict[str, Runtime] = {".onnx": "onnxruntime", ".xml": "openvino", ".safetensors": "torch"}
+
 # By name only, and nothing else: a checkpoint must not be able to name code to run.
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "torch.nn.modules.linear.Identity": lambda logits: logits,
@@ -90,8 +92,8 @@ def load_ranker(
 
     Args:
         name: A folder written by hfcompress, any other cross-encoder's folder, or a Hub id.
-        runtime: Where to run; by default where `default_graph` runs, else PyTorch.
-        file: File of an ONNX or OpenVINO graph in the folder; by default that of `default_graph`.
+        runtime: Where to run; by default what runs `file`, else where `default_graph` runs, else PyTorch.
+        file: File in the folder: an ONNX or OpenVINO graph, or packed weights; by default that of `default_graph`.
         max_length: Longest input in tokens; by default the tokenizer's.
         options: How to use the machine.
 
@@ -100,6 +102,8 @@ def load_ranker(
         MissingExtraError: The runtime asked for is not installed.
     """
     name = str(name)
+    if runtime is None and file is not None:
+        runtime = FILE_RUNTIMES.get(Path(file).suffix)
     graph = default_graph(Path(name), runtime)
     if runtime is None:
         runtime = graph[0] if graph else "torch"
@@ -107,7 +111,7 @@ def load_ranker(
     tokenizer = ranking_tokenizer(name, config, max_length)
     activation = activation_of(config)
     if runtime == "torch":
-        return TorchRanker(load_model(name, dtype="float32"), tokenizer, activation, options)
+        return TorchRanker(load_model(name, dtype="float32", file=file), tokenizer, activation, options)
     path = Path(name, file or (graph[1] if graph else ONNX_INT8 if runtime == "onnxruntime" else OPENVINO_INT8))
     if not path.is_file():
         ending = "*.onnx" if runtime == "onnxruntime" else "*.xml"

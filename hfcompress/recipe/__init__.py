@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from hfcompress.recipe.data import DataStep, SplitLimits
 from hfcompress.recipe.evaluate import EvaluateStep, PublishStep
-from hfcompress.recipe.prune import TARGETS, PruneStep, Target, VocabularyStep
-from hfcompress.recipe.quantize import OnnxRuntimeInt8, OpenVinoInt8, QuantizeStep
+from hfcompress.recipe.prune import TARGETS, PruneStep, Target, VocabularyStep, WeightPruning
+from hfcompress.recipe.quantize import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8, PackedWeights, QuantizeStep
 from hfcompress.recipe.recipe import Recipe
 from hfcompress.recipe.recover import DistillationLoss, FeatureLoss, QuantizationAware, RecoverStep, ScoreSource
 from hfcompress.recipe.teacher import Optimization, TeacherStep, TeacherTraining
 
 __all__ = [
     "TARGETS",
+    "ArtifactStep",
     "DataStep",
     "DistillationLoss",
     "EvaluateStep",
@@ -19,6 +20,7 @@ __all__ = [
     "OnnxRuntimeInt8",
     "OpenVinoInt8",
     "Optimization",
+    "PackedWeights",
     "PruneStep",
     "PublishStep",
     "QuantizationAware",
@@ -31,4 +33,5 @@ __all__ = [
     "TeacherStep",
     "TeacherTraining",
     "VocabularyStep",
+    "WeightPruning",
 ]

@@ -20,7 +20,7 @@ class EvaluateStep(Strict):
         latency_queries: Test queries timed one by one for p50 and p95.
         rounds: Parts in which the test queries are scored; all artefacts score a part in turn, so that drift of the
             machine's speed cancels.
-        min_rank_correlation: Least Spearman rank correlation of an int8 artefact with the fp32 model that was
+        min_rank_correlation: Least Spearman rank correlation of a quantized artefact with the fp32 model that was
             quantized, mean over the test queries; a run with less fails.
     """
 

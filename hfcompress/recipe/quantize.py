@@ -10,6 +10,8 @@ from hfcompress.recipe.base import Positive, Strict
 
 CpuTarget = Literal["auto", "avx2", "avx512", "avx512_vnni", "arm64"]
 CalibrationMethod = Literal["minmax", "percentile", "entropy"]
+PackingMethod = Literal["truncation", "sign"]
+PackingScope = Literal["embeddings", "all"]
 
 
 class OnnxRuntimeInt8(Strict):
@@ -60,7 +62,31 @@ class OpenVinoInt8(Strict):
     optional: bool = False
 
 
-Int8 = Annotated[OnnxRuntimeInt8 | OpenVinoInt8, Field(discriminator="runtime")]
+class PackedWeights(Strict):
+    """Weights of few bits, packed in one file that hfcompress dequantizes when it loads: less disk, no more speed.
+
+    Attributes:
+        runtime: Always `torch`: what runs is the model in fp32.
+        method: `truncation` to fixed point, or `sign`: one bit a weight, times the mean magnitude.
+        bits: Bits of a truncated weight.
+        group_size: Neighbouring weights of a row that share a scale; one scale a channel where left out.
+        scope: `embeddings` packs the word embeddings, `all` the linear layers of the encoder too.
+    """
+
+    runtime: Literal["torch"] = "torch"
+    method: PackingMethod = "truncation"
+    bits: Annotated[int, Field(ge=4, le=8)] = 8
+    group_size: Positive | None = None
+    scope: PackingScope = "embeddings"
+
+    @model_validator(mode="after")
+    def _sign_has_one_bit(self) -> PackedWeights:
+        if self.method == "sign" and self.bits != 8:
+            raise ValueError("bits goes with method: truncation; sign keeps one bit a weight")
+        return self
+
+
+ArtifactStep = Annotated[OnnxRuntimeInt8 | OpenVinoInt8 | PackedWeights, Field(discriminator="runtime")]
 
 
 class QuantizeStep(Strict):
@@ -73,13 +99,20 @@ class QuantizeStep(Strict):
             nothing else: same scores, less work.
     """
 
-    artifacts: list[Int8] = Field(default=[OnnxRuntimeInt8(mode="dynamic")])
+    artifacts: list[ArtifactStep] = Field(default=[OnnxRuntimeInt8(mode="dynamic")])
     calibration_pairs: Positive = 128
     first_token: bool = True
 
     @model_validator(mode="after")
     def _one_artifact_a_file(self) -> QuantizeStep:
-        kinds = [f"{each.runtime} {getattr(each, 'mode', 'static')}" for each in self.artifacts]
+        kinds = [_file_of(each) for each in self.artifacts]
         if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
             raise ValueError(f"artifacts has more than one for {', '.join(twice)}: they would overwrite each other")
         return self
+
+
+def _file_of(artifact: ArtifactStep) -> str:
+    """What artefacts that would go into one file have in common."""
+    if isinstance(artifact, PackedWeights):
+        return "packed sign" if artifact.method == "sign" else f"packed {artifact.bits} bits"
+    return f"{artifact.runtime} {getattr(artifact, 'mode', 'static')}"

@@ -50,6 +50,8 @@ class Recipe(Strict):
             raise ValueError("recover is set without prune: there is nothing to recover from")
         if self.prune and self.prune.stages > 1 and not self.recover:
             raise ValueError("prune.stages is set without recover, which has to come after each stage")
+        if self.prune and self.prune.weights and self.prune.weights.gradual and not self.recover:
+            raise ValueError("prune.weights.gradual is set without recover, in which the zeros would grow")
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hfcompress.recipe.base import Positive, Strict, Weight
+from hfcompress.recipe.quantize import PackedWeights
 from hfcompress.recipe.teacher import Optimization
 
 
@@ -101,19 +102,21 @@ class FeatureLoss(Strict):
 
 
 class QuantizationAware(Strict):
-    """Rounding of int8 in the last part of recovery; see `QuantizationAwareCallback`.
+    """Rounding of int8 or of packed weights in the last part of recovery; see `QuantizationAwareCallback`.
 
     Attributes:
         begin: Share of all steps after which training is rounded; evaluations on dev are rounded from the start.
         activations: `dynamic` ranges of each batch, or `static` ones from a moving average.
         per_channel: One scale for each output channel of a weight.
         reduce_range: 7-bit weights; `auto` as in `OnnxRuntimeInt8`.
+        weights: Round weights as this artefact packs them, and nothing else; leave it out to round as int8 does.
     """
 
     begin: Annotated[float, Field(ge=0, lt=1)] = 0.5
     activations: Literal["dynamic", "static"] = "dynamic"
     per_channel: bool = True
     reduce_range: Literal["auto"] | bool = "auto"
+    weights: PackedWeights | None = None
 
 
 class RecoverStep(Strict):

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from hfcompress.data.ranking import RankingData
 from hfcompress.models import load_tokenizer
 from hfcompress.quantization.openvino import is_available
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Recipe
+from hfcompress.recipe import ArtifactStep, PruneStep, Recipe
 from hfcompress.workspace import Preview, Workspace
 
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -61,7 +61,7 @@ def stages(recipe: Recipe) -> list[Stage]:
     return [Stage(step, f"-{number}" if len(steps) > 1 else "") for number, step in enumerate(steps, 1)]
 
 
-def installed(artifact: OnnxRuntimeInt8 | OpenVinoInt8, say: Callable[[str], None] | None = None) -> bool:
+def installed(artifact: ArtifactStep, say: Callable[[str], None] | None = None) -> bool:
     """Whether the runtime of an artefact is there; `say` is told where it is not."""
     available = artifact.runtime != "openvino" or is_available()
     if say and not available:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
 from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
 from hfcompress.models import load_model, load_tokenizer
+from hfcompress.oneshot import sparsity_summary
 from hfcompress.quantization.artifacts import graph_file
-from hfcompress.quantization.config import QuantizationConfig, config_from_recipe
-from hfcompress.quantization.rounding import weight_steps
+from hfcompress.quantization.config import QuantizationConfig, WeightQuantizationConfig, config_from_recipe
+from hfcompress.quantization.rounding import rounded, weight_steps
+from hfcompress.quantization.weights import packed_rounding
 from hfcompress.steps.base import Run, installed
 from hfcompress.steps.prune import what_was_pruned
 
@@ -29,6 +32,7 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
         Folder with the report; the steps of the run are not in it yet.
     """
     recipe = current.recipe
+    sparse = recipe.prune.weights if recipe.prune else None
 
     def work(folder: Path, partial: Path) -> None:
         candidates = [Candidate.teacher(teacher, "teacher")]
@@ -38,7 +42,13 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
         configs = [config_from_recipe(artifact) for artifact in recipe.quantize.artifacts if installed(artifact)]
         candidates += [Candidate.graph(checkpoint, config, exact) for config in configs]
         results = evaluate_candidates(
-            candidates, current.data, recipe.evaluate, current.max_length, recipe.seed, current.progress
+            candidates,
+            current.data,
+            recipe.evaluate,
+            current.max_length,
+            recipe.seed,
+            current.progress,
+            deflated=sparse is not None,
         )
         by_path = {graph_file(config): config for config in configs}
         refuse_collapse(
@@ -48,7 +58,10 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
             lambda artifact: _suspects(current, checkpoint, by_path[artifact.path]),
         )
         pruning = what_was_pruned(recipe, pruned)
-        report = build_report(recipe, current.data, load_model(str(checkpoint)).config, pruning, results)
+        student = load_model(str(checkpoint))
+        if pruning and sparse:
+            pruning = pruning.model_copy(update={"weights": sparsity_summary(student, sparse)})
+        report = build_report(recipe, current.data, student.config, pruning, results)
         report.save(folder)
 
     inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, recipe.publish.license, current.data.fingerprint()]
@@ -59,10 +72,12 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
 
 
 def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:
-    """The parts of the student, rounded one at a time as an int8 artefact that has collapsed was."""
-    steps = weight_steps(getattr(config, "reduce_range", None))
+    """The parts of the student, rounded one at a time as a quantized artefact that has collapsed was."""
     lists = [current.data.pairs(*listed) for listed in current.data.split("test").candidates.items()]
     tokenizer = load_tokenizer(str(checkpoint), current.max_length)
-    return suspects(
-        load_model(str(checkpoint), dtype="float32"), tokenizer, lists, getattr(config, "per_channel", True), steps
-    )
+    model = load_model(str(checkpoint), dtype="float32")
+    if isinstance(config, WeightQuantizationConfig):
+        return suspects(model, tokenizer, lists, packed_rounding(model, config))
+    steps = weight_steps(getattr(config, "reduce_range", None))
+    rounding = partial(rounded, per_channel=getattr(config, "per_channel", True), steps=steps)
+    return suspects(model, tokenizer, lists, rounding)

@@ -61,6 +61,7 @@ def prune(current: Run, name: str, made_of: str, stage: Stage) -> tuple[str, str
             current.data,
             current.max_length,
             current.progress,
+            step.weights,
         )
 
     runtime = current.recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
@@ -91,6 +92,7 @@ def _in_words(step: PruneStep) -> str:
     shares += [f"layers {', '.join(map(str, step.layers))}"] if step.layers is not None else []
     parts = [title_of(step.target)] if step.target else shares
     parts += ["vocabulary"] if step.vocabulary else []
+    parts += [f"weights ({step.weights.pattern})"] if step.weights else []
     return f"{step.importance} importance on {step.calibration_queries} train queries, cut to {', '.join(parts)}"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_from_disk
+from transformers import TrainerCallback
 
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.lists import training_lists
@@ -13,14 +14,16 @@ from hfcompress.data.pseudo import has_pseudo_queries
 from hfcompress.data.teachers import with_teacher_scores
 from hfcompress.markdown import count
 from hfcompress.models import load_model, load_tokenizer
+from hfcompress.quantization.config import weights_from_recipe
 from hfcompress.quiet import quiet
 from hfcompress.rankers.load import activation_name
-from hfcompress.recipe import QuantizationAware
+from hfcompress.recipe import QuantizationAware, RecoverStep, WeightPruning
 from hfcompress.run_data import recovery_teachers, source_fingerprint, with_pseudo_queries
 from hfcompress.steps.base import Run, Stage, in_words
 from hfcompress.training.fit import fit
 from hfcompress.training.quantization_aware import QuantizationAwareCallback
 from hfcompress.training.trainer import RankingDistillationTrainer
+from hfcompress.training.weight_pruning import WeightPruningCallback
 
 
 def score(current: Run, teacher: str, teacher_of: str) -> tuple[Path, str]:
@@ -88,7 +91,7 @@ def recover(
             partial,
             current.recipe.seed,
             current.progress,
-            callbacks=[_rounding(step.quantization_aware)] if step.quantization_aware else [],
+            callbacks=_callbacks(step, stage.step.weights),
             distillation_loss=step.loss,
             feature_loss=step.features,
             teacher=load_model(teacher, dtype="float32") if step.features else None,
@@ -97,12 +100,24 @@ def recover(
         current.workspace.say(f"recover: {in_words(figures)}")
         save_checkpoint(folder, model, tokenizer, activation, current.max_length)
 
-    inputs = [step.model_dump(mode="json"), scored_of, made_of]
+    weights = stage.step.weights.model_dump(mode="json") if stage.step.weights else None
+    inputs = [step.model_dump(mode="json"), scored_of, made_of, weights]
     what = f"distil the scores into the pruned model, {count(step.optimization.epochs, 'epoch')}"
     folder, fingerprint = current.workspace.step(f"recover{stage.suffix}", inputs, work, what)
     return str(folder), fingerprint
 
 
+def _callbacks(step: RecoverStep, weights: WeightPruning | None) -> list[TrainerCallback]:
+    """What happens beside the training of a recovery."""
+    callbacks: list[TrainerCallback] = []
+    if step.quantization_aware:
+        callbacks.append(_rounding(step.quantization_aware))
+    if weights:
+        callbacks.append(WeightPruningCallback(weights.sparsity, weights.pattern, end=weights.gradual))
+    return callbacks
+
+
 def _rounding(step: QuantizationAware) -> QuantizationAwareCallback:
     reduce_range = None if step.reduce_range == "auto" else step.reduce_range
-    return QuantizationAwareCallback(step.begin, step.activations, step.per_channel, reduce_range)
+    weights = weights_from_recipe(step.weights) if step.weights else None
+    return QuantizationAwareCallback(step.begin, step.activations, step.per_channel, reduce_range, weights)

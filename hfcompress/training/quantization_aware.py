@@ -1,4 +1,4 @@
-"""Quantization-aware training: the linear layers of the encoder compute as int8 will, and gradients pass through."""
+"""Quantization-aware training: layers compute as they will after quantization, and gradients pass through."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hfcompress.architectures import encoder_layers
 from hfcompress.errors import RecipeError
 from hfcompress.files import write_text
+from hfcompress.packing import Codec
+from hfcompress.quantization.config import WeightQuantizationConfig
 from hfcompress.quantization.rounding import Range, rounded_input, rounded_weight, weight_steps
+from hfcompress.quantization.weights import packed_modules, straight_through
 from hfcompress.training.callbacks import checkpoint_folder, transformer_of
 
 RANGES_FILE = "activation_ranges.json"
@@ -28,7 +31,8 @@ class QuantizationAwareCallback(TrainerCallback):
     channel or for the whole matrix) and inputs to 8 bits (asymmetric, one scale for the batch); gradients pass through
     the rounding unchanged (straight-through; Jacob et al., CVPR 2018). Evaluations are those of the rounded model from
     the start, so that `load_best_model_at_end` chooses what is best in int8. The weights themselves stay in fp32, and
-    the model is a plain one when training ends: export and quantize it as usual.
+    the model is a plain one when training ends: export and quantize it as usual. With `weights`, it is trained for
+    packed weights in the same way.
 
     Args:
         begin: Share of all steps after which training is rounded too.
@@ -36,6 +40,8 @@ class QuantizationAwareCallback(TrainerCallback):
             training so far, as static int8 holds it fixed.
         per_channel: One weight scale for each output channel.
         reduce_range: 7-bit weights; None decides by the CPU, as `DynamicQuantizationConfig` does.
+        weights: Round as these settings pack weights, where they do, and nothing else; the other settings but `begin`
+            do not count then.
 
     Raises:
         RecipeError: `begin` is no share.
@@ -47,6 +53,7 @@ class QuantizationAwareCallback(TrainerCallback):
         activations: Literal["dynamic", "static"] = "dynamic",
         per_channel: bool = True,
         reduce_range: bool | None = None,
+        weights: WeightQuantizationConfig | None = None,
     ) -> None:
         if not 0 <= begin < 1:
             raise RecipeError(
@@ -57,6 +64,7 @@ class QuantizationAwareCallback(TrainerCallback):
             )
         self.begin, self.activations, self.per_channel = begin, activations, per_channel
         self.steps = weight_steps(reduce_range)
+        self.weights = weights
         self.ranges: dict[str, Range] = {}
         self._rounding = False
         self._overrides = ExitStack()
@@ -69,7 +77,7 @@ class QuantizationAwareCallback(TrainerCallback):
         model: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        """Give the linear layers another `forward`; go on with the ranges of a checkpoint that is resumed."""
+        """Give layers another `forward`; go on with the ranges of a checkpoint that is resumed."""
         assert model is not None
         self._overrides.close()
         path = checkpoint_folder(args, state) / RANGES_FILE
@@ -78,11 +86,14 @@ class QuantizationAwareCallback(TrainerCallback):
             if path.is_file()
             else {}
         )
+        if self.weights is not None:
+            for packed in packed_modules(transformer_of(model), self.weights.scope).values():
+                self._override(packed, self._packed_forward(packed, self.weights.codec))
+            return
         for number, layer in enumerate(encoder_layers(transformer_of(model))):
             for name, module in layer.named_modules():
                 if isinstance(module, nn.Linear):
-                    setattr(module, "forward", self._forward(module, f"{number}.{name}"))  # noqa: B010
-                    self._overrides.callback(delattr, module, "forward")
+                    self._override(module, self._forward(module, f"{number}.{name}"))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -100,6 +111,23 @@ class QuantizationAwareCallback(TrainerCallback):
     ) -> None:
         """Leave the model as it was but for its weights."""
         self._overrides.close()
+
+    def _override(self, module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+        setattr(module, "forward", forward)  # noqa: B010
+        self._overrides.callback(delattr, module, "forward")
+
+    def _packed_forward(self, module: nn.Linear | nn.Embedding, codec: Codec) -> Callable[[Tensor], Tensor]:
+        def weight_of(exact: Tensor) -> Tensor:
+            return exact if module.training and not self._rounding else straight_through(exact, codec)
+
+        def look_up(inputs: Tensor) -> Tensor:
+            rows = functional.embedding(inputs, module.weight, getattr(module, "padding_idx", None))
+            return weight_of(rows.flatten(0, -2)).view_as(rows)  # scales are those of rows: only these are rounded
+
+        def multiply(inputs: Tensor) -> Tensor:
+            return functional.linear(inputs, weight_of(module.weight), getattr(module, "bias", None))
+
+        return look_up if isinstance(module, nn.Embedding) else multiply
 
     def _forward(self, module: nn.Linear, name: str) -> Callable[[Tensor], Tensor]:
         def forward(inputs: Tensor) -> Tensor:

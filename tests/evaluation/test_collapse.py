@@ -14,6 +14,8 @@ from hfcompress.errors import CollapseError
 from hfcompress.evaluation.collapse import Suspect, collapse, refuse_collapse, suspects
 from hfcompress.evaluation.metrics import rank_correlation
 from hfcompress.evaluation.report import Artifact, Drift, Latency, Stability
+from hfcompress.quantization.config import WeightQuantizationConfig
+from hfcompress.quantization.weights import packed_rounding
 from hfcompress.surgery import apply_plan
 
 NO_DRIFT = Drift(largest=0, mean=0, swapped_share=0)
@@ -78,7 +80,7 @@ def test_a_collapse_is_refused_with_its_cause() -> None:
     for words in ("bad (bad.onnx)", "0.420", "FFN of layer 3 (0.500), attention of layer 0 (0.890).", "nDCG@10 0.25"):
         assert words in message
     assert "word embeddings" not in message
-    with pytest.raises(CollapseError, match=r"No part alone in int8.*lowest for FFN of layer 3 \(0\.500\)"):
+    with pytest.raises(CollapseError, match=r"No part alone quantized.*lowest for FFN of layer 3 \(0\.500\)"):
         refuse_collapse([TEACHER, bad], "teacher", 0.45, find)
     dead = artifact("student", tied=1.0, precision="fp32")
     with pytest.raises(CollapseError, match="prune less"):
@@ -133,3 +135,15 @@ def test_suspects_of_pruned_models_of_every_family(family: str, tokenizer: BertT
         "attention of layer 2",
     } <= names
     assert "FFN of layer 2" not in names and np.isfinite([suspect.rank_correlation for suspect in found]).all()
+
+
+def test_suspects_of_packed_weights(tokenizer: BertTokenizerFast, word_data: RankingData) -> None:
+    model = make_pico()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for scope, moved in (("embeddings", {"word embeddings"}), ("all", None)):
+        rounding = packed_rounding(model, WeightQuantizationConfig("sign", scope=scope))
+        found = {suspect.name: suspect.rank_correlation for suspect in suspects(
+            model, tokenizer, lists_of(word_data), rounding
+        )}  # fmt: skip
+        assert {name for name, kept in found.items() if kept < 1} == (moved or found.keys())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())

@@ -16,10 +16,11 @@ from hfcompress.quantization.config import (
     OpenVINOQuantizationConfig,
     QuantizationConfig,
     StaticQuantizationConfig,
+    WeightQuantizationConfig,
     config_for,
     config_from_recipe,
 )
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, QuantizeStep
+from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PackedWeights, QuantizeStep
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,9 @@ from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, QuantizeStep
         OpenVINOQuantizationConfig(smooth_quant_alpha=0.5),
         *(config_for(target, mode) for target in (*CPU_TARGETS, "auto") for mode in ("dynamic", "static")),
         config_for("openvino"),
+        WeightQuantizationConfig(),
+        WeightQuantizationConfig("truncation", 5, 32, "all"),
+        WeightQuantizationConfig("sign", group_size=64),
         MixedPrecisionConfig(0.5, "static", ["layer.0"], {"layer.0": 0.25}, {"loss": 0.125}, calibration="entropy"),
     ],
     ids=str,
@@ -87,6 +91,10 @@ def test_auto_is_the_target_that_this_cpu_is(
         (lambda: StaticQuantizationConfig(calibration="mean"), "minmax or percentile or entropy"),
         (lambda: StaticQuantizationConfig(activation_type="int4"), "int4"),
         (lambda: StaticQuantizationConfig(percentile=0.999), "above 50"),
+        (lambda: WeightQuantizationConfig("ternary"), "truncation or sign"),
+        (lambda: WeightQuantizationConfig(bits=3), "4 or 5 or 6 or 7 or 8"),
+        (lambda: WeightQuantizationConfig(group_size=0), "group_size"),
+        (lambda: WeightQuantizationConfig(scope="head"), "embeddings or all"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused(make: object, named: str) -> None:
@@ -128,3 +136,17 @@ def test_artifacts_of_one_file_are_refused() -> None:
     with pytest.raises(ValidationError, match="more than one for onnxruntime static"):
         QuantizeStep(artifacts=twice)
     QuantizeStep(artifacts=[*twice[1:], OnnxRuntimeInt8(mode="dynamic")])
+    packed = [PackedWeights(bits=4), PackedWeights(bits=8), PackedWeights(method="sign")]
+    QuantizeStep(artifacts=[*packed, OpenVinoInt8()])
+    with pytest.raises(ValidationError, match="more than one for packed 4 bits"):
+        QuantizeStep(artifacts=[*packed, PackedWeights(bits=4, scope="all")])
+
+
+def test_packed_weights_from_recipes() -> None:
+    config = config_from_recipe(PackedWeights(bits=5, group_size=32, scope="all"))
+    assert config.to_dict() == WeightQuantizationConfig("truncation", 5, 32, "all").to_dict()
+    assert (config.precision, config.runtime, config.mode) == ("int5-weights", "torch", "weights")
+    sign = config_from_recipe(PackedWeights.model_validate(PackedWeights(method="sign").model_dump()))
+    assert (sign.precision, sign.bits) == ("sign-weights", 1)
+    with pytest.raises(ValidationError, match="sign keeps one bit"):
+        PackedWeights(method="sign", bits=4)

@@ -10,7 +10,7 @@ import onnx_ir
 import onnxruntime
 import pytest
 import torch
-from conftest import make_pico, stock_plan
+from conftest import make_pico, random_inputs, stock_plan
 from datasets import Dataset
 from onnx import TensorProto, helper
 from script_inputs import labelled_pairs, tokenized
@@ -21,9 +21,11 @@ from hfcompress import GradualPruningCallback, QuantizationAwareCallback
 from hfcompress.architectures import encoder_layers
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import RecipeError
-from hfcompress.quantization.config import DynamicQuantizationConfig
+from hfcompress.packing import Codec, rounded
+from hfcompress.quantization.config import DynamicQuantizationConfig, WeightQuantizationConfig
 from hfcompress.quantization.onnxruntime import export_onnx, quantize
 from hfcompress.quantization.rounding import rounded_input, rounded_weight
+from hfcompress.quantization.weights import packed_modules, straight_through
 from hfcompress.surgery import current_plan
 from hfcompress.training.quantization_aware import RANGES_FILE
 
@@ -86,10 +88,10 @@ def test_rounding_passes_gradients_through() -> None:
     generator = torch.Generator().manual_seed(0)
     values, factors = (torch.randn(6, 8, generator=generator) for _ in range(2))
     values.requires_grad_(True)
-    for rounded in (rounded_weight(values), rounded_weight(values, False, 64), rounded_input(values)):
-        assert not torch.equal(rounded, values)
-        assert rounded.unique().numel() <= 256 or rounded is not values
-        (gradient,) = torch.autograd.grad((rounded * factors).sum(), values)
+    for found in (rounded_weight(values), rounded_weight(values, False, 64), rounded_input(values)):
+        assert not torch.equal(found, values)
+        assert found.unique().numel() <= 256 or found is not values
+        (gradient,) = torch.autograd.grad((found * factors).sum(), values)
         torch.testing.assert_close(gradient, factors)
     beyond = rounded_input(values, (-0.5, 0.5))
     assert beyond.abs().max() <= 0.51
@@ -131,6 +133,44 @@ def test_evaluations_are_those_of_the_rounded_model(pairs: Dataset, tmp_path: Pa
         module.weight.data = rounded_weight(module.weight.data)
     callback.on_train_end(trainer.args, trainer.state, trainer.control)
     assert trainer.evaluate()["eval_loss"] != plain
+
+
+@pytest.mark.parametrize("config", [WeightQuantizationConfig("sign"), WeightQuantizationConfig(bits=4, scope="all")])
+def test_training_for_packed_weights(pairs: Dataset, config: WeightQuantizationConfig, tmp_path: Path) -> None:
+    losses, models = [], []
+    for callbacks in ([], [QuantizationAwareCallback(0.5, weights=config)]):
+        model = make_pico(problem_type="regression")
+        trainer = trainer_of(model, pairs, tmp_path, *callbacks, logging_steps=1)
+        trainer.train()
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+        models.append(model)
+    assert losses[0][:10] == losses[1][:10] and losses[0][10] != losses[1][10]
+    packed = packed_modules(models[1], config.scope).values()
+    assert all(not torch.equal(rounded(module.weight, config.codec), module.weight) for module in packed)
+    assert not any("forward" in vars(module) for module in models[1].modules())
+    # An evaluation is that of the file to come, to the bit.
+    callback = QuantizationAwareCallback(0.99, weights=config)
+    trainer = trainer_of(models[1], pairs, tmp_path, callback)
+    callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=models[1])
+    models[1].eval()
+    inputs = random_inputs(3, 9)
+    with torch.no_grad():
+        found = models[1](**inputs).logits
+        callback.on_train_end(trainer.args, trainer.state, trainer.control)
+        assert not torch.equal(models[1](**inputs).logits, found)
+        for module in packed:
+            module.weight.data = rounded(module.weight.data, config.codec)
+        assert torch.equal(models[1](**inputs).logits, found)
+
+
+def test_the_gradient_of_packed_weights_is_that_of_the_weights() -> None:
+    weight, factors = (torch.randn(6, 8, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    weight.requires_grad_(True)
+    for codec in (Codec("truncation", 4, 3), Codec("sign", 1)):
+        found = straight_through(weight, codec)
+        assert torch.equal(found, rounded(weight, codec)) and not torch.equal(found, weight)
+        (gradient,) = torch.autograd.grad((found * factors).sum(), weight)
+        assert torch.equal(gradient, factors)
 
 
 @pytest.mark.parametrize("activations", ["dynamic", "static"])

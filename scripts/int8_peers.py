@@ -1,0 +1,220 @@
+"""Our int8 beside that of sentence-transformers (OpenVINO) and of optimum-onnx (dynamic), made of one unpruned model.
+
+Each peer runs in a virtual environment of its own, which is made on demand (pip) and kept, as a process that waits
+while the others score. All score the same pairs in turns, tokenization counted, with the same number of threads; each
+is calibrated on the same texts. Nothing is fetched from the Hub.
+
+    python scripts/int8_peers.py path/to/cross-encoder --data ../shared/data/selqa --max-length 128
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from environments import APART, CACHE, TORCH, python_environment
+
+from hfcompress.data.load import load_data
+from hfcompress.data.ranking import RankingData
+from hfcompress.evaluation.measure import measure
+from hfcompress.evaluation.metrics import means, per_query
+from hfcompress.files import size_of
+from hfcompress.layout import ONNX_INT8, OPENVINO_INT8
+from hfcompress.machine import cpu_target, thread_count
+from hfcompress.models import resolve
+from hfcompress.quantization.config import config_for
+from hfcompress.quantization.quantizer import RankerQuantizer
+from hfcompress.quiet import silence_libraries
+from hfcompress.rankers.base import RankerOptions
+from hfcompress.rankers.load import load_ranker
+from hfcompress.recipe import DataStep
+from hfcompress.run_data import calibration_pairs
+
+HERE = Path(__file__).parent / "peers"
+CHECKPOINT = ("*.json", "*.safetensors", "*.txt", "*.model")  # what a peer gets: no graph of ours
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another project's int8.
+
+    Attributes:
+        script: Its script in scripts/peers.
+        environment: Name of its environment.
+        install: Packages, in the order of their installation.
+        ours: The file of ours that it is compared with.
+    """
+
+    script: str
+    environment: str
+    install: tuple[list[str], ...]
+    ours: str
+
+
+PEERS = {
+    "sentence-transformers OpenVINO int8": Peer(
+        "sentence_transformers_openvino.py",
+        "sentence-transformers-openvino",
+        (
+            TORCH,
+            ["transformers==4.57.*", "optimum-intel[openvino]==1.27.*", "sentence-transformers==5.1.*", "datasets"],
+        ),
+        OPENVINO_INT8,
+    ),
+    "optimum-onnx dynamic int8": Peer(
+        "optimum_onnx_dynamic.py",
+        "transformers-4",
+        (TORCH, ["transformers==4.57.*", "optimum-onnx[onnxruntime]==0.1.0", "sentence-transformers==5.1.*"]),
+        ONNX_INT8,
+    ),
+}
+
+
+class PeerRanker:
+    """A peer as `measure` sees it: pairs in, scores out; only the places of pairs and the scores cross over.
+
+    Args:
+        command: Runs the peer's script.
+        request: What it is told first; `pairs` are all that it will be asked for.
+        batch: Pairs in one of its batches, for the record.
+    """
+
+    def __init__(self, command: list[str], request: dict, batch: int = 32) -> None:
+        self.threads, self.batch_tokens = request["threads"], batch * request["max_length"]
+        self._places = {pair: place for place, pair in enumerate(request["pairs"])}
+        environment = {**os.environ, **APART, "OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+        )
+        self.files = [Path(path) for path in self._ask(request)["files"]]
+
+    def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+        """Raw logits."""
+        return np.array(self._ask([self._places[pair] for pair in pairs]), dtype=np.float32)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.stdin.close()
+        self._process.wait()
+        self._log.close()
+
+    def _ask(self, content: object) -> object:
+        try:
+            self._process.stdin.write(json.dumps(content) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self._log.seek(0)
+            raise RuntimeError(f"The peer ended: {self._log.read()[-3000:]}")
+        return json.loads(answer)
+
+
+def checkpoint_copy(model: str, folder: Path) -> str:
+    """The checkpoint's own files in a folder of their own."""
+    folder.mkdir(parents=True)
+    for pattern in CHECKPOINT:
+        for path in Path(resolve(model)).glob(pattern):
+            shutil.copy(path, folder)
+    return str(folder)
+
+
+def compare(options: argparse.Namespace, data: RankingData, work: Path) -> None:
+    """Make, measure and print everything on one data set."""
+    threads = thread_count(options.threads)
+    calibration = calibration_pairs(data, options.calibration)
+    quantizer = RankerQuantizer.from_pretrained(options.model, options.max_length)
+    ours = work / "ours"
+    quantizer.quantize(ours, [config_for(), config_for("openvino")], calibration, progress=False)
+    split = data.split(options.split)
+    candidates = {query: found for query, found in split.candidates.items() if found}
+    request = {
+        "texts": [f"{query} {document}" for query, document in calibration],
+        "pairs": list(dict.fromkeys(pair for query, found in candidates.items() for pair in data.pairs(query, found))),
+        "threads": threads,
+        "max_length": quantizer.tokenizer.model_max_length,
+        "target": cpu_target(),
+    }
+    names = options.peer or list(PEERS)
+    peers = {}
+    try:
+        for name in names:
+            peer = PEERS[name]
+            python = python_environment(options.work / peer.environment, peer.install)
+            folder = checkpoint_copy(options.model, work / peer.environment / "model")
+            command = [python, str(HERE / peer.script)]
+            peers[name] = PeerRanker(command, {**request, "folder": folder, "work": str(work / peer.environment)})
+        own = {"fp32 PyTorch": None, **{PEERS[name].ours: PEERS[name].ours for name in names}}
+        settings = RankerOptions(threads)
+        rankers = {
+            name: load_ranker(ours, "torch" if file is None else None, file, options.max_length, settings)
+            for name, file in own.items()
+        }
+        measured = dict(
+            zip(
+                [*rankers, *peers],
+                measure([*rankers.values(), *peers.values()], data, options.split, options.rounds, 1),  # type: ignore[list-item]
+                strict=True,
+            )
+        )
+    finally:
+        for peer in peers.values():
+            peer.close()
+    exact = measured["fp32 PyTorch"]
+    print(f"\n{data.name}: {len(request['pairs'])} pairs, {threads} threads, {options.rounds} rounds in turns")
+    print(f"{'':38} {'docs/s':>8} {'x fp32':>7} {'nDCG@10':>8} {'MB':>7}")
+    for name, found in measured.items():
+        quality = means(per_query(split.qrels, found.run(candidates), data.relevant_from))["ndcg@10"]
+        files = peers[name].files if name in peers else _files(ours, own[name])
+        speed = sum(found.round_documents) / sum(found.round_seconds)
+        title = name if name in peers or own[name] is None else f"hfcompress {name}"
+        print(
+            f"{title[-38:]:38} {speed:8.1f} {found.speedup_over(exact):7.2f} {quality:8.4f} {size_of(files) / 1e6:7.1f}"
+        )
+    for name in peers:
+        ratio = measured[PEERS[name].ours].speedup_over(measured[name])
+        print(f"hfcompress {PEERS[name].ours} is {ratio:.2f}x as fast as {name} (median of paired rounds)")
+
+
+def _files(folder: Path, file: str | None) -> list[Path]:
+    if file is None:
+        return [folder / "model.safetensors"]
+    path = folder / file
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def main() -> None:
+    """Compare on every data set named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="an unpruned cross-encoder: a folder, or package:NAME/FOLDER")
+    parser.add_argument("--data", action="append", required=True, help="api-search or a folder in BEIR's layout")
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--queries", type=int, default=100, help="queries of the split of each set")
+    parser.add_argument("--candidates", type=int, default=20)
+    parser.add_argument("--calibration", type=int, default=128, help="pairs of train queries")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=0, help="0 uses all cores")
+    parser.add_argument("--peer", action="append", choices=list(PEERS), help="only this one; repeatable")
+    parser.add_argument("--work", type=Path, default=CACHE, help=f"where the environments are ({CACHE})")
+    options = parser.parse_args()
+    silence_libraries()
+    for name in options.data:
+        limits = {"train": options.calibration, "dev": 1, "test": 1, options.split: options.queries}
+        data = load_data(DataStep(sets=[name], candidates=options.candidates, max_queries=limits))
+        with tempfile.TemporaryDirectory() as work:
+            compare(options, data, Path(work))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

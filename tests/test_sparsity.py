@@ -1,0 +1,86 @@
+"""Weights set to zero: how many, which, and that a copy keeps its own."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FAMILIES, make_pico, uneven_plan
+
+from hfcompress.files import deflated_size_of
+from hfcompress.sparsity import kept_weights, sparse_modules, sparsify, zero_share
+from hfcompress.surgery import apply_plan, pruned_copy
+
+
+def matrix(outputs: int, inputs: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_smallest_go(sparsity: float, share: float) -> None:
+    weight = matrix(12, 20)
+    kept = kept_weights(weight, "unstructured", sparsity, share)
+    assert int((~kept).sum()) == round(share * sparsity * 240)
+    if int((~kept).sum()) > 0:
+        assert weight[~kept].abs().max() < weight[kept].abs().min()
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 3, 4, 8, 21, 22, 23])
+def test_two_of_four(inputs: int) -> None:
+    weight = matrix(6, inputs)
+    kept = kept_weights(weight, "2:4", 0.5)
+    for start in range(0, inputs, 4):
+        part, stays = weight[:, start : start + 4].abs(), kept[:, start : start + 4]
+        places = min(2, part.shape[1])
+        assert stays.sum(1).tolist() == [places] * 6
+        least = part.masked_fill(~stays, torch.inf).amin(1)
+        assert (part.masked_fill(stays, 0).amax(1) < least).all()
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+def test_what_is_zero_goes_first_and_stays_gone(pattern: str) -> None:
+    weight, gone = matrix(8, 16), torch.zeros(8, 16, dtype=torch.bool)
+    for share in (0.25, 0.5, 0.75, 1.0):
+        kept = kept_weights(weight, pattern, 0.5, share)
+        assert int((~kept).sum()) == round(share * 64) and not (kept & gone).any()
+        assert torch.equal(kept, kept_weights(weight * kept, pattern, 0.5, share))  # so a checkpoint can be resumed
+        weight, gone = weight * kept * 1.5, ~kept
+    even = torch.ones(8, 16)
+    assert int(kept_weights(even, pattern, 0.5).sum()) == 64
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+def test_models(family: str, pattern: str) -> None:
+    model = make_pico(family)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    masks = sparsify(model, pattern, 0.5)
+    assert masks.keys() == sparse_modules(model).keys() and zero_share(model) == pytest.approx(0.5, abs=1e-3)
+    for name, tensor in model.state_dict().items():
+        mask = masks.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+        assert torch.equal(tensor, before[name] if mask is None else before[name] * mask), name
+    assert not any("classifier" in name or "embeddings" in name for name in masks)
+
+
+def test_a_copy_that_shares_memory_keeps_its_weights() -> None:
+    model = make_pico()
+    copy = pruned_copy(model, uneven_plan())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    sparsify(copy, "2:4", 0.5)
+    assert zero_share(copy) > 0.4 and all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+    assert zero_share(apply_plan(model, uneven_plan())) == 0
+
+
+def test_zeros_deflate(tmp_path: Path) -> None:
+    paths = []
+    for number, sparsity in enumerate((0.0, 0.5, 0.9)):
+        weight = matrix(64, 64)
+        paths.append(tmp_path / str(number))
+        paths[-1].write_bytes((weight * kept_weights(weight, "unstructured", sparsity)).numpy().tobytes())
+    sizes = [deflated_size_of([path]) for path in paths]
+    assert sizes == sorted(sizes, reverse=True) and sizes[2] < sizes[0] / 3
+    assert sizes == [len(zlib.compress(path.read_bytes(), 6)) for path in paths]
+    assert deflated_size_of(paths) == sum(sizes)
