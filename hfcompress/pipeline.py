@@ -21,9 +21,12 @@ from hfcompress.data.pseudo import has_pseudo_queries
 from hfcompress.data.ranking import RankingData
 from hfcompress.data.teachers import with_teacher_scores
 from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
+from hfcompress.evaluation.explain import explain
+from hfcompress.evaluation.explanation import Explanation
 from hfcompress.evaluation.metrics import scores_of_split
 from hfcompress.evaluation.report import PruningSummary, RunReport
-from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
+from hfcompress.evaluation.results import Candidate, Measured, build_report, measure_candidates
+from hfcompress.evaluation.saliency import Reader, with_saliency
 from hfcompress.layout import PRUNING_FILE, WORK_FOLDER
 from hfcompress.models import (
     load_encoder,
@@ -406,9 +409,10 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
         exact = candidates[-1].name
         configs = [config_from_recipe(artifact) for artifact in recipe.quantize.artifacts if _installed(artifact)]
         candidates += [Candidate.graph(checkpoint, config, exact) for config in configs]
-        results = evaluate_candidates(
+        measured = measure_candidates(
             candidates, current.data, recipe.evaluate, current.max_length, recipe.seed, current.progress
         )
+        results = [found.artifact for found in measured]
         by_path = {graph_file(config): config for config in configs}
         refuse_collapse(
             results,
@@ -416,13 +420,31 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruning: PruningSumma
             recipe.evaluate.min_rank_correlation,
             lambda artifact: _suspects(current, checkpoint, by_path[artifact.path]),
         )
-        report = build_report(recipe, current.data, load_model(str(checkpoint)).config, pruning, results)
+        explanation = _explanation(current, measured, teacher, checkpoint)
+        report = build_report(recipe, current.data, load_model(str(checkpoint)).config, pruning, results, explanation)
         report.save(folder)
 
     inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, recipe.publish.license, current.data.fingerprint()]
     folder, _ = current.workspace.step("evaluate", [inputs, made_of], work)
     report = RunReport.load(folder)
     return report.model_copy(update={"steps": current.workspace.steps, "recipe": recipe.text})
+
+
+def _explanation(current: Run, measured: list[Measured], teacher: str, checkpoint: Path) -> Explanation | None:
+    """Where the artefact that speaks for the run ranks otherwise than its teacher, and what the student looks at."""
+    recipe = current.recipe
+    artifacts = [found.artifact for found in measured]
+    runs = {found.artifact.name: found.run for found in measured}
+    shown = recipe.evaluate.moved_queries
+    explanation = explain(current.data, "test", runs, artifacts, current.tokenizer(), current.max_length, shown)
+    if explanation is None or not (recipe.prune and explanation.moved):
+        return explanation
+    with quiet():
+        ours, theirs = (
+            Reader(load_model(name, dtype="float32"), load_tokenizer(name, current.max_length))
+            for name in (teacher, str(checkpoint))
+        )
+    return with_saliency(explanation, current.data, "test", ours, theirs, artifacts)
 
 
 def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:
