@@ -1,20 +1,26 @@
 """The two figures of a model card, drawn from the report alone, as PNG bytes that are the same every time.
 
-Colours are Okabe and Ito's palette and the map `viridis`, which colour-blind readers can tell apart and which holds no
-grey, the colour of what was removed. The ground is white, so that the figures can be read on light and dark pages.
+The ground is transparent, and every colour of text and points has a contrast of 3 or more, text of 4, with white and
+with the dark pages of GitHub and the Hub: one file reads on all. (`<picture>` with a dark source would not do: it needs
+absolute addresses to work everywhere, which a card does not have.) Colours start with Okabe and Ito's, which
+colour-blind readers can tell apart; the map is `viridis` without its ends, which holds no grey, the colour of what was
+removed.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import wraps
 from itertools import cycle
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -23,18 +29,39 @@ from hfcompress.evaluation.report import Artifact, PruningSummary, RunReport
 
 PARETO_FILE = "figures/pareto.png"
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+INK = "#767676"  # text, axes, the teacher
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8E6FC9", "#948400")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_KEPT = "#0072B2"
-_REMOVED: dict[str, Any] = {"facecolor": "#E3E3E3", "edgecolor": "#9A9A9A", "hatch": "////", "linewidth": 0.0}
-_LABEL: dict[str, Any] = {
-    "ha": "center",
-    "va": "center",
-    "fontsize": 8,
-    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 2.0},
+_KEPT = COLOURS[0]
+_FAINT = (0.5, 0.5, 0.5, 0.16)
+_REMOVED: dict[str, Any] = {"facecolor": _FAINT, "edgecolor": (0.5, 0.5, 0.5, 0.55), "hatch": "////", "linewidth": 0.0}
+_LABEL: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9}
+_IMPORTANCE = ListedColormap(colormaps["viridis"](np.linspace(0.25, 0.92, 256)))
+_STYLE: Any = {  # matplotlib types every key by its name
+    "savefig.facecolor": "none",
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    ),
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "hatch.linewidth": 0.7,
 }
 
+_Arguments = ParamSpec("_Arguments")
 
+
+def _styled(draw: Callable[_Arguments, bytes]) -> Callable[_Arguments, bytes]:
+    """Draw in the figures' own style, and leave the user's as it is."""
+
+    @wraps(draw)
+    def styled(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> bytes:
+        with rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@_styled
 def pareto(report: RunReport) -> bytes:
     """Draw quality against speed: the teacher, every artefact and the first stage.
 
@@ -44,21 +71,19 @@ def pareto(report: RunReport) -> bytes:
     Returns:
         A PNG image. The horizontal axis is documents a second on a log scale, the vertical one mean nDCG@10.
     """
-    figure = Figure(figsize=(9.0, 4.8), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(8.0, 5.0), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     teacher = report.teacher
     level = teacher.quality["ndcg@10"]
-    axes.axhline(level, color="black", linewidth=0.8, alpha=0.5)
+    axes.axhline(level, color=INK, linewidth=0.8)
     margins = sorted({artifact.delta.margin for artifact in report.artifacts if artifact.delta})
     for margin in margins:
-        axes.axhline(
-            level - margin, color="black", linestyle=":", linewidth=1.0, label=f"teacher - {margin:g} (margin)"
-        )
+        axes.axhline(level - margin, color=INK, linestyle=":", linewidth=1.4, label=f"teacher - {margin:g} (margin)")
     axes.axhline(
-        report.first_stage.quality["ndcg@10"], color="#555555", linestyle="--", linewidth=1.2, label="first stage alone"
+        report.first_stage.quality["ndcg@10"], color=INK, linestyle="--", linewidth=1.2, label="first stage alone"
     )
-    _point(axes, teacher, level, "black", "*", "teacher")
-    for artifact, colour, marker in zip(report.artifacts, cycle(_COLOURS), cycle(_MARKERS), strict=False):
+    _point(axes, teacher, level, INK, "*", "teacher")
+    for artifact, colour, marker in zip(report.artifacts, cycle(COLOURS), cycle(_MARKERS), strict=False):
         _point(axes, artifact, artifact.quality["ndcg@10"], colour, marker, artifact.name)
     axes.set_xscale("log")
     speeds = [artifact.latency.docs_per_second for artifact in (teacher, *report.artifacts)]
@@ -72,24 +97,25 @@ def pareto(report: RunReport) -> bytes:
     )
     axes.set_ylabel("nDCG@10, mean over test queries")
     axes.set_title(f"{report.name}: quality against speed", loc="left", fontsize=11)
-    axes.grid(alpha=0.25)
+    axes.grid(color=_FAINT)
     axes.spines[["top", "right"]].set_visible(False)
     # Labels at the points would overlap wherever artefacts are alike, which is what a good run looks like.
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5)
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     return _png(figure)
 
 
+@_styled
 def structure(pruning: PruningSummary) -> bytes:
     """Draw which heads and how many FFN neurons each layer of the teacher keeps.
 
     Left: one cell a head, coloured by its importance if kept, grey and hatched if removed. Right: the share of FFN
-    neurons that each layer keeps. A dropped layer is grey and hatched in both.
+    neurons that each layer keeps. A dropped layer is plain grey in both.
 
     Returns:
         A PNG image.
     """
     height = max(2.6, 1.3 + 0.3 * pruning.layers_of)
-    figure = Figure(figsize=(9.0, height), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(9.0, height), dpi=150, layout="constrained")
     heads, neurons = figure.subplots(1, 2, sharey=True, width_ratios=(1.6, 1.0))
     _heads(figure, heads, pruning)
     _neurons(neurons, pruning)
@@ -109,7 +135,7 @@ def _point(axes: Axes, artifact: Artifact, quality: float, colour: str, marker: 
         yerr=bars,
         fmt=marker,
         color=colour,
-        markersize=12 if marker == "*" else 8,
+        markersize=14 if marker == "*" else 9,
         capsize=4,
         elinewidth=1.4,
         label=f"{name} ({artifact.speedup:.1f}x)",
@@ -123,22 +149,23 @@ def _heads(figure: Figure, axes: Axes, pruning: PruningSummary) -> None:
     most = max((layer.heads_of for layer in pruning.layers), default=1)
     values = [importance[row][head] for row, layer in kept.items() if row in importance for head in layer.heads]
     scale = _scale(values)
-    colours = ScalarMappable(scale, "viridis")
+    colours = ScalarMappable(scale, _IMPORTANCE)
     widest = 1
     for row in range(pruning.layers_of):
         width = len(importance[row]) if row in importance else most
         widest = max(widest, width)
         for head in range(width):
-            cell = (head - 0.5, row - 0.5)
+            cell = (head - 0.45, row - 0.44)
             if row in kept and head in kept[row].heads:
                 colour = colours.cmap(scale(importance[row][head])) if row in importance else _KEPT
-                axes.add_patch(Rectangle(cell, 1, 1, facecolor=colour))
-            else:
-                axes.add_patch(Rectangle(cell, 1, 1, **_REMOVED))
-            axes.add_patch(Rectangle(cell, 1, 1, fill=False, edgecolor="white", linewidth=1.5))
+                axes.add_patch(Rectangle(cell, 0.9, 0.88, facecolor=colour, edgecolor=INK, linewidth=0.6))
+            elif row in kept:
+                axes.add_patch(Rectangle(cell, 0.9, 0.88, **_REMOVED))
         if row not in kept:
+            axes.add_patch(Rectangle((-0.45, row - 0.44), width - 0.1, 0.88, facecolor=_FAINT))
             axes.text((width - 1) / 2, row, "layer dropped", **_LABEL)
     axes.set_xlim(-0.5, widest - 0.5)
+    axes.spines[:].set_visible(False)
     axes.set_title("attention heads", loc="left", fontsize=11)
     axes.set_xlabel("head, from 0")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True))
@@ -158,13 +185,13 @@ def _neurons(axes: Axes, pruning: PruningSummary) -> None:
     kept = {layer.layer: layer for layer in pruning.layers}
     for row in range(pruning.layers_of):
         if row not in kept:
-            axes.add_patch(Rectangle((0, row - 0.36), 1, 0.72, **_REMOVED))
+            axes.add_patch(Rectangle((0, row - 0.36), 1, 0.72, facecolor=_FAINT))
             axes.text(0.5, row, "layer dropped", **_LABEL)
             continue
         share = kept[row].ffn / kept[row].ffn_of if kept[row].ffn_of else 0.0
-        axes.barh(row, 1.0, height=0.72, color="#EDEDED")
+        axes.barh(row, 1.0, height=0.72, color=_FAINT)
         axes.barh(row, share, height=0.72, color=_KEPT)
-        axes.text(1.03, row, f"{kept[row].ffn} of {kept[row].ffn_of}", va="center", fontsize=8)
+        axes.text(1.03, row, f"{kept[row].ffn:,} of {kept[row].ffn_of:,}", va="center", fontsize=9)
     axes.set_xlim(0, 1.38)
     axes.set_title("FFN neurons kept", loc="left", fontsize=11)
     axes.set_xlabel("share of the teacher's")

@@ -27,6 +27,16 @@ def fence(text: str, language: str) -> str:
     return f"{ticks}{language}\n{text}{newline}{ticks}"
 
 
+def details(summary: str, body: str) -> str:
+    """A part that the reader unfolds; GitHub and the Hub both know it."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
+
+
+def plain(text: str) -> str:
+    """Text that is shown as it is, whatever Markdown or HTML it looks like."""
+    return re.sub(r"([\\`*_{}\[\]<>#~$&!])", r"\\\1", text)
+
+
 def fixed(value: float, digits: int = 4) -> str:
     """A metric: `0.5674`. Never a negative zero."""
     return f"{round(value, digits) + 0.0:.{digits}f}"

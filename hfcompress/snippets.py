@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from hfcompress.evaluation.report import Artifact, RunReport
-from hfcompress.layout import PACKED_FOLDER
-from hfcompress.markdown import fence
-
-# Where the repository layout puts the graphs, for an artefact whose path is a folder.
-_ONNX_FILE = "onnx/model_quantized.onnx"
-_OPENVINO_FILE = "openvino/openvino_model_qint8_quantized.xml"
+from hfcompress.layout import ONNX_INT8, OPENVINO_INT8, PACKED_FOLDER
+from hfcompress.markdown import details, fence
 
 # The families with fairseq's vocabulary name their padding token differently from those with BERT's.
 _FAIRSEQ_FAMILIES = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 
-_PAIRS = """
-folder = "."
+_TRUST = """`trust_remote_code=True` lets transformers run `modeling_hfcompress.py` of this repository, which builds the
+uneven layers; read it before you trust it. Without it, transformers takes the stock class and stops at weights that do
+not fit.
+
+"""
+
+_TEXTS = """folder = "."  # a copy of this repository
 query = "how to sort a list in place"
 documents = ["list.sort() sorts the list in place.", "tuple.count() counts a value."]
 """
 
 _HFCOMPRESS = """import hfcompress
-{pairs}
-ranker = hfcompress.load_ranker(folder)
+
+{texts}
+ranker = hfcompress.load_ranker(folder)  # the fastest int8 file that this machine can open
 scores = ranker.score([(query, document) for document in documents])
 """
 
 _PACKED = """import hfcompress
-{pairs}
+
+{texts}
 ranker = hfcompress.load_ranker(folder, file="{path}")
 scores = ranker.score([(query, document) for document in documents])
 model = hfcompress.load_model(folder, file="{path}")  # in fp32; model.save_pretrained(...) unpacks it for other clients
@@ -34,7 +37,8 @@ model = hfcompress.load_model(folder, file="{path}")  # in fp32; model.save_pret
 
 _TRANSFORMERS = """import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-{pairs}
+
+{texts}
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForSequenceClassification.from_pretrained(folder{trust}).eval()
 features = tokenizer(
@@ -45,81 +49,91 @@ with torch.inference_mode():
 """
 
 _SENTENCE_TRANSFORMERS = """from sentence_transformers import CrossEncoder
-{pairs}
+
+{texts}
 model = CrossEncoder(folder{trust})
 scores = model.predict([(query, document) for document in documents])
 """
 
-_TOKENIZERS = """import numpy as np
-from tokenizers import Tokenizer
-{pairs}
-tokenizer = Tokenizer.from_file(f"{{folder}}/tokenizer.json")
+_TOKENIZE = """tokenizer = Tokenizer.from_file(f"{{folder}}/tokenizer.json")
 tokenizer.enable_truncation(max_length={max_length})
 tokenizer.enable_padding(pad_id=tokenizer.token_to_id("{pad}"), pad_token="{pad}")
-encodings = tokenizer.encode_batch([(query, document) for document in documents])
+encoded = tokenizer.encode_batch([(query, document) for document in documents])
 features = {{
-    "input_ids": np.array([encoding.ids for encoding in encodings], dtype=np.int64),
-    "attention_mask": np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64),
-    "token_type_ids": np.array([encoding.type_ids for encoding in encodings], dtype=np.int64),
+    "input_ids": np.array([row.ids for row in encoded], dtype=np.int64),
+    "attention_mask": np.array([row.attention_mask for row in encoded], dtype=np.int64),
+    "token_type_ids": np.array([row.type_ids for row in encoded], dtype=np.int64),
 }}
 """
 
-_ONNXRUNTIME = """import onnxruntime
+_ONNXRUNTIME = """import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
 
+{texts}
+{tokenize}
 session = onnxruntime.InferenceSession(f"{{folder}}/{path}", providers=["CPUExecutionProvider"])
-names = {{node.name for node in session.get_inputs()}}
-scores = session.run(None, {{name: array for name, array in features.items() if name in names}})[0].reshape(-1)
+scores = session.run(None, {{node.name: features[node.name] for node in session.get_inputs()}})[0][:, 0]
 """
 
-_OPENVINO = """import openvino
+_OPENVINO = """import numpy as np
+import openvino
+from tokenizers import Tokenizer
 
+{texts}
+{tokenize}
 model = openvino.Core().compile_model(f"{{folder}}/{path}", "CPU")
-names = {{name for node in model.inputs for name in node.names}}
-scores = model({{name: array for name, array in features.items() if name in names}})[0].reshape(-1)
+scores = model({{node.any_name: features[node.any_name] for node in model.inputs}})[0][:, 0]
+"""
+
+_TRANSFORMERS_JS = """import {{ AutoModelForSequenceClassification, AutoTokenizer }} from "@huggingface/transformers";
+
+const repository = "ORG/NAME";  // where this repository is on the Hub
+const query = "how to sort a list in place";
+const documents = ["list.sort() sorts the list in place.", "tuple.count() counts a value."];
+
+const tokenizer = await AutoTokenizer.from_pretrained(repository);
+const model = await AutoModelForSequenceClassification.from_pretrained(repository, {{ dtype: "q8" }});
+const queries = documents.map(() => query);
+const features = tokenizer(queries, {{ text_pair: documents, padding: true, truncation: true }});
+const {{ logits }} = await model(features);
+const scores = logits.tolist().map(([score]) => score);
 """
 
 
 def loading_snippets(report: RunReport) -> str:
-    """Markdown with one Python block each for hfcompress, transformers, sentence-transformers and exported runtimes.
+    """Markdown with a block of code for each runtime of the run, whole in itself.
 
-    The blocks for ONNX Runtime and OpenVINO open the fastest artefact of that runtime, and go on from the block that
-    tokenizes.
+    The blocks for ONNX Runtime and OpenVINO open the fastest artefact of that runtime and need neither PyTorch nor
+    transformers. transformers.js is shown where the run wrote the file that it reads as `q8`.
     """
     custom = report.pruning is not None and report.pruning.custom_code
     values = {
-        "pairs": _PAIRS,
+        "texts": _TEXTS,
         "trust": ", trust_remote_code=True" if custom else "",
         "max_length": report.max_length,
         "pad": "<pad>" if report.model_type in _FAIRSEQ_FAMILIES else "[PAD]",
     }
+    values["tokenize"] = _TOKENIZE.format(**values)
+    trusted = _TRUST if custom else ""
     parts = [
-        "`folder` is a copy of this repository. Scores compare the documents of one query: only their order counts."
+        fence(_HFCOMPRESS.format(**values), "python"),
+        "Scores compare the documents of one query: only their order counts. The same with other libraries:",
+        _folded("transformers", trusted, _TRANSFORMERS.format(**values)),
+        _folded("sentence-transformers", trusted, _SENTENCE_TRANSFORMERS.format(**values)),
     ]
-    if custom:
-        parts.append(
-            "`trust_remote_code=True` lets transformers run `modeling_hfcompress.py` of this repository, which builds "
-            "the uneven layers; read it before you trust it. Without it, transformers takes the stock class and stops "
-            "at weights that do not fit. The exported graphs need no such code."
-        )
-    parts += [
-        _titled("hfcompress", _HFCOMPRESS.format(**values)),
-        _titled("transformers", _TRANSFORMERS.format(**values)),
-        _titled("sentence-transformers", _SENTENCE_TRANSFORMERS.format(**values)),
-    ]
-    onnx, openvino = (_fastest(report, runtime) for runtime in ("onnxruntime", "openvino"))
-    if onnx or openvino:
-        parts.append(_titled("Tokenizing for the exported graphs, without transformers", _TOKENIZERS.format(**values)))
-    if onnx:
-        path = onnx.path if onnx.path.endswith(".onnx") else _ONNX_FILE
-        parts.append(_titled("ONNX Runtime", _ONNXRUNTIME.format(path=path)))
-    if openvino:
-        path = openvino.path if openvino.path.endswith(".xml") else _OPENVINO_FILE
-        parts.append(_titled("OpenVINO", _OPENVINO.format(path=path)))
+    if onnx := _fastest(report, "onnxruntime"):
+        path = onnx.path if onnx.path.endswith(".onnx") else ONNX_INT8
+        parts.append(_folded("ONNX Runtime, without PyTorch", "", _ONNXRUNTIME.format(path=path, **values)))
+    if openvino := _fastest(report, "openvino"):
+        path = openvino.path if openvino.path.endswith(".xml") else OPENVINO_INT8
+        parts.append(_folded("OpenVINO, without PyTorch", "", _OPENVINO.format(path=path, **values)))
+    if any(artifact.path == ONNX_INT8 for artifact in report.artifacts):
+        parts.append(_folded("transformers.js", "", _TRANSFORMERS_JS.format(), "js"))
     for artifact in report.artifacts:
         if artifact.path.startswith(f"{PACKED_FOLDER}/"):
-            parts.append(
-                _titled(f"Packed weights ({artifact.precision})", _PACKED.format(path=artifact.path, **values))
-            )
+            packed = _PACKED.format(path=artifact.path, **values)
+            parts.append(_folded(f"Packed weights ({artifact.precision})", "", packed))
     return "\n\n".join(parts)
 
 
@@ -128,5 +142,5 @@ def _fastest(report: RunReport, runtime: str) -> Artifact | None:
     return max(fitting, key=lambda artifact: artifact.speedup, default=None)
 
 
-def _titled(title: str, block: str) -> str:
-    return f"**{title}**\n\n{fence(block, 'python')}"
+def _folded(title: str, note: str, block: str, language: str = "python") -> str:
+    return details(f"<b>{title}</b>", note + fence(block, language))

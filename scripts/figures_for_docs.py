@@ -1,8 +1,8 @@
 """Draw the figures of the documentation into docs/figures: python scripts/figures_for_docs.py
 
 Every figure is computed by the package's own code. Those of concepts are drawn from numbers made here with fixed seeds,
-to show how something works; those of results come from a kept report. The ground is white, so that they can be read on
-light and dark pages.
+to show how something works; those of results come from a kept report. They can be read on light and dark pages: those
+drawn here have a white ground, those of the package a transparent one.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pydantic.fields import PydanticUndefined
 
 from hfcompress import recipe
 from hfcompress.cli import EXIT_CODES, app
-from hfcompress.evaluation import report
+from hfcompress.evaluation import explanation, report, schema, speed
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECIPE = (
@@ -46,7 +46,10 @@ REPORT = (
     report.RunReport,
     report.Artifact,
     report.Delta,
-    report.Latency,
+    speed.Latency,
+    schema.Interval,
+    speed.SingleThread,
+    speed.ColdStart,
     report.Stability,
     report.Drift,
     report.FirstStage,
@@ -57,6 +60,12 @@ REPORT = (
     report.LayerKept,
     report.Step,
     report.Machine,
+    explanation.Explanation,
+    explanation.MovedQuery,
+    explanation.RelevantDocument,
+    explanation.SaliencyAgreement,
+    explanation.SteadySaliency,
+    explanation.QueryGroup,
 )
 PAGES = {
     "recipe.md": (
@@ -67,8 +76,9 @@ PAGES = {
     ),
     "report.md": (
         "# report.json",
-        "Written by `python scripts/reference.py` from `hfcompress/evaluation/report.py`. A run writes this file; the "
-        "model card is rendered from it alone. It holds ids and figures, no texts.",
+        "Written by `python scripts/reference.py` from `hfcompress/evaluation/`. A run writes this file; the "
+        "model card is rendered from it alone. It holds ids and figures; texts only of the few queries in "
+        "`explanation`, and only where the data set says that its licence lets them be shown.",
         REPORT,
     ),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from pathlib import Path
@@ -13,130 +12,23 @@ import yaml
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from report_samples import MARGIN, QUERIES, example_artifact, example_delta, example_report
 
 from hfcompress.card import headline, render, write_card
-from hfcompress.evaluation.report import (
-    Artifact,
-    DataSummary,
-    Delta,
-    Drift,
-    FirstStage,
-    Latency,
-    LayerKept,
-    Machine,
-    PruningSummary,
-    RunReport,
-    SparsitySummary,
-    Stability,
-    Step,
-    VocabularySummary,
+from hfcompress.evaluation.explanation import (
+    Explanation,
+    MovedQuery,
+    QueryGroup,
+    RelevantDocument,
+    SaliencyAgreement,
+    SteadySaliency,
 )
+from hfcompress.evaluation.report import Delta, Drift, RunReport, SparsitySummary, Stability, VocabularySummary
+from hfcompress.evaluation.schema import Interval
 from hfcompress.evaluation.significance import compare
+from hfcompress.evaluation.speed import ColdStart, SingleThread
 from hfcompress.front_matter import read_front_matter
-
-MARGIN = 0.01
-QUERIES = {f"query-{number}": number / 10 for number in range(8)}
-
-
-def example_delta(mean: float, verdict: str) -> Delta:
-    low = {"non-inferior": -0.009, "inferior": mean - 0.01, "inconclusive": -0.02}[verdict]
-    high = -0.011 if verdict == "inferior" else 0.02
-    return Delta(
-        mean=mean,
-        ci_low=low,
-        ci_high=high,
-        confidence=0.95,
-        margin=MARGIN,
-        verdict=verdict,
-        power=0.41,  # type: ignore[arg-type]
-    )
-
-
-def example_artifact(name: str, runtime: str, speedup: float, delta: Delta | None, **changes: Any) -> Artifact:
-    mean = delta.mean if delta else 0.0
-    values: dict[str, Any] = {
-        "name": name,
-        "path": "onnx/model_quantized.onnx",
-        "runtime": runtime,
-        "precision": "int8-static" if "int8" in name else "fp32",
-        "size_bytes": 14_900_000 if delta else 91_000_000,
-        "parameters": 9_000_000,
-        "quality": {"ndcg@10": 0.5674 + mean, "mrr@10": 0.5301 + mean, "map": 0.53, "recall@10": 0.71},
-        "per_query": QUERIES,
-        "agreement": {"kendall_tau": 0.912, "overlap@10": 0.953} if delta else {},
-        "delta": delta,
-        "latency": Latency(
-            docs_per_second=96.25 * speedup,
-            p50_ms=208 / speedup,
-            p95_ms=300 / speedup,
-            threads=2,
-            batch=4096,
-            candidates=20,
-        ),
-        "speedup": speedup,
-        "tied_share": 0.0004 if delta else 0.0,
-    }
-    return Artifact(**values | changes)
-
-
-def example_report(**changes: Any) -> RunReport:
-    """A small report of a run with a teacher of three layers and two artefacts."""
-    fast = {**QUERIES, "query-0": 0.5, "query-7": 0.25}
-    values: dict[str, Any] = {
-        "name": "quickstart",
-        "base_model": "sentence-transformers/all-MiniLM-L6-v2",
-        "model_type": "bert",
-        "license": "apache-2.0",
-        "max_length": 128,
-        "recipe": "name: quickstart  # a comment\nprune: {heads: 0.5}\n",
-        "primary_metric": "ndcg@10",
-        "data": DataSummary(
-            name="api-search",
-            fingerprint="0123456789abcdef" * 4,
-            license="PSF-2.0",
-            language="en",
-            publish_texts=True,
-            queries={"train": 4000, "dev": 200, "test": 8},
-            documents=13000,
-            candidates_per_query=20.0,
-            mean_tokens=63.2,
-            truncated_share=0.031,
-            notes=["Docstrings of the standard library."],
-        ),
-        "pruning": PruningSummary(
-            importance="fisher",
-            layers_of=3,
-            layers=[
-                LayerKept(layer=0, heads=[0, 3], heads_of=4, ffn=768, ffn_of=1536),
-                LayerKept(layer=2, heads=[], heads_of=4, ffn=64, ffn_of=1536),
-            ],
-            head_importance=[[0.4, 0.1, 0.2, 0.9], [0.1] * 4, [0.0] * 4],
-            encoder_flops_kept=0.34,
-            custom_code=True,
-        ),
-        "first_stage": FirstStage(name="BM25", quality={"ndcg@10": 0.519, "mrr@10": 0.48}, per_query=QUERIES),
-        "teacher": example_artifact("teacher", "torch", 1.0, None, path="/somewhere/private/teacher"),
-        "artifacts": [
-            example_artifact("student-onnx", "onnxruntime", 2.6, example_delta(0.0031, "non-inferior")),
-            example_artifact(
-                "student-int8", "openvino", 9.3, example_delta(0.0013, "non-inferior"), path="openvino", per_query=fast
-            ),
-        ],
-        "steps": [
-            Step(name="train", seconds=312.4, reused=True),
-            Step(name="recover", seconds=4000.0, reused=False),
-            Step(name="evaluate", seconds=3.21, reused=False),
-        ],
-        "machine": Machine(
-            cpu="Example CPU",
-            flags=["fpu", "avx2", "avx512_vnni"],
-            cores=2,
-            memory_gb=7.6,
-            platform="Linux 6.1",
-            versions={"torch": "2.13.0", "onnxruntime": "1.32.0"},
-        ),
-    }
-    return RunReport(**values | changes)
+from hfcompress.markdown import plain
 
 
 def front_matter_of(report: RunReport) -> dict[str, Any]:
@@ -241,7 +133,7 @@ def test_data_in_several_languages(languages: str, codes: object, tags: object) 
 
 def test_the_fastest_non_inferior_artefact_speaks_first() -> None:
     report = example_report()
-    opening = body(report)[:700]
+    opening = body(report)[:900]
     assert headline(report) is report.artifacts[1]
     assert "**`student-int8` is non-inferior to its teacher:**" in opening
     assert "a loss of 0.01 nDCG@10 or more is ruled out" in opening
@@ -260,7 +152,7 @@ def test_without_a_non_inferior_artefact_the_closest_is_named(verdict: str) -> N
         example_artifact("close", "onnxruntime", 2.0, example_delta(-0.015, verdict)),
     ]
     report = example_report(artifacts=artifacts)
-    opening = body(report)[:700]
+    opening = body(report)[:900]
     assert headline(report) is artifacts[1]
     assert "**No artefact is shown to be non-inferior to its teacher** at a margin of 0.01 nDCG@10" in opening
     assert f"The closest is `close`, with the verdict *{verdict}*" in opening
@@ -278,20 +170,24 @@ def test_a_run_without_artefacts_has_no_verdict() -> None:
 
 def test_results_table() -> None:
     rows = [line for line in body(example_report()).splitlines() if line.startswith("|")]
-    assert "| `BM25` (first stage) |  | 0.5190 | 0.4800 |  |  |  |  |  |  |  |" in rows
-    assert "| teacher | torch fp32 | 0.5674 | 0.5301 |  |  | 96.2 | 1.0x | 208 | 300 | 91.0 |" in rows
+    assert "| BM25 (first stage) | 0.5190 | 0.4800 |  |  |  |  |  |" in rows
+    assert "| teacher, fp32 PyTorch | 0.5674 | 0.5301 |  |  | 96.2 | 1.0x | 91.0 |" in rows
     assert (
-        "| `student-int8` | openvino int8-static | 0.5687 | 0.5314 | +0.0013 [-0.0090, +0.0200] | non-inferior "
-        "| 895 | 9.3x | 22.4 | 32.3 | 14.9 |"
+        "| `student-int8` | 0.5687 | 0.5314 | +0.0013 [-0.0090, +0.0200] | non-inferior | 895 | 9.3x | 14.9 |"
     ) in rows
+    assert "| `student-int8` | 22.4 | 32.3 |" in rows  # p50 and p95: nothing else was measured
     assert "| 0 | 2 of 4: 0, 3 | 768 of 1,536 |" in rows
     assert "| 1 | layer dropped | layer dropped |" in rows
     assert "| 2 | 0 of 4: none | 64 of 1,536 |" in rows
     assert "| `student-int8` | 0.9120 | 0.9530 | 0.04% |" in rows
-    assert "| `query-7` | 0.7000 | 0.2500 | -0.4500 |" in rows
-    assert "| `query-0` | 0.0000 | 0.5000 | +0.5000 |" in rows
-    assert "| train | 5 min 12 s | yes |" in rows
-    assert "| recover | 1 h 06 min |  |" in rows
+    assert "| `query-7` | 0.7000 → 0.2500 (-0.4500) |" in rows
+    assert "| `query-0` | 0.0000 → 0.5000 (+0.5000) |" in rows
+
+
+def test_what_the_run_cost() -> None:
+    text = body(example_report())
+    assert "Train 5 min 12 s (kept from an earlier run), recover 1 h 06 min, evaluate 3.2 s." in text
+    assert "**Cost of the run** on that machine: 1 h 11 min." in text
 
 
 def test_what_was_sought_and_predicted_is_told_only_where_it_was() -> None:
@@ -355,6 +251,93 @@ def test_queries_left_out_are_counted() -> None:
     assert "without a relevant document are left out (3 of the test queries)." in render(example_report(data=more))
 
 
+def explained_report(**changes: Any) -> RunReport:
+    """A report with everything that is measured today."""
+    report = example_report()
+    interval = Interval(low=9.11, high=9.58, confidence=0.95)
+    teacher, slow, fast = report.teacher, *report.artifacts
+
+    def timed(artifact: Any, factor: float) -> dict[str, Any]:
+        one = artifact.latency.model_copy(update={"threads": 1, "p50_ms": 400 / factor, "queries": 10})
+        start = ColdStart(import_seconds=0.5, load_seconds=0.25, first_query_seconds=0.5, peak_memory_bytes=123_000_000)
+        return {
+            "latency": artifact.latency.model_copy(update={"p99_ms": 350 / factor, "queries": 30}),
+            "single_thread": SingleThread(latency=one, speedup=factor),
+            "cold_start": start,
+        }
+
+    explanation = Explanation(
+        artifact="student-int8",
+        moved=[
+            MovedQuery(
+                query="query-7", teacher=0.7, artifact=0.25, tokens=9, candidates=20, text="sort | a *list* <b>",
+                documents=[
+                    RelevantDocument(
+                        document="d1", grade=1, teacher_rank=2, artifact_rank=11, tokens=140, truncated=True
+                    )
+                ],
+                saliency=SaliencyAgreement(document="d1", words=20, correlation=0.4321, overlap=0.6),
+            ),
+            MovedQuery(query="query-0", teacher=0.0, artifact=0.5, tokens=3, candidates=20, documents=[]),
+        ],
+        by_query_length=[
+            QueryGroup(least=3, most=5, queries=5, teacher=0.5, difference=-0.0123, standard_error=0.004),
+            QueryGroup(least=6, most=6, queries=3, teacher=0.4, difference=0.01, standard_error=None),
+        ],
+        by_relevant=[QueryGroup(least=1, most=1, queries=8, teacher=0.5, difference=0.0, standard_error=0.1)],
+        steady_saliency=SteadySaliency(queries=2, correlation=0.876, overlap=0.9),
+    )  # fmt: skip
+    values: dict[str, Any] = {
+        "teacher": teacher.model_copy(update=timed(teacher, 1.0)),
+        "artifacts": [
+            slow.model_copy(update=timed(slow, 2.6)),
+            fast.model_copy(update={**timed(fast, 9.3), "speedup_interval": interval}),
+        ],
+        "explanation": explanation,
+    }
+    return example_report(**values | changes)
+
+
+def test_speed_of_single_queries_one_thread_cold_start_and_memory() -> None:
+    rows = [line for line in body(explained_report()).splitlines() if line.startswith("|")]
+    assert (
+        "|  | p50 ms | p95 ms | p99 ms | p50 ms on 1 thread | Speed-up on 1 thread | Cold start s | Peak memory MB |"
+        in rows
+    )
+    assert "| `student-int8` | 22.4 | 32.3 | 37.6 | 43.0 | 9.3x | 1.2 | 123 |" in rows
+    assert any("| 895 | 9.3x [9.1, 9.6] | 14.9 |" in row for row in rows)
+    text = body(explained_report())
+    assert "p50, p95, p99: time of one query with 20 documents (30 were timed), with 2 threads." in text
+    assert "its interval (95%) the sign test's" in text and "sign test" not in body(example_report())
+
+
+def test_moved_queries_are_explained() -> None:
+    text = body(explained_report())
+    assert (
+        r"| `query-7` sort \| a \*list\* \<b\> | 0.7000 → 0.2500 (-0.4500) | 2 → 11 of 20 | 9, 140 (cut) | 0.43, 60% |"
+    ) in text
+    assert "| `query-0` | 0.0000 → 0.5000 (+0.5000) |  | 3 |  |" in text
+    assert "On average 0.43, 60%; where nothing moved 0.88, 90% (2 pairs)." in text
+    assert "| 3 to 5 tokens | 5 | 0.5000 | -0.0123 ± 0.0040 |" in text
+    assert "| 6 tokens | 3 | 0.4000 | +0.0100 |" in text
+    assert "Relevant documents: all test queries have 1 document." in text
+    without = explained_report().explanation
+    assert without is not None
+    plain_moves = [query.model_copy(update={"saliency": None}) for query in without.moved]
+    text = body(explained_report(explanation=without.model_copy(update={"moved": plain_moves})))
+    assert "Same words" not in text and "| `query-0` | 0.0000 → 0.5000 (+0.5000) |  | 3 |" in text
+
+
+def test_reports_with_explanations_are_read_back(tmp_path: Path) -> None:
+    report = explained_report()
+    report.save(tmp_path)
+    assert RunReport.load(tmp_path) == report
+
+
+def test_plain_text_stays_as_it_is() -> None:
+    assert plain("a_b `c` [d](e) <f> #1 \\") == r"a\_b \`c\` \[d\](e) \<f\> \#1 " + "\\\\"
+
+
 def test_every_table_is_rectangular() -> None:
     report = example_report()
     strange = report.artifacts[0].model_copy(update={"name": "a|b `c`\nd"})
@@ -368,9 +351,10 @@ def test_nothing_unset_is_printed_and_nothing_is_called_lossless() -> None:
     bare = example_artifact(
         "bare", "torch", 2.0, example_delta(0.0, "non-inferior"), quality={"ndcg@10": 0.5}, agreement={}
     )
-    for report in (example_report(), example_report(artifacts=[bare]), example_report(artifacts=[], pruning=None)):
+    reports = [example_report(), example_report(artifacts=[bare]), example_report(artifacts=[], pruning=None)]
+    for report in (*reports, explained_report()):
         text = render(report)
-        prose = re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)
+        prose = re.sub(r"```(python|js)\n.*?```", "", text, flags=re.DOTALL)
         assert not re.search(r"\b(None|nan|inf)\b", prose)
         assert "lossless" not in text.lower()
         assert "-0.0000" not in text
@@ -381,20 +365,6 @@ def test_the_recipe_is_verbatim_whatever_it_holds() -> None:
     recipe = "name: x\nnote: |\n  ```yaml\n  a: 1\n  ```"
     assert f"````yaml\n{recipe}\n````" in render(example_report(recipe=recipe))
     assert f"```yaml\n{example_report().recipe}```" in render(example_report())
-
-
-@pytest.mark.parametrize("custom_code", [True, False])
-def test_snippets_are_python_and_name_the_right_files(custom_code: bool) -> None:
-    pruning = example_report().pruning
-    assert pruning is not None
-    text = body(example_report(pruning=pruning.model_copy(update={"custom_code": custom_code})))
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 6
-    for block in blocks:
-        ast.parse(block)
-    assert text.count("folder, trust_remote_code=True") == (2 if custom_code else 0)
-    assert "{folder}/onnx/model_quantized.onnx" in text
-    assert "{folder}/openvino/openvino_model_qint8_quantized.xml" in text
 
 
 def test_a_real_comparison_fits_into_the_card() -> None:
@@ -496,7 +466,9 @@ def test_packed_weights_and_zeros_claim_no_speed() -> None:
     rows = [line.split("|") for line in text.splitlines() if line.startswith("|") and "MB deflated" in line]
     (head,) = rows
     (row,) = [
-        line.split("|") for line in text.splitlines() if line.startswith("| `student-torch-int4-weights` | torch")
+        line.split("|")
+        for line in text.splitlines()
+        if line.startswith("| `student-torch-int4-weights` | ") and len(line.split("|")) == len(head)
     ]
     assert len(row) == len(head) and row[-2].strip() == "7.7"
-    assert "**Packed weights (int4-weights)**" in text and 'file="packed/model_int4.safetensors"' in text
+    assert "Packed weights (int4-weights)" in text and 'file="packed/model_int4.safetensors"' in text

@@ -6,6 +6,8 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib import rcParams
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from hfcompress.evaluation.report import (
@@ -19,7 +21,7 @@ from hfcompress.evaluation.report import (
     PruningSummary,
     RunReport,
 )
-from hfcompress.figures import pareto, structure
+from hfcompress.figures import COLOURS, INK, pareto, structure
 
 
 def artifact(name: str, speedup: float, delta: Delta | None) -> Artifact:
@@ -99,9 +101,31 @@ def test_pareto_draws_any_number_of_artefacts(artifacts: int) -> None:
     content = pareto(report(artifacts))
     image = pixels(content)
     assert image.shape[0] > 400 and image.shape[1] > 800
-    assert (image[0, 0] == 1).all()  # an opaque white ground
+    assert image[0, 0, 3] == 0  # a transparent ground
     assert len(np.unique(image.reshape(-1, image.shape[-1]), axis=0)) > 10
     assert content == pareto(report(artifacts))
+
+
+def luminance(colour: tuple[float, ...]) -> float:
+    """Relative luminance of WCAG 2.2."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
+    return float(np.dot((0.2126, 0.7152, 0.0722), linear))
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#0d1117", "#0b0f19"], ids=["white", "GitHub dark", "Hub dark"])
+def test_text_and_points_read_on_light_and_dark_pages(page: str) -> None:
+    def contrast(colour: str) -> float:
+        low, high = sorted((luminance(to_rgb(colour)), luminance(to_rgb(page))))
+        return (high + 0.05) / (low + 0.05)
+
+    assert contrast(INK) > 4
+    assert min(map(contrast, COLOURS)) > 3
+
+
+def test_drawing_leaves_matplotlibs_settings_alone() -> None:
+    before = dict(rcParams)
+    pareto(report(1))
+    assert dict(rcParams) == before
 
 
 def test_pareto_takes_an_interval_that_does_not_hold_the_mean() -> None:

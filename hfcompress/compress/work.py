@@ -16,7 +16,7 @@ from hfcompress.compress.tried import Stage, Tried
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import ModelError
 from hfcompress.evaluation.report import Artifact
-from hfcompress.evaluation.results import PRIMARY_METRIC, Candidate, evaluate_candidates
+from hfcompress.evaluation.results import PRIMARY_METRIC, Candidate, measure_candidates
 from hfcompress.models import load_config, load_tokenizer, model_fingerprint, position_limit
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.recipe import (
@@ -98,9 +98,11 @@ class Work:
 
     def measure(self, candidates: list[Candidate], split: str = "dev") -> list[Artifact]:
         """Measure candidates side by side; the first is the teacher."""
-        return evaluate_candidates(
-            candidates, self.data, self.recipe.evaluate, self.max_length, self.recipe.seed, self.progress, split
+        quick = self.recipe.evaluate.model_copy(update={"cold_start": False, "single_thread_queries": 0})
+        measured = measure_candidates(
+            candidates, self.data, quick, self.max_length, self.recipe.seed, self.progress, split
         )
+        return [found.artifact for found in measured]
 
     def note(
         self,

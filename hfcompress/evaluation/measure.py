@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.stats import quantile_test
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.metrics import Run, run_from_scores
-from hfcompress.evaluation.report import Latency
+from hfcompress.evaluation.schema import Interval
+from hfcompress.evaluation.speed import Latency, SingleThread
 from hfcompress.progress import progress_bar
-from hfcompress.rankers.base import BatchedRanker
+from hfcompress.rankers.base import BatchedRanker, Pair
 
 WARM_UP_QUERIES = 2
+WARM_UP_PAIRS = 2  # on one thread
+SINGLE_THREAD_SECONDS = 20.0
+TOKENIZER_THREADS = "TOKENIZERS_PARALLELISM"
 
 
 @dataclass
@@ -48,13 +55,30 @@ class Measurement:
             threads=ranker.threads,
             batch=ranker.batch_tokens,
             candidates=float(np.mean(self.query_documents)),
+            p99_ms=float(np.percentile(milliseconds, 99)),
+            queries=len(self.query_seconds),
         )
 
     def speedup_over(self, other: Measurement) -> float:
         """Median over the rounds of the other's time divided by ours, on the same documents."""
-        return statistics.median(
-            theirs / ours for ours, theirs in zip(self.round_seconds, other.round_seconds, strict=True)
-        )
+        return statistics.median(self._ratios(other))
+
+    def speedup_interval(self, other: Measurement, confidence: float) -> Interval | None:
+        """Interval of that median, from the order of the ratios alone: the sign test's, exact for any distribution.
+
+        Ratios of times have heavy tails and rounds are few, so that neither Student's t nor a bootstrap would keep its
+        level; this one does (Conover, Practical Nonparametric Statistics, 1999, section 3.2), and is wider.
+
+        Returns:
+            None where there are too few rounds for this confidence: fewer than 6 for 0.95.
+        """
+        found = quantile_test(self._ratios(other), p=0.5).confidence_interval(confidence)
+        if np.isnan(found.low) or np.isnan(found.high):
+            return None
+        return Interval(low=float(found.low), high=float(found.high), confidence=confidence)
+
+    def _ratios(self, other: Measurement) -> list[float]:
+        return [theirs / ours for ours, theirs in zip(self.round_seconds, other.round_seconds, strict=True)]
 
     def run(self, candidates: dict[str, list[str]]) -> Run:
         """The scores as a run."""
@@ -114,3 +138,54 @@ def measure(
                 result.query_documents.append(len(pairs[query]))
                 bar.update(len(pairs[query]))
     return results
+
+
+def measure_single_thread(
+    rankers: Sequence[BatchedRanker], lists: Sequence[Sequence[Pair]], confidence: float
+) -> list[SingleThread]:
+    """Time rankers of one thread on single queries, in turns; the tokenizer gets one thread as well.
+
+    Args:
+        rankers: What to measure, each with one thread; the teacher first.
+        lists: Pairs of one query each. No new one is begun after `SINGLE_THREAD_SECONDS`.
+        confidence: Of the interval of the speed-up.
+
+    Returns:
+        One measurement for each ranker, in their order.
+    """
+    results = [Measurement() for _ in rankers]
+    with _one_tokenizer_thread():
+        for ranker in rankers:
+            ranker.score(lists[0][:WARM_UP_PAIRS])
+        begun = time.perf_counter()
+        for pairs in lists:
+            for ranker, result in zip(rankers, results, strict=True):
+                start = time.perf_counter()
+                ranker.score(pairs)
+                result.query_seconds.append(time.perf_counter() - start)
+                result.query_documents.append(len(pairs))
+            if time.perf_counter() - begun > SINGLE_THREAD_SECONDS:
+                break
+    for result in results:  # a query is a round here
+        result.round_seconds, result.round_documents = result.query_seconds, result.query_documents
+    return [
+        SingleThread(
+            latency=result.latency(ranker),
+            speedup=1.0 if result is results[0] else result.speedup_over(results[0]),
+            speedup_interval=None if result is results[0] else result.speedup_interval(results[0], confidence),
+        )
+        for ranker, result in zip(rankers, results, strict=True)
+    ]
+
+
+@contextmanager
+def _one_tokenizer_thread() -> Iterator[None]:
+    before = os.environ.get(TOKENIZER_THREADS)
+    os.environ[TOKENIZER_THREADS] = "false"  # the tokenizers library reads it at every call
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[TOKENIZER_THREADS]
+        else:
+            os.environ[TOKENIZER_THREADS] = before

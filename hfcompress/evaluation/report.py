@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from hfcompress.errors import OutputError
+from hfcompress.evaluation.explanation import Explanation
+from hfcompress.evaluation.schema import Interval, ReportPart
+from hfcompress.evaluation.speed import ColdStart, Latency, SingleThread
 from hfcompress.files import write_text
 
 SCHEMA_VERSION: Final = 1
@@ -16,11 +19,7 @@ REPORT_FILE = "report.json"
 Verdict = Literal["non-inferior", "inferior", "inconclusive"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Delta(_Strict):
+class Delta(ReportPart):
     """Difference to the teacher in the primary metric, query by query.
 
     Attributes:
@@ -60,7 +59,7 @@ class Delta(_Strict):
     corrected: Verdict | None = None
     worst_query: str | None = None
     worst: float | None = None
-    by_set: dict[str, Delta] = {}
+    by_set: dict[str, Delta] = Field(default_factory=dict)
 
     @property
     def decision(self) -> Verdict:
@@ -68,27 +67,7 @@ class Delta(_Strict):
         return self.corrected or self.verdict
 
 
-class Latency(_Strict):
-    """Speed with tokenization counted, measured in turns with all other artefacts of the run.
-
-    Attributes:
-        docs_per_second: Documents scored a second when many queries are scored together.
-        p50_ms: Median time of one query with `candidates` documents, in milliseconds.
-        p95_ms: 95th percentile of the same.
-        threads: Threads that the runtime may use.
-        batch: The token budget of a batch (batch size times padded length).
-        candidates: Documents a query in `p50_ms` and `p95_ms`.
-    """
-
-    docs_per_second: float
-    p50_ms: float
-    p95_ms: float
-    threads: int
-    batch: int
-    candidates: float
-
-
-class Drift(_Strict):
+class Drift(ReportPart):
     """How far scores move when the same pairs are computed otherwise.
 
     Attributes:
@@ -102,7 +81,7 @@ class Drift(_Strict):
     swapped_share: float
 
 
-class Stability(_Strict):
+class Stability(ReportPart):
     """Whether a pair gets the same score in any company, measured on whole lists of the first test queries.
 
     Attributes:
@@ -120,7 +99,7 @@ class Stability(_Strict):
     rank_correlation: float | None
 
 
-class Artifact(_Strict):
+class Artifact(ReportPart):
     """One thing that can rank: the teacher, or a file that the run wrote.
 
     Attributes:
@@ -142,6 +121,10 @@ class Artifact(_Strict):
         tied_share: Share of neighbouring scores in a ranking that are equal.
         deflated_bytes: The same under deflate, file by file; measured where weights were set to zero.
         stability: Whether a pair gets the same score in any company; None for the teacher, and in older reports.
+        speedup_interval: Interval of the median in `speedup`, from the order of the ratios alone; None for the teacher,
+            where there are fewer than 6 rounds, and in older reports.
+        single_thread: Speed on one thread; None where it was not measured, or `latency` is of one thread already.
+        cold_start: The first query of a fresh process, and its memory; None where it was not measured.
     """
 
     name: str
@@ -159,9 +142,12 @@ class Artifact(_Strict):
     tied_share: float
     stability: Stability | None = None
     deflated_bytes: int | None = None
+    speedup_interval: Interval | None = None
+    single_thread: SingleThread | None = None
+    cold_start: ColdStart | None = None
 
 
-class FirstStage(_Strict):
+class FirstStage(ReportPart):
     """The order in which the candidates came: BM25, or the one given with the data.
 
     Attributes:
@@ -175,7 +161,7 @@ class FirstStage(_Strict):
     per_query: dict[str, float]
 
 
-class DataSummary(_Strict):
+class DataSummary(ReportPart):
     """What was trained and measured on; ids and figures only, no texts.
 
     Attributes:
@@ -205,7 +191,7 @@ class DataSummary(_Strict):
     notes: list[str]
 
 
-class LayerKept(_Strict):
+class LayerKept(ReportPart):
     """What one surviving layer keeps, with the numbers of the teacher's layers and heads.
 
     Attributes:
@@ -223,7 +209,7 @@ class LayerKept(_Strict):
     ffn_of: int
 
 
-class VocabularySummary(_Strict):
+class VocabularySummary(ReportPart):
     """What was cut out of the vocabulary.
 
     Attributes:
@@ -241,7 +227,7 @@ class VocabularySummary(_Strict):
     changed_share: float
 
 
-class SparsitySummary(_Strict):
+class SparsitySummary(ReportPart):
     """Single weights that are zero.
 
     Attributes:
@@ -255,7 +241,7 @@ class SparsitySummary(_Strict):
     zero_share: float
 
 
-class PruningSummary(_Strict):
+class PruningSummary(ReportPart):
     """What was pruned.
 
     Attributes:
@@ -286,7 +272,7 @@ class PruningSummary(_Strict):
     weights: SparsitySummary | None = None
 
 
-class Step(_Strict):
+class Step(ReportPart):
     """One step of the run.
 
     Attributes:
@@ -300,7 +286,7 @@ class Step(_Strict):
     reused: bool
 
 
-class Machine(_Strict):
+class Machine(ReportPart):
     """Where the timings were taken.
 
     Attributes:
@@ -320,7 +306,7 @@ class Machine(_Strict):
     versions: dict[str, str]
 
 
-class RunReport(_Strict):
+class RunReport(ReportPart):
     """All that one run measured.
 
     Attributes:
@@ -339,6 +325,7 @@ class RunReport(_Strict):
         artifacts: Everything that the run made and measured.
         steps: Steps of the run and what they cost.
         machine: Where the timings were taken.
+        explanation: Where the artefact that the card speaks of ranks otherwise than its teacher; None in older reports.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -356,6 +343,7 @@ class RunReport(_Strict):
     artifacts: list[Artifact]
     steps: list[Step]
     machine: Machine
+    explanation: Explanation | None = None
 
     def save(self, folder: Path) -> Path:
         """Write `report.json` into `folder` (written aside, then moved into place)."""

@@ -14,7 +14,9 @@ from transformers.utils import cached_file
 from hfcompress.architectures import architecture_of
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import OutputError
-from hfcompress.evaluation.measure import Measurement, measure
+from hfcompress.evaluation.cold_start import measure_cold_start
+from hfcompress.evaluation.explanation import Explanation
+from hfcompress.evaluation.measure import Measurement, measure, measure_single_thread
 from hfcompress.evaluation.metrics import (
     REPORTED,
     Run,
@@ -34,7 +36,9 @@ from hfcompress.evaluation.report import (
     PruningSummary,
     RunReport,
 )
+from hfcompress.evaluation.schema import Interval
 from hfcompress.evaluation.significance import compare, holm
+from hfcompress.evaluation.speed import ColdStart, SingleThread
 from hfcompress.evaluation.stability import measure_stability
 from hfcompress.files import deflated_size_of, size_of
 from hfcompress.importance.importance import Importance
@@ -44,7 +48,7 @@ from hfcompress.models import PACKAGE_SCHEME, load_model, load_tokenizer, resolv
 from hfcompress.plan import PruningPlan
 from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import QuantizationConfig
-from hfcompress.rankers.base import BatchedRanker, RankerOptions
+from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
 from hfcompress.rankers.load import Runtime, load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import EvaluateStep, Recipe
@@ -133,41 +137,6 @@ class Measured:
     run: Run
 
 
-def evaluate_candidates(
-    candidates: list[Candidate],
-    data: RankingData,
-    step: EvaluateStep,
-    max_length: int,
-    seed: int,
-    progress: bool = True,
-    split: str = "test",
-    deflated: bool = False,
-) -> list[Artifact]:
-    """Measure all candidates side by side; the first one is the teacher.
-
-    Args:
-        candidates: What to measure.
-        data: The data.
-        step: How.
-        max_length: Longest input in tokens.
-        seed: Seed of the bootstrap.
-        progress: Show a progress bar.
-        split: The split.
-        deflated: Compress every file too, to see what zeros save.
-
-    Returns:
-        One artefact for each candidate, in their order.
-    """
-    measured = measure_candidates(candidates, data, step, max_length, seed, progress, split)
-    artifacts = [found.artifact for found in measured]
-    if not deflated:
-        return artifacts
-    return [
-        artifact.model_copy(update={"deflated_bytes": deflated_size_of(candidate.files())})
-        for artifact, candidate in zip(artifacts, candidates, strict=True)
-    ]
-
-
 def measure_candidates(
     candidates: list[Candidate],
     data: RankingData,
@@ -177,6 +146,7 @@ def measure_candidates(
     progress: bool = True,
     split: str = "test",
     metrics: Sequence[str] = REPORTED,
+    deflated: bool = False,
 ) -> list[Measured]:
     """Measure all candidates side by side; the first one is the teacher.
 
@@ -189,6 +159,7 @@ def measure_candidates(
         progress: Show a progress bar.
         split: The split.
         metrics: Metrics in `quality`; nDCG@10 must be among them.
+        deflated: Compress every file too, to see what zeros save.
 
     Returns:
         One artefact and one run for each candidate, in their order.
@@ -204,6 +175,7 @@ def measure_candidates(
     }
     runs = [measurement.run(judged) for measurement in measured]
     results: list[Artifact] = []
+    single = _single_thread(candidates, lists, step, max_length, rankers[0].threads)
     parameters = _parameters(candidates, rankers)
     for candidate, ranker, measurement, run in zip(candidates, rankers, measured, runs, strict=True):
         by_query = per_query(chosen.qrels, run, data.relevant_from, metrics)
@@ -218,6 +190,7 @@ def measure_candidates(
                 runtime=candidate.runtime,
                 precision=candidate.precision,
                 size_bytes=size_of(candidate.files()),
+                deflated_bytes=deflated_size_of(candidate.files()) if deflated else None,
                 parameters=parameters[candidate.folder],
                 quality=means(by_query),
                 per_query=primary,
@@ -231,6 +204,9 @@ def measure_candidates(
                 speedup=_speedup(measurement, measured[0]),
                 tied_share=tied_share(run),
                 stability=measure_stability(ranker, lists, kept) if first else None,
+                speedup_interval=_speedup_interval(measurement, measured[0], step.confidence),
+                single_thread=single.get(candidate.name),
+                cold_start=_cold_start(candidate, ranker, lists[0]) if step.cold_start else None,
             )
         )
     return [Measured(artifact, run) for artifact, run in zip(_corrected(results), runs, strict=True)]
@@ -248,6 +224,7 @@ def build_report(
     config: PretrainedConfig,
     pruning: PruningSummary | None,
     results: list[Artifact],
+    explanation: Explanation | None = None,
 ) -> RunReport:
     """Put everything measured into one report; steps are added when the run ends."""
     test = data.split("test")
@@ -271,6 +248,7 @@ def build_report(
         artifacts=results[1:],
         steps=[],
         machine=machine(),
+        explanation=explanation,
     )
 
 
@@ -392,3 +370,22 @@ def _parameters(candidates: list[Candidate], rankers: list[BatchedRanker]) -> di
 
 def _speedup(measurement: Measurement, teacher: Measurement) -> float:
     return 1.0 if measurement is teacher else measurement.speedup_over(teacher)
+
+
+def _speedup_interval(measurement: Measurement, teacher: Measurement, confidence: float) -> Interval | None:
+    return None if measurement is teacher else measurement.speedup_interval(teacher, confidence)
+
+
+def _single_thread(
+    candidates: list[Candidate], lists: list[list[Pair]], step: EvaluateStep, max_length: int | None, threads: int
+) -> dict[str, SingleThread]:
+    """Speed on one thread, by the candidate's name; nothing where all was measured on one thread anyway."""
+    if threads == 1 or not step.single_thread_queries:
+        return {}
+    rankers = [candidate.ranker(max_length, RankerOptions(1, step.batch_tokens)) for candidate in candidates]
+    measured = measure_single_thread(rankers, lists[: step.single_thread_queries], step.confidence)
+    return {candidate.name: found for candidate, found in zip(candidates, measured, strict=True)}
+
+
+def _cold_start(candidate: Candidate, ranker: BatchedRanker, pairs: list[Pair]) -> ColdStart | None:
+    return measure_cold_start(ranker, candidate.folder, candidate.runtime, candidate.path, pairs)

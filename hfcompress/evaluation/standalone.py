@@ -180,7 +180,7 @@ def _evaluate(
     models = [subject for subject in subjects if isinstance(subject, Candidate)]
     if len(subjects) > 1 and runs:
         same_documents({subjects[place].path: run for place, run in runs.items()}, chosen if models else None)
-    step = EvaluateStep(margin=margin)
+    step = EvaluateStep(margin=margin, cold_start=False, single_thread_queries=0)
     measured = measure_candidates(models, data, step, max_length, 0, progress, split, names) if models else []
     rest = iter(measured)
     artifacts: list[Artifact | RunFigures] = []

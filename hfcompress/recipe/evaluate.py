@@ -17,7 +17,10 @@ class EvaluateStep(Strict):
         confidence: Confidence of the paired bootstrap interval.
         threads: Threads for every runtime; 0 uses all cores.
         batch_tokens: Token budget of a batch (batch size times padded length).
-        latency_queries: Test queries timed one by one for p50 and p95.
+        latency_queries: Test queries timed one by one for p50, p95 and p99.
+        single_thread_queries: Test queries timed one by one on one thread, at most some 20 seconds long; 0 for none.
+        cold_start: Whether to start every artefact once in a process of its own, for its cold start and memory.
+        moved_queries: Queries that lost most, and as many that gained most, to be explained; 0 for none.
         rounds: Parts in which the test queries are scored; all artefacts score a part in turn, so that drift of the
             machine's speed cancels.
         min_rank_correlation: Least Spearman rank correlation of a quantized artefact with the fp32 model that was
@@ -29,6 +32,9 @@ class EvaluateStep(Strict):
     threads: Annotated[int, Field(ge=0)] = 0
     batch_tokens: Positive = 4096
     latency_queries: Positive = 30
+    single_thread_queries: Annotated[int, Field(ge=0)] = 10
+    cold_start: bool = True
+    moved_queries: Annotated[int, Field(ge=0)] = 5
     rounds: Positive = 8
     min_rank_correlation: Annotated[float, Field(ge=0, le=1)] = 0.9
 

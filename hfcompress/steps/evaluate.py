@@ -7,13 +7,17 @@ from functools import partial
 from pathlib import Path
 
 from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
-from hfcompress.evaluation.results import Candidate, build_report, evaluate_candidates
+from hfcompress.evaluation.explain import explain
+from hfcompress.evaluation.explanation import Explanation
+from hfcompress.evaluation.results import Candidate, Measured, build_report, measure_candidates
+from hfcompress.evaluation.saliency import Reader, with_saliency
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.oneshot import sparsity_summary
 from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import QuantizationConfig, WeightQuantizationConfig, config_from_recipe
 from hfcompress.quantization.rounding import rounded, weight_steps
 from hfcompress.quantization.weights import packed_rounding
+from hfcompress.quiet import quiet
 from hfcompress.steps.base import Run, installed
 from hfcompress.steps.prune import what_was_pruned
 
@@ -41,7 +45,7 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
         exact = candidates[-1].name
         configs = [config_from_recipe(artifact) for artifact in recipe.quantize.artifacts if installed(artifact)]
         candidates += [Candidate.graph(checkpoint, config, exact) for config in configs]
-        results = evaluate_candidates(
+        measured = measure_candidates(
             candidates,
             current.data,
             recipe.evaluate,
@@ -50,6 +54,7 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
             current.progress,
             deflated=sparse is not None,
         )
+        results = [found.artifact for found in measured]
         by_path = {graph_file(config): config for config in configs}
         refuse_collapse(
             results,
@@ -61,7 +66,8 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
         student = load_model(str(checkpoint))
         if pruning and sparse:
             pruning = pruning.model_copy(update={"weights": sparsity_summary(student, sparse)})
-        report = build_report(recipe, current.data, student.config, pruning, results)
+        explanation = _explanation(current, measured, teacher, checkpoint)
+        report = build_report(recipe, current.data, student.config, pruning, results, explanation)
         report.save(folder)
 
     inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, recipe.publish.license, current.data.fingerprint()]
@@ -69,6 +75,23 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
         f"teacher and artefacts on {len(current.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
     )
     return current.workspace.step("evaluate", [inputs, made_of], work, what)[0]
+
+
+def _explanation(current: Run, measured: list[Measured], teacher: str, checkpoint: Path) -> Explanation | None:
+    """Where the artefact that speaks for the run ranks otherwise than its teacher, and what the student looks at."""
+    recipe = current.recipe
+    artifacts = [found.artifact for found in measured]
+    runs = {found.artifact.name: found.run for found in measured}
+    shown = recipe.evaluate.moved_queries
+    explanation = explain(current.data, "test", runs, artifacts, current.tokenizer(), current.max_length, shown)
+    if explanation is None or not (recipe.prune and explanation.moved):
+        return explanation
+    with quiet():
+        ours, theirs = (
+            Reader(load_model(name, dtype="float32"), load_tokenizer(name, current.max_length))
+            for name in (teacher, str(checkpoint))
+        )
+    return with_saliency(explanation, current.data, "test", ours, theirs, artifacts)
 
 
 def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:

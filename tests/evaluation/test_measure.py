@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from hfcompress.data.ranking import RankingData
-from hfcompress.evaluation.measure import WARM_UP_QUERIES, Measurement, measure
+from hfcompress.evaluation import measure as measuring
+from hfcompress.evaluation.measure import WARM_UP_QUERIES, Measurement, measure, measure_single_thread
 
 
 @dataclass
@@ -60,4 +62,50 @@ def test_figures_are_medians_and_percentiles() -> None:
     assert latency.docs_per_second == 10.0
     assert latency.p50_ms == pytest.approx(20.0)
     assert latency.p95_ms == pytest.approx(29.0)
-    assert (latency.threads, latency.batch, latency.candidates) == (1, 64, 6.0)
+    assert latency.p99_ms == pytest.approx(29.8)
+    assert (latency.threads, latency.batch, latency.candidates, latency.queries) == (1, 64, 6.0, 3)
+
+
+def test_the_interval_of_a_speedup_is_the_sign_tests() -> None:
+    student = Measurement(round_seconds=[1.0] * 12)
+    teacher = Measurement(round_seconds=[float(number) for number in range(1, 13)])
+    interval = student.speedup_interval(teacher, 0.95)
+    # The third of 12 in order: P(Bin(12, 1/2) <= 2) = 79 / 4096 < 0.025 < P(<= 3), from either end.
+    assert interval is not None and (interval.low, interval.high, interval.confidence) == (3.0, 10.0, 0.95)
+    few = Measurement(round_seconds=[1.0] * 5)
+    assert few.speedup_interval(Measurement(round_seconds=[2.0] * 5), 0.95) is None
+
+
+def test_the_interval_covers_the_true_ratio_under_heavy_tails() -> None:
+    random = np.random.default_rng(0)
+    ours = random.standard_cauchy((400, 8))
+    covered = 0
+    for row in ours:
+        times = np.exp(np.clip(row, -20, 20)) * 3.0  # the median ratio is 3
+        found = Measurement(round_seconds=[1.0] * 8).speedup_interval(Measurement(round_seconds=times.tolist()), 0.95)
+        assert found is not None
+        covered += found.low <= 3.0 <= found.high
+    assert covered / 400 > 0.95  # 0.992 with 8 rounds
+
+
+def test_one_thread_is_timed_in_turns_on_whole_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[tuple[str, int]] = []
+    lists = [[("q", "d" * length)] * length for length in range(2, 9)]
+    monkeypatch.setenv(measuring.TOKENIZER_THREADS, "true")
+    rankers = [Counting("teacher", log), Counting("student", log)]
+    teacher, student = measure_single_thread(rankers, lists, 0.95)  # type: ignore[arg-type]
+    assert log == [("teacher", 2), ("student", 2)] + [
+        (name, len(pairs)) for pairs in lists for name in ("teacher", "student")
+    ]
+    assert teacher.speedup == 1.0 and teacher.speedup_interval is None
+    assert student.speedup > 0 and student.speedup_interval is not None
+    assert student.latency.queries == 7 and student.latency.candidates == 5.0
+    assert os.environ[measuring.TOKENIZER_THREADS] == "true"
+
+
+def test_one_thread_has_a_limit_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "SINGLE_THREAD_SECONDS", -1.0)
+    monkeypatch.delenv(measuring.TOKENIZER_THREADS, raising=False)
+    (only,) = measure_single_thread([Counting("only")], [[("q", "d")]] * 5, 0.95)  # type: ignore[list-item]
+    assert only.latency.queries == 1
+    assert measuring.TOKENIZER_THREADS not in os.environ

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from test_card import example_artifact, example_delta, example_report
+from report_samples import example_artifact, example_delta, example_report
 
 from hfcompress.evaluation.report import RunReport
 

@@ -1,0 +1,80 @@
+"""How everything was measured, what the run cost, and what its results do not say."""
+
+from __future__ import annotations
+
+from hfcompress import markdown as md
+from hfcompress import verdicts
+from hfcompress.evaluation.report import RunReport
+
+FEW_QUERIES = 100
+
+
+def measuring(report: RunReport) -> str:
+    """Data, rules and machine."""
+    data, machine, latency = report.data, report.machine, report.teacher.latency
+    licence = f" (licence: {data.license})" if data.license else ""
+    left_out = data.queries.get("test", 0) - len(report.teacher.per_query)
+    language = f", language `{data.language}`" if data.language else ""
+    splits = ", ".join(f"{name} {queries:,}" for name, queries in data.queries.items())
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items()))
+    points = [
+        f"**Data:** {data.name}{licence}{language}; queries: {splits}; {md.count(data.documents, 'document')}; "
+        f"on average {data.candidates_per_query:.1f} candidates a query and {data.mean_tokens:.0f} tokens a pair. "
+        f"SHA-256 of ids, texts, judgements and candidates: `{data.fingerprint}`.",
+        *(f"**Note:** {note}" for note in data.notes),
+        "**Quality:** on the test split; first stage, teacher and artefacts rank the same candidates. Metrics are "
+        "trec_eval's; the gain of nDCG@10 is the grade. Documents without a judgement are not relevant, and queries "
+        f"without a relevant document are left out{f' ({left_out:,} of the test queries)' if left_out > 0 else ''}.",
+        "**Ties:** documents with equal scores (in single precision) are ordered by id, descending, as in trec_eval.",
+        f"**Truncation:** teacher and artefacts alike read at most {report.max_length} tokens of a pair; "
+        f"{md.percent(data.truncated_share)} of the pairs are longer.",
+        verdicts.rule(report),
+        "**Speed:** teacher and artefacts take turns, part by part and query by query, so that a busy moment of the "
+        "machine meets all alike. The speed-up is the median of the ratios of paired parts"
+        f"{_median_interval(report)}. Tokenization is counted. {md.count(latency.threads, 'thread')}, batches of at "
+        f"most {latency.batch:,} tokens.",
+        f"**Machine:** {machine.cpu}, {md.count(machine.cores, 'core')}, {machine.memory_gb:.0f} GB of memory, "
+        f"{machine.platform}; instruction sets: {', '.join(machine.flags) or 'not known'}.",
+        f"**Versions:** {versions}.",
+    ]
+    return f"## How it was measured\n\n{_points(points)}"
+
+
+def cost(report: RunReport) -> str:
+    """Wall time of the run's steps."""
+    if not report.steps:
+        return ""
+    steps = ", ".join(
+        f"{step.name} {md.duration(step.seconds)}{' (kept from an earlier run)' if step.reused else ''}"
+        for step in report.steps
+    )
+    total = md.duration(sum(step.seconds for step in report.steps))
+    return f"**Cost of the run** on that machine: {total}. {steps[:1].upper()}{steps[1:]}."
+
+
+def limits(report: RunReport) -> str:
+    """What the results do not say."""
+    queries = len(report.teacher.per_query)
+    points = [
+        f"The verdict holds for the {queries:,} test queries of {report.data.name} and queries like them. Other "
+        "domains, languages and first stages were not measured: run the recipe on your own queries.",
+        "Non-inferior does not mean equal. It rules out a mean loss of the margin or more, at the confidence given; a "
+        f"smaller loss is possible, and single queries do lose. {verdicts.several(report)} The other metrics have no "
+        "verdict.",
+        "Speed was measured on one machine. Int8 gains most where the CPU has instructions for it (VNNI, AMX); on "
+        "another CPU, or with other threads or lengths, even the order of the artefacts may change.",
+        "An artefact's scores are not the teacher's: a threshold that was tuned on the teacher must be set again.",
+        "A reranker orders what the first stage finds; what is missing there, it cannot bring back.",
+    ]
+    if queries < FEW_QUERIES:
+        points.insert(1, f"{queries} queries are few: the interval is rough, and another sample may turn the verdict.")
+    return f"## Limits\n\n{_points(points)}"
+
+
+def _median_interval(report: RunReport) -> str:
+    levels = {each.speedup_interval.confidence for each in report.artifacts if each.speedup_interval}
+    return f", its interval ({', '.join(map(md.percent, sorted(levels)))}) the sign test's" if levels else ""
+
+
+def _points(points: list[str]) -> str:
+    return "\n".join(f"- {point}" for point in points)
