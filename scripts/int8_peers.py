@@ -78,6 +78,9 @@ PEERS = {
 }
 
 
+OURS = {OPENVINO_INT8: "hfcompress OpenVINO int8", ONNX_INT8: "hfcompress dynamic int8"}
+
+
 class PeerRanker:
     """A peer as `measure` sees it: pairs in, scores out; only the places of pairs and the scores cross over.
 
@@ -177,13 +180,11 @@ def compare(options: argparse.Namespace, data: RankingData, work: Path) -> None:
         quality = means(per_query(split.qrels, found.run(candidates), data.relevant_from))["ndcg@10"]
         files = peers[name].files if name in peers else _files(ours, own[name])
         speed = sum(found.round_documents) / sum(found.round_seconds)
-        title = name if name in peers or own[name] is None else f"hfcompress {name}"
-        print(
-            f"{title[-38:]:38} {speed:8.1f} {found.speedup_over(exact):7.2f} {quality:8.4f} {size_of(files) / 1e6:7.1f}"
-        )
+        title, size = OURS.get(name, name), size_of(files) / 1e6
+        print(f"{title:38} {speed:8.1f} {found.speedup_over(exact):7.2f} {quality:8.4f} {size:7.1f}")
     for name in peers:
         ratio = measured[PEERS[name].ours].speedup_over(measured[name])
-        print(f"hfcompress {PEERS[name].ours} is {ratio:.2f}x as fast as {name} (median of paired rounds)")
+        print(f"{OURS[PEERS[name].ours]} is {ratio:.2f}x as fast as {name} (median of paired rounds)")
 
 
 def _files(folder: Path, file: str | None) -> list[Path]:
