@@ -73,7 +73,9 @@ def test_tables_fit(name: str, width: int) -> None:
 )
 def test_the_verdict_in_words(report: RunReport, given: Verdict, words: str) -> None:
     artifacts = [
-        each.model_copy(update={"delta": each.delta and each.delta.model_copy(update={"verdict": given})})
+        each.model_copy(
+            update={"delta": each.delta and each.delta.model_copy(update={"verdict": given, "corrected": given})}
+        )
         for each in report.artifacts
     ]
     text = verdict(report.model_copy(update={"artifacts": artifacts}))
