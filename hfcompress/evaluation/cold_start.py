@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def measure_cold_start(
-    ranker: BatchedRanker, folder: str, runtime: str, path: str, pairs: Sequence[Pair]
+    ranker: BatchedRanker, folder: str, runtime: str, file: str | None, pairs: Sequence[Pair]
 ) -> ColdStart | None:
     """Start a process that loads the model and scores one query.
 
@@ -28,7 +28,7 @@ def measure_cold_start(
         ranker: The same model, already loaded: its tokenizer, threads and batches are used.
         folder: Folder or name of the model.
         runtime: `torch`, `onnxruntime` or `openvino`.
-        path: The graph in the folder.
+        file: The graph or the packed weights in the folder; None for the checkpoint's own weights.
         pairs: A query with each of its candidates.
 
     Returns:
@@ -37,7 +37,7 @@ def measure_cold_start(
     request = {
         "folder": folder,
         "runtime": runtime,
-        "path": path,
+        "file": file,
         "max_length": ranker.tokenizer.model_max_length,
         "pad_id": ranker.tokenizer.pad_token_id,
         "pad_token": ranker.tokenizer.pad_token,
@@ -58,6 +58,8 @@ def measure_cold_start(
         )
     except subprocess.SubprocessError as error:
         said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        logger.warning("The cold start of %s in %s was not measured: %s", path, runtime, said[-1] if said else error)
+        logger.warning(
+            "The cold start of %s in %s was not measured: %s", file or folder, runtime, said[-1] if said else error
+        )
         return None
     return ColdStart.model_validate(json.loads(ended.stdout.splitlines()[-1])["figures"])

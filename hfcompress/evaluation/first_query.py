@@ -54,7 +54,7 @@ def _pytorch() -> Callable[[dict[str, Any]], Scorer]:
 
     def load(request: dict[str, Any]) -> Scorer:
         options = RankerOptions(request["threads"], request["batch_tokens"])
-        ranker = load_ranker(request["folder"], "torch", None, request["max_length"], options)
+        ranker = load_ranker(request["folder"], "torch", request["file"], request["max_length"], options)
         return lambda pairs: iter([ranker.score([(query, document) for query, document in pairs])])
 
     return load
@@ -94,7 +94,7 @@ def _onnxruntime() -> Callable[[dict[str, Any]], tuple[list[str], Callable[[dict
     def open_graph(request: dict[str, Any]) -> tuple[list[str], Callable[[dict[str, Any]], Any]]:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = request["threads"]
-        path = str(Path(request["folder"], request["path"]))
+        path = str(Path(request["folder"], request["file"]))
         session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
         return [node.name for node in session.get_inputs()], lambda inputs: session.run(None, inputs)[0]
 
@@ -105,7 +105,7 @@ def _openvino() -> Callable[[dict[str, Any]], tuple[list[str], Callable[[dict[st
     import openvino
 
     def open_graph(request: dict[str, Any]) -> tuple[list[str], Callable[[dict[str, Any]], Any]]:
-        path = str(Path(request["folder"], request["path"]))
+        path = str(Path(request["folder"], request["file"]))
         model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": request["threads"]})
         return [node.any_name for node in model.inputs], lambda inputs: model(inputs)[0]
 

@@ -101,8 +101,12 @@ class Candidate:
 
     def ranker(self, max_length: int | None, options: RankerOptions) -> BatchedRanker:
         """Load it."""
-        file = None if self.runtime == "torch" and not self.is_packed else self.path
-        return load_ranker(self.folder, self.runtime, file, max_length, options)
+        return load_ranker(self.folder, self.runtime, self.file, max_length, options)
+
+    @property
+    def file(self) -> str | None:
+        """File in the folder that is loaded; None for the checkpoint's own weights."""
+        return None if self.runtime == "torch" and not self.is_packed else self.path
 
     @property
     def is_packed(self) -> bool:
@@ -388,4 +392,4 @@ def _single_thread(
 
 
 def _cold_start(candidate: Candidate, ranker: BatchedRanker, pairs: list[Pair]) -> ColdStart | None:
-    return measure_cold_start(ranker, candidate.folder, candidate.runtime, candidate.path, pairs)
+    return measure_cold_start(ranker, candidate.folder, candidate.runtime, candidate.file, pairs)
