@@ -108,6 +108,7 @@ class PeerRanker:
         """End the process."""
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
         self._log.close()
 
     def _ask(self, content: object) -> object:
