@@ -774,7 +774,8 @@ def test_inspect_of_what_is_no_encoder(command: Command, models: Path, model: st
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["compress"], "compress"),
+        (["squeeze"], "squeeze"),
+        (["compress"], "model"),
         (["run"], "recipe"),
         (["run", "recipe.yaml"], "--out"),
         (["run", "recipe.yaml", "--out", "out", "--fast"], "--fast"),
