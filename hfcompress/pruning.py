@@ -121,7 +121,7 @@ class Calibration:
                 expected="at least 2 train queries with a relevant document; 64 make good plans",
                 remedy="add train queries, or raise data.max_queries.train",
             )
-        judging = max(1, round(HELD_OUT * len(rows)))
+        judging = max(1, int(HELD_OUT * len(rows)))
         self.fitting = _batches(rows[judging:], collate, LISTS_PER_BATCH)
         self.judging = _batches([_as_found(data, row) for row in rows[:judging]], collate, LISTS_PER_BATCH)
         self.by_query = _batches(rows[judging:], collate, 1)

@@ -69,7 +69,8 @@ def test_no_query_both_settles_weights_and_judges_plans(word_data: RankingData, 
     assert {*fitting, *judging} <= {word_data.queries[query] for query in word_data.splits["train"].candidates}
     assert queries_of(calibration.by_query, tokenizer) == fitting
     assert all(len(batch["list_mask"]) == 1 for batch in calibration.by_query)
-    assert all(batch["list_mask"].shape[1] == 8 for batch in (*calibration.fitting, *calibration.judging))
+    assert all(batch["list_mask"].shape[1] == 8 for batch in calibration.fitting)
+    assert all(batch["list_mask"].shape[1] == 6 for batch in calibration.judging)  # what the first stage found
 
 
 @pytest.mark.parametrize("queries", [2, 3])
@@ -177,7 +178,8 @@ def test_a_family_meets_its_targets_and_the_model_stays(word_data: RankingData, 
         assert current_plan(pruned) == member.plan
         assert f"{len(member.plan.layers)} of 4 layers" in describe(member) and "faster" not in describe(member)
     assert family.members[0].flops_kept < family.members[1].flops_kept
-    assert family.importance.method == "obs" and said == []
+    assert family.importance.method == "obs"
+    assert all(": done in " in line for line in said)
     assert current_plan(model).is_full
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -289,7 +291,7 @@ def test_what_damping_did_is_said(
     )
     said: list[str] = []
     run(word_data, tokenizer, [("target_flops", 0.5)], say=said.append)
-    assert said == ["prune: H was raised"]
+    assert [line for line in said if ": done in " not in line] == ["prune: H was raised"]
 
 
 def test_a_target_out_of_reach(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:

@@ -616,7 +616,8 @@ def test_tokenizers_that_their_class_would_rebuild_otherwise_are_refused() -> No
     assert model.config.vocab_size == len(tokenizer)
 
 
-def test_progress_can_be_silenced(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_can_be_silenced(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hfcompress.progress.interactive", lambda: True)
     small_plan(tokenizer_of("bert"))
     assert capsys.readouterr().err == ""
     plan_vocabulary(tokenizer_of("bert"), CORPUS)
