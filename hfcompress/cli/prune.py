@@ -92,16 +92,8 @@ def prune(
     )
     write_json(json_file, family_json(members))
     table = Table(title=f"{model} on {settings['runtime']}", title_justify="left")
-    for name in (
-        "target",
-        "folder",
-        "predicted speed-up",
-        "measured",
-        "multiply-adds",
-        "parameters",
-        "calibration loss",
-    ):
-        table.add_column(name, justify="left" if name in ("target", "folder") else "right")
+    for name in ("target", "folder", "predicted", "measured", "flops", "size", "loss"):
+        table.add_column(name, justify="left" if name in ("target", "folder") else "right", no_wrap=True)
     for member in members:
         table.add_row(
             member.target,
@@ -113,7 +105,8 @@ def prune(
         )
     console.print(table)
     console.print(
-        "The calibration loss is the divergence of the ranking from the unpruned model's on held-out train queries. "
+        "predicted, measured: speed-up. flops: share of the encoder's multiply-adds that is left. size: parameters. "
+        "loss: divergence of the ranking from the unpruned model's on held-out train queries. "
         f"Next: hfcompress evaluate {out_folder / members[0].folder} --baseline {model} --data {data[0]}",
         soft_wrap=True,
     )

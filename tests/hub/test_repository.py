@@ -111,8 +111,8 @@ def test_a_card_may_be_added_to_and_a_licence_file_put_beside_it(run_folder: Pat
         (replace("README.md", "pipeline_tag: text-ranking", "pipeline_tag: None"), ["not set", "pipeline_tag"]),
         (replace("README.md", "pipeline_tag: text-ranking", "pipeline_tag:"), ["not set", "pipeline_tag"]),
         (replace("README.md", "- hfcompress\n", "- 7\n"), ["something else than texts in `tags`"]),
-        (replace("README.md", "| teacher | torch fp32 | 0.5674", "| teacher | torch fp32 | nan"), ["not set", "nan"]),
-        (replace("README.md", "| teacher | torch fp32", "| teacher | None"), ["not set", "None"]),
+        (replace("README.md", "| teacher, fp32 PyTorch | 0.5674", "| teacher, fp32 PyTorch | nan"), ["not set", "nan"]),
+        (replace("README.md", "| teacher, fp32 PyTorch |", "| None |"), ["not set", "None"]),
         (replace("README.md", "# quickstart", "# {{ name }}"), ["not set", "{{ name }}"]),
         # secrets
         (with_report(recipe=f"name: x\ntoken: {TOKEN}\n"), ["look", "secrets", "a Hugging Face token", "revoke"]),
