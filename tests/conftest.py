@@ -45,6 +45,15 @@ VARIANTS = [
 FAMILIES_AND_VARIANTS = [*(pytest.param(family, {}, id=family) for family in FAMILIES), *VARIANTS]
 
 
+# Whole runs come first: what two test processes share out by file would otherwise end with one of them alone.
+SLOW_FILES = ("test_pipeline.py", "test_compress.py", "test_publish.py", "test_oneshot.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put slow files first."""
+    items.sort(key=lambda item: item.path.name not in SLOW_FILES)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Two test processes share two cores."""

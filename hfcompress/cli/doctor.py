@@ -39,13 +39,15 @@ def doctor(
     )
     console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()), soft_wrap=True)
     table = Table()
-    for name in ("", "package", "version", "works", "what to do"):
+    for name in ("", "package", "version", "works"):
         table.add_column(name)
     for part in found.parts:
-        state = "yes" if part.works else f"no: {part.fault}"
-        remedy = part.remedy if part.required or part.works else f"if you want it: {part.remedy}"
-        table.add_row(part.name, part.package, part.version, escape(state), escape(remedy))
+        table.add_row(part.name, part.package, part.version, escape("yes" if part.works else f"no: {part.fault}"))
     console.print(table)
+    for part in found.parts:  # below the table, where a command stays in one piece
+        if not part.works:
+            wanted = "" if part.required else ", if you want it"
+            console.print(f"{escape(part.name)}{wanted}: {escape(part.remedy)}", soft_wrap=True)
     for line in found.advice():
         console.print(f"note: {escape(line)}", soft_wrap=True)
     if not found.healthy:

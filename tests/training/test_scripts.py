@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import FFN, HEADS, LAYERS, make_pico, uneven_plan, write_beir
-from script_inputs import labelled_pairs, tokenized
+from conftest import FFN, HEADS, LAYERS, make_pico, write_beir
 from transformers import BertTokenizerFast
 
 import hfcompress
@@ -72,22 +70,3 @@ def test_a_script_says_what_it_takes(script: str, run: Callable[..., None], caps
         run(script, "--help")
     assert ended.value.code == 0
     assert {"--data", "--out"} <= set(capsys.readouterr().out.split())
-
-
-def test_the_snippet_of_the_readme(
-    word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    readme = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8")
-    section = readme.split("\n## In your own Trainer script\n")[1].split("\n## ")[0]
-    (snippet,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    names = {
-        "model": make_pico(problem_type="regression"),
-        "tokenizer": tokenizer,
-        "data": word_data,
-        "plan": uneven_plan(),
-        "pairs": tokenized(labelled_pairs(word_data).select(range(32)), tokenizer),
-    }
-    exec(snippet, names)
-    assert current_plan(hfcompress.load_model("out/pruned")) == uneven_plan()
-    assert names["trainer"].state.best_metric > 0
