@@ -1,6 +1,7 @@
 """Keep the card and the report of a finished run under model_cards/: python scripts/keep_card.py out/quickstart
 
-A kept report holds ids and figures, and texts only where the licence of the data lets them be published. The table in README.md is rewritten from the quickstart's report.
+A kept report holds ids and figures, and texts only where the licence of the data lets them be published. The table in
+README.md is rewritten from the quickstart's report.
 """
 
 from __future__ import annotations
