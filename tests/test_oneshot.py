@@ -463,7 +463,7 @@ def test_the_runtime_is_one_that_is_installed(
             monkeypatch, capsys, "prune", encoder, "--data", "words", "--out", tmp_path, "--target-speedup", 2,
             "--target-speedup", 3,
         )  # fmt: skip
-        assert code == 0 and f"on {runtime}" in printed
+        assert code == 0 and f"on {runtime}" in " ".join(printed.split())
         step, targets = asked.pop()
         assert (step.runtime, step.target) == (runtime, ("target_speedup", 2.0))
         assert targets == [("target_speedup", 2.0), ("target_speedup", 3.0)]
