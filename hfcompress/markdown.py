@@ -74,7 +74,7 @@ def megabytes(size: int) -> str:
 
 def duration(seconds: float) -> str:
     """A wall time: `0.4 s`, `42 s`, `6 min 12 s`, `1 h 02 min`."""
-    if seconds < 10:
+    if seconds < 9.95:  # what is rounded to 10.0 has two digits already
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:

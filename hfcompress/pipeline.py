@@ -14,7 +14,7 @@ from hfcompress.card import write_card
 from hfcompress.checks import check, check_data, judges
 from hfcompress.evaluation.report import RunReport
 from hfcompress.layout import PACKED_FOLDER, WORK_FOLDER
-from hfcompress.progress import duration
+from hfcompress.markdown import duration
 from hfcompress.recipe import Recipe
 from hfcompress.run_data import load_run_data
 from hfcompress.steps.base import Run, stages

@@ -12,6 +12,8 @@ from typing import Any
 from tqdm.auto import tqdm as terminal_bar
 from tqdm.std import tqdm
 
+from hfcompress.markdown import duration
+
 LINE_SECONDS = 30.0  # between two lines of one bar where there is no terminal
 _LINE = "{desc}: {percentage:.0f}% ({n_fmt} of {total_fmt}), {elapsed} so far, {remaining} left{postfix}"
 
@@ -57,15 +59,3 @@ def timed(name: str, say: Callable[[str], None]) -> Iterator[None]:
     start = time.perf_counter()
     yield
     say(f"{name}: done in {duration(time.perf_counter() - start)}")
-
-
-def duration(seconds: float) -> str:
-    """A duration in words, e.g. `0.4 s`, `12 s`, `4 min 10 s` or `1 h 5 min`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

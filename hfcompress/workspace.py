@@ -16,7 +16,7 @@ from hfcompress.evaluation.report import Step
 from hfcompress.files import replaced_folder, write_text
 from hfcompress.layout import WORK_FOLDER
 from hfcompress.machine import versions
-from hfcompress.progress import duration
+from hfcompress.markdown import duration
 
 STATE_FORMAT = 1
 Work = Callable[[Path, Path], None]

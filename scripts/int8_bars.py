@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
-from hfcompress.evaluation.results import Candidate, evaluate_candidates
+from hfcompress.evaluation.results import Candidate, measure_candidates
 from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import QuantizationConfig, config_for
 from hfcompress.quantization.quantizer import RankerQuantizer
@@ -69,8 +69,15 @@ def measure_set(options: argparse.Namespace, data: RankingData, work: Path) -> N
                 bars[title] = UNPRUNED[kind(config)]
             else:
                 bars[title] = (float(bar) if config.runtime == "openvino" else None, PRUNED_LOSS)
-    step = EvaluateStep(rounds=options.rounds, threads=options.threads, latency_queries=options.latency_queries)
-    results = evaluate_candidates(candidates, data, step, options.max_length, 0, split=options.split)
+    step = EvaluateStep(
+        rounds=options.rounds,
+        threads=options.threads,
+        latency_queries=options.latency_queries,
+        single_thread_queries=0,
+        cold_start=False,
+    )
+    measured = measure_candidates(candidates, data, step, options.max_length, 0, split=options.split)
+    results = [each.artifact for each in measured]
     found = {artifact.name: artifact for artifact in results}
     queries = len(results[0].per_query)
     print(f"\n{data.name}: {queries} {options.split} queries, {options.rounds} rounds in turns, ", end="")

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from hfcompress import progress
+from hfcompress.markdown import duration
 
 
 class Terminal(io.StringIO):
@@ -54,10 +55,10 @@ def test_a_line_stands_apart_from_a_bar(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (250, "4 min 10 s"), (3900, "1 h 5 min")],
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (250, "4 min 10 s"), (3900, "1 h 05 min")],
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert progress.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_what_fails_is_not_said_to_be_done() -> None:

@@ -21,6 +21,7 @@ from hfcompress.importance.scores import magnitude
 from hfcompress.plan import LayerPlan, PruningPlan
 from hfcompress.surgery import apply_plan, current_plan
 from hfcompress.training.callbacks import checkpoint_folder, transformer_of
+from hfcompress.training.schedule import cubic_share
 
 PLAN_FILE = "pruning_plan.json"
 
@@ -69,8 +70,7 @@ class GradualPruningCallback(TrainerCallback):
 
     def share(self, step: int, steps: int) -> float:
         """Share of what goes that is closed in an optimizer step, the first of which is 0."""
-        done = min(max((step / steps - self.begin) / (self.end - self.begin), 0.0), 1.0)
-        return 1 - (1 - done) ** 3
+        return cubic_share(step, steps, self.begin, self.end)
 
     def on_train_begin(
         self,

@@ -11,6 +11,7 @@ from hfcompress.errors import RecipeError
 from hfcompress.recipe.prune import PATTERNS
 from hfcompress.sparsity import sparse_modules, sparsify
 from hfcompress.training.callbacks import transformer_of
+from hfcompress.training.schedule import cubic_share
 
 STAGES = 64  # of the schedule; weights are put in order anew at each
 
@@ -60,12 +61,7 @@ class WeightPruningCallback(TrainerCallback):
 
     def share(self, step: int, steps: int) -> float:
         """Share of what goes that is zero in an optimizer step, the first of which is 0; it grows in 64 stages."""
-        done = step / steps
-        if done >= self.end:
-            return 1.0
-        if done <= self.begin:
-            return 0.0
-        return int((1 - (1 - (done - self.begin) / (self.end - self.begin)) ** 3) * STAGES) / STAGES
+        return int(cubic_share(step, steps, self.begin, self.end) * STAGES) / STAGES
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
