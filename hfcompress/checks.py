@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from hfcompress.architectures import require_one_score
+from hfcompress.calibration import CALIBRATION_DOCUMENTS
 from hfcompress.data.graded import unjudged
 from hfcompress.data.lists import check_corpus
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, ModelError
 from hfcompress.models import load_config, load_tokenizer, position_limit
-from hfcompress.pruning import CALIBRATION_DOCUMENTS
 from hfcompress.quantization.openvino import require_openvino
 from hfcompress.rankers.load import activation_of, ranking_tokenizer
 from hfcompress.recipe import OpenVinoInt8, Recipe

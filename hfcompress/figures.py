@@ -25,7 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from hfcompress.evaluation.report import Artifact, PruningSummary, RunReport
+from hfcompress.evaluation.report import Artifact, RunReport
+from hfcompress.evaluation.structure import PruningSummary
 
 PARETO_FILE = "figures/pareto.png"
 

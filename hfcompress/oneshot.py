@@ -15,8 +15,8 @@ from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, ModelError, OutputError
-from hfcompress.evaluation.report import PruningSummary, SparsitySummary, VocabularySummary
-from hfcompress.evaluation.results import pruning_summary
+from hfcompress.evaluation.pruned import pruning_summary
+from hfcompress.evaluation.structure import PruningSummary, SparsitySummary, VocabularySummary
 from hfcompress.figures import structure
 from hfcompress.files import replaced_folder, write_bytes, write_text
 from hfcompress.importance.importance import Importance

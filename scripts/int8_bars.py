@@ -18,7 +18,8 @@ from pathlib import Path
 
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
-from hfcompress.evaluation.results import Candidate, measure_candidates
+from hfcompress.evaluation.candidate import Candidate
+from hfcompress.evaluation.results import measure_candidates
 from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import QuantizationConfig, config_for
 from hfcompress.quantization.quantizer import RankerQuantizer

@@ -23,6 +23,7 @@ from statistics import mean
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from hfcompress.calibration import Calibration
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
@@ -31,14 +32,7 @@ from hfcompress.importance.margins import margin_gradients
 from hfcompress.importance.obs import DAMPING, obs
 from hfcompress.latency import Deployment, deploy, time_rankers
 from hfcompress.models import load_model, load_tokenizer
-from hfcompress.pruning import (
-    LATENCY_PAIRS,
-    Calibration,
-    deployment_of,
-    latency_pairs,
-    measure_importance,
-    prune_family,
-)
+from hfcompress.pruning import LATENCY_PAIRS, deployment_of, latency_pairs, measure_importance, prune_family
 from hfcompress.quantization.artifacts import calibration_batches
 from hfcompress.quiet import silence_libraries
 from hfcompress.rankers.base import BatchedRanker, RankerOptions

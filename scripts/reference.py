@@ -17,7 +17,7 @@ from pydantic.fields import PydanticUndefined
 
 from hfcompress import recipe
 from hfcompress.cli import EXIT_CODES, app
-from hfcompress.evaluation import explanation, report, schema, speed
+from hfcompress.evaluation import explanation, report, schema, speed, structure
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECIPE = (
@@ -54,10 +54,10 @@ REPORT = (
     report.Drift,
     report.FirstStage,
     report.DataSummary,
-    report.PruningSummary,
-    report.VocabularySummary,
-    report.SparsitySummary,
-    report.LayerKept,
+    structure.PruningSummary,
+    structure.VocabularySummary,
+    structure.SparsitySummary,
+    structure.LayerKept,
     report.Step,
     report.Machine,
     explanation.Explanation,

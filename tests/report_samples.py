@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hfcompress.evaluation.report import (
-    Artifact,
-    DataSummary,
-    Delta,
-    FirstStage,
-    Latency,
-    LayerKept,
-    Machine,
-    PruningSummary,
-    RunReport,
-    Step,
-)
+from hfcompress.evaluation.report import Artifact, DataSummary, Delta, FirstStage, Latency, Machine, RunReport, Step
+from hfcompress.evaluation.structure import LayerKept, PruningSummary
 
 MARGIN = 0.01
 QUERIES = {f"query-{number}": number / 10 for number in range(8)}

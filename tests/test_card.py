@@ -23,10 +23,11 @@ from hfcompress.evaluation.explanation import (
     SaliencyAgreement,
     SteadySaliency,
 )
-from hfcompress.evaluation.report import Delta, Drift, RunReport, SparsitySummary, Stability, VocabularySummary
+from hfcompress.evaluation.report import Delta, Drift, RunReport, Stability
 from hfcompress.evaluation.schema import Interval
 from hfcompress.evaluation.significance import compare
 from hfcompress.evaluation.speed import ColdStart, SingleThread
+from hfcompress.evaluation.structure import SparsitySummary, VocabularySummary
 from hfcompress.front_matter import read_front_matter
 from hfcompress.markdown import plain
 

@@ -10,17 +10,8 @@ from matplotlib import rcParams
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from hfcompress.evaluation.report import (
-    Artifact,
-    DataSummary,
-    Delta,
-    FirstStage,
-    Latency,
-    LayerKept,
-    Machine,
-    PruningSummary,
-    RunReport,
-)
+from hfcompress.evaluation.report import Artifact, DataSummary, Delta, FirstStage, Latency, Machine, RunReport
+from hfcompress.evaluation.structure import LayerKept, PruningSummary
 from hfcompress.figures import COLOURS, INK, pareto, structure
 
 

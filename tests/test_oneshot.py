@@ -22,7 +22,7 @@ from hfcompress.cli import main
 from hfcompress.costs import CostTable
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, HfCompressError, ModelError, OutputError, PlanError, RecipeError
-from hfcompress.evaluation.report import PruningSummary
+from hfcompress.evaluation.structure import PruningSummary
 from hfcompress.models import load_config, load_model, load_tokenizer
 from hfcompress.oneshot import Member, prune_checkpoint
 from hfcompress.recipe import PruneStep, Target

@@ -13,12 +13,13 @@ from torch import Tensor
 from transformers import BertTokenizerFast
 
 from hfcompress import pruning
+from hfcompress.calibration import Calibration
 from hfcompress.costs import CostTable
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.errors import DataError, PlanError
 from hfcompress.latency import Deployment
-from hfcompress.pruning import Calibration, Family, budget_of, deployment_of, describe, latency_pairs, prune_family
+from hfcompress.pruning import Family, budget_of, deployment_of, describe, latency_pairs, prune_family
 from hfcompress.quantization.config import OpenVINOQuantizationConfig
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Target

@@ -11,7 +11,8 @@ import pytest
 from report_samples import example_artifact, example_delta, example_report
 
 from hfcompress.card import render
-from hfcompress.evaluation.report import PruningSummary, RunReport
+from hfcompress.evaluation.report import RunReport
+from hfcompress.evaluation.structure import PruningSummary
 from hfcompress.layout import ONNX_INT8, OPENVINO_INT8
 from hfcompress.quantization.openvino import is_available
 from hfcompress.rankers.load import load_ranker

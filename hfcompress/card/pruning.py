@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hfcompress import markdown as md
-from hfcompress.evaluation.report import PruningSummary, RunReport
+from hfcompress.evaluation.report import RunReport
+from hfcompress.evaluation.structure import PruningSummary
 from hfcompress.layout import STRUCTURE_FILE
 
 

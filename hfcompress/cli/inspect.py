@@ -25,8 +25,8 @@ def inspect(
 
     Example: hfcompress inspect out/quickstart
     """
+    from hfcompress.evaluation.pruned import read_pruning
     from hfcompress.evaluation.report import REPORT_FILE, RunReport
-    from hfcompress.evaluation.results import read_pruning
     from hfcompress.figures import structure
     from hfcompress.files import write_bytes
     from hfcompress.layout import STRUCTURE_FILE

@@ -9,8 +9,8 @@ from pathlib import Path
 from hfcompress.compress.goal import Goal
 from hfcompress.compress.measured import load_artifacts, save_artifacts
 from hfcompress.compress.work import CALIBRATION_PAIRS, Work, quality
+from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.report import Artifact
-from hfcompress.evaluation.results import Candidate
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.quantizer import write_quantized

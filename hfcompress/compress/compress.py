@@ -22,8 +22,8 @@ from hfcompress.compress.measured import load_artifacts, save_artifacts
 from hfcompress.compress.tried import Stage, Tried, save
 from hfcompress.compress.work import Work, prepare, quality
 from hfcompress.errors import PlanError
+from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.report import Artifact, Delta, RunReport
-from hfcompress.evaluation.results import Candidate
 from hfcompress.files import write_bytes, write_text
 from hfcompress.layout import FRONT_FILE, RECIPE_FILE, TRIED_FILE
 from hfcompress.recipe import QuantizeStep, Recipe

@@ -16,8 +16,9 @@ from hfcompress.compress.choose import Base
 from hfcompress.compress.measured import RESULT, load_artifacts, remembered, save_artifacts
 from hfcompress.compress.spending import Training
 from hfcompress.compress.work import CALIBRATION_PAIRS, Work, quality
-from hfcompress.evaluation.report import Artifact, PruningSummary
-from hfcompress.evaluation.results import Candidate
+from hfcompress.evaluation.candidate import Candidate
+from hfcompress.evaluation.report import Artifact
+from hfcompress.evaluation.structure import PruningSummary
 from hfcompress.files import write_text
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.oneshot import write_pruned

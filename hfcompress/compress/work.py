@@ -15,8 +15,9 @@ from hfcompress.compress.measured import pairs_per_second, remembered
 from hfcompress.compress.tried import Stage, Tried
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import ModelError
+from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.report import Artifact
-from hfcompress.evaluation.results import PRIMARY_METRIC, Candidate, measure_candidates
+from hfcompress.evaluation.results import PRIMARY_METRIC, measure_candidates
 from hfcompress.models import load_config, load_tokenizer, model_fingerprint, position_limit
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.recipe import (

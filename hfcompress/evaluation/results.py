@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-import torch
 from transformers import PretrainedConfig
-from transformers.utils import cached_file
 
 from hfcompress.architectures import architecture_of
 from hfcompress.data.ranking import RankingData
-from hfcompress.errors import OutputError
+from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.cold_start import measure_cold_start
 from hfcompress.evaluation.explanation import Explanation
 from hfcompress.evaluation.measure import Measurement, measure, measure_single_thread
@@ -27,105 +24,20 @@ from hfcompress.evaluation.metrics import (
     rank_correlation,
     tied_share,
 )
-from hfcompress.evaluation.report import (
-    Artifact,
-    DataSummary,
-    FirstStage,
-    LayerKept,
-    Machine,
-    PruningSummary,
-    RunReport,
-)
+from hfcompress.evaluation.report import Artifact, DataSummary, FirstStage, Machine, RunReport
 from hfcompress.evaluation.schema import Interval
 from hfcompress.evaluation.significance import compare, holm
 from hfcompress.evaluation.speed import ColdStart, SingleThread
 from hfcompress.evaluation.stability import measure_stability
+from hfcompress.evaluation.structure import PruningSummary
 from hfcompress.files import deflated_size_of, size_of
-from hfcompress.importance.importance import Importance
-from hfcompress.layout import COMMON_FILES, PACKED_FOLDER, PRUNING_FILE
 from hfcompress.machine import cpu_flags, cpu_name, memory_gb, thread_count, versions
-from hfcompress.models import PACKAGE_SCHEME, load_model, load_tokenizer, resolve
-from hfcompress.plan import PruningPlan
-from hfcompress.quantization.artifacts import graph_file
-from hfcompress.quantization.config import QuantizationConfig
+from hfcompress.models import PACKAGE_SCHEME, load_model, load_tokenizer
 from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
-from hfcompress.rankers.load import Runtime, load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import EvaluateStep, Recipe
-from hfcompress.surgery import encoder_flops, needs_custom_code, plan_of_config
 
 PRIMARY_METRIC = "ndcg@10"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Something to measure.
-
-    Attributes:
-        name: Name in the report.
-        folder: Folder or name of the model.
-        path: Path in the output folder, or the model's name.
-        runtime: Where it runs.
-        precision: Its precision.
-        made_from: Name of the candidate in fp32 that was quantized; None for what is in fp32 itself.
-    """
-
-    name: str
-    folder: str
-    path: str
-    runtime: Runtime
-    precision: str
-    made_from: str | None = None
-
-    @classmethod
-    def teacher(cls, model: str, path: str) -> Candidate:
-        """The teacher in fp32 PyTorch."""
-        return cls("teacher", model, path, "torch", "fp32")
-
-    @classmethod
-    def student(cls, folder: Path) -> Candidate:
-        """The student in fp32 PyTorch."""
-        return cls("student-torch", str(folder), "model.safetensors", "torch", "fp32")
-
-    @classmethod
-    def graph(cls, folder: Path, config: QuantizationConfig, made_from: str) -> Candidate:
-        """An int8 graph of the student, or its packed weights; `made_from` names the candidate in fp32."""
-        return cls(
-            f"student-{config.runtime}-{config.precision}",
-            str(folder),
-            graph_file(config),
-            cast(Runtime, config.runtime),
-            config.precision,
-            made_from,
-        )
-
-    def ranker(self, max_length: int | None, options: RankerOptions) -> BatchedRanker:
-        """Load it."""
-        return load_ranker(self.folder, self.runtime, self.file, max_length, options)
-
-    @property
-    def file(self) -> str | None:
-        """File in the folder that is loaded; None for the checkpoint's own weights."""
-        return None if self.runtime == "torch" and not self.is_packed else self.path
-
-    @property
-    def is_packed(self) -> bool:
-        """Whether it has weights of few bits, in a file that stands for the checkpoint's own."""
-        return self.path.startswith(f"{PACKED_FOLDER}/")
-
-    def files(self) -> list[Path]:
-        """What a deployment needs."""
-        folder = Path(resolve(self.folder))
-        if not folder.is_dir():  # a model on the Hub: what was downloaded of it
-            folder = Path(str(cached_file(self.folder, "config.json"))).parent
-        if self.is_packed:
-            weights = [folder / self.path]
-        elif self.runtime == "torch":
-            weights = [*folder.glob("*.safetensors"), *folder.glob("modeling_*.py")]
-        else:
-            graph = folder / self.path
-            weights = [graph, graph.with_suffix(".bin")] if self.runtime == "openvino" else [graph]
-        return [*weights, *(folder / name for name in COMMON_FILES if (folder / name).is_file())]
 
 
 @dataclass(frozen=True)
@@ -286,63 +198,6 @@ def summarize_data(recipe: Recipe, data: RankingData) -> DataSummary:
         truncated_share=sum(length > limit for length in lengths) / len(lengths),
         notes=list(data.notes),
     )
-
-
-def pruning_summary(
-    importance: Importance, before: PruningPlan, plan: PruningPlan, flops_kept: float, custom_code: bool
-) -> PruningSummary:
-    """What a plan keeps, with the importance of every head that there was."""
-    scores = [[0.0] * before.heads_of for _ in range(before.layers_of)]
-    for layer, values in zip(before.layers, importance.heads, strict=True):
-        for head, value in zip(layer.heads, values.tolist(), strict=True):
-            scores[layer.layer][head] = value
-    return PruningSummary(
-        importance=importance.method,
-        layers_of=plan.layers_of,
-        layers=[
-            LayerKept(
-                layer=layer.layer,
-                heads=list(layer.heads),
-                heads_of=plan.heads_of,
-                ffn=len(layer.ffn),
-                ffn_of=plan.ffn_of,
-            )
-            for layer in plan.layers
-        ],
-        head_importance=scores,
-        encoder_flops_kept=flops_kept,
-        custom_code=custom_code,
-    )
-
-
-def read_pruning(folder: Path, config: PretrainedConfig, report: RunReport | None) -> PruningSummary:
-    """What was pruned of a model: as its report or the command that pruned it tells, else from its plan alone.
-
-    Raises:
-        OutputError: What the command wrote cannot be read.
-    """
-    if report and report.pruning:
-        return report.pruning
-    if (path := folder / PRUNING_FILE).is_file():
-        try:
-            return PruningSummary.model_validate_json(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise OutputError(
-                f"{path} cannot be read",
-                value=str(error).splitlines()[0],
-                expected="what `hfcompress prune` of this version wrote",
-                remedy="prune again, or remove the file: the plan in config.json is then shown alone",
-            ) from error
-    return plan_summary(config, plan_of_config(config))
-
-
-def plan_summary(config: PretrainedConfig, plan: PruningPlan) -> PruningSummary:
-    """What a plan keeps, where the importance of what it drops is not known."""
-    full = PruningPlan.full(plan.layers_of, plan.heads_of, plan.ffn_of)
-    heads = [torch.zeros(plan.heads_of) for _ in range(plan.layers_of)]
-    unknown = Importance.additive("unknown", heads, [torch.zeros(plan.ffn_of) for _ in range(plan.layers_of)])
-    share = encoder_flops(config, plan) / encoder_flops(config, full)
-    return pruning_summary(unknown, full, plan, share, needs_custom_code(config, plan))
 
 
 def machine() -> Machine:

@@ -12,6 +12,7 @@ from hfcompress.data.load import load_data
 from hfcompress.data.ranking import SPLITS, RankingData, Split
 from hfcompress.data.trec_run import write_run
 from hfcompress.errors import DataError
+from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.measures import measure_of
 from hfcompress.evaluation.metrics import (
     REPORTED,
@@ -25,7 +26,7 @@ from hfcompress.evaluation.metrics import (
     without_relevant,
 )
 from hfcompress.evaluation.report import Artifact, Delta, FirstStage, Machine
-from hfcompress.evaluation.results import PRIMARY_METRIC, Candidate, machine, measure_candidates
+from hfcompress.evaluation.results import PRIMARY_METRIC, machine, measure_candidates
 from hfcompress.evaluation.significance import compare
 from hfcompress.evaluation.subjects import RunFile, Subject, restricted, same_documents, subject_of
 from hfcompress.models import load_config, load_tokenizer, position_limit

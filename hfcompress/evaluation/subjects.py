@@ -10,7 +10,7 @@ from typing import cast
 from hfcompress.data.ranking import Split
 from hfcompress.data.trec_run import Scores, read_run
 from hfcompress.errors import DataError, ModelError
-from hfcompress.evaluation.results import Candidate
+from hfcompress.evaluation.candidate import Candidate
 from hfcompress.layout import ONNX_FP32, ONNX_INT8, OPENVINO_FP32, OPENVINO_INT8
 from hfcompress.rankers.load import Runtime, default_graph
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
 from hfcompress.evaluation.explain import explain
 from hfcompress.evaluation.explanation import Explanation
-from hfcompress.evaluation.results import Candidate, Measured, build_report, measure_candidates
+from hfcompress.evaluation.results import Measured, build_report, measure_candidates
 from hfcompress.evaluation.saliency import Reader, with_saliency
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.oneshot import sparsity_summary

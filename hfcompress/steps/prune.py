@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfcompress.evaluation.report import PruningSummary
+from hfcompress.evaluation.structure import PruningSummary
 from hfcompress.layout import PRUNING_FILE
 from hfcompress.models import load_model
 from hfcompress.oneshot import title_of, write_pruned

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from hfcompress.errors import DataError
-from hfcompress.evaluation.results import plan_summary
+from hfcompress.evaluation.pruned import plan_summary
 from hfcompress.figures import structure
 from hfcompress.latency import time_rankers
 from hfcompress.plan import PruningPlan

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hfcompress.data.ranking import RankingData
-from hfcompress.evaluation.results import Candidate, measure_candidates
+from hfcompress.evaluation.candidate import Candidate
+from hfcompress.evaluation.results import measure_candidates
 from hfcompress.layout import ONNX_FP32, ONNX_INT8
 from hfcompress.recipe import EvaluateStep
 
