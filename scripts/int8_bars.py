@@ -16,7 +16,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from hfcompress.data.load import load_data
+from int8_options import add_options, data_sets
+
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.results import measure_candidates
@@ -24,7 +25,7 @@ from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import QuantizationConfig, config_for
 from hfcompress.quantization.quantizer import RankerQuantizer
 from hfcompress.quiet import silence_libraries
-from hfcompress.recipe import DataStep, EvaluateStep
+from hfcompress.recipe import EvaluateStep
 from hfcompress.run_data import calibration_pairs
 
 # What an artefact has to reach: times fp32 PyTorch, and largest loss of nDCG@10 against the same model in fp32.
@@ -101,22 +102,12 @@ def measure_set(options: argparse.Namespace, data: RankingData, work: Path) -> N
 def main() -> None:
     """Measure on every data set named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="an unpruned cross-encoder in fp32")
-    parser.add_argument("--data", action="append", required=True, help="api-search or a folder in BEIR's layout")
+    add_options(parser)
     parser.add_argument("--pruned", nargs=2, action="append", default=[], metavar=("FOLDER", "SPEED"))
-    parser.add_argument("--max-length", type=int, default=128)
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--queries", type=int, default=100, help="queries of the split of each set")
-    parser.add_argument("--candidates", type=int, default=20)
-    parser.add_argument("--calibration", type=int, default=128, help="pairs of train queries")
-    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--latency-queries", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="0 uses all cores")
     options = parser.parse_args()
     silence_libraries()
-    for name in options.data:
-        limits = {"train": options.calibration, "dev": 1, "test": 1, options.split: options.queries}
-        data = load_data(DataStep(sets=[name], candidates=options.candidates, max_queries=limits))
+    for data in data_sets(options):
         with tempfile.TemporaryDirectory() as work:
             measure_set(options, data, Path(work))
 

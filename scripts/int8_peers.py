@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from environments import APART, CACHE, TORCH, python_environment
+from int8_options import add_options, data_sets
 
-from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.measure import measure
 from hfcompress.evaluation.metrics import means, per_query
@@ -35,7 +35,6 @@ from hfcompress.quantization.quantizer import RankerQuantizer
 from hfcompress.quiet import silence_libraries
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import load_ranker
-from hfcompress.recipe import DataStep
 from hfcompress.run_data import calibration_pairs
 
 HERE = Path(__file__).parent / "peers"
@@ -198,22 +197,12 @@ def _files(folder: Path, file: str | None) -> list[Path]:
 def main() -> None:
     """Compare on every data set named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="an unpruned cross-encoder: a folder, or package:NAME/FOLDER")
-    parser.add_argument("--data", action="append", required=True, help="api-search or a folder in BEIR's layout")
-    parser.add_argument("--max-length", type=int, default=128)
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--queries", type=int, default=100, help="queries of the split of each set")
-    parser.add_argument("--candidates", type=int, default=20)
-    parser.add_argument("--calibration", type=int, default=128, help="pairs of train queries")
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=0, help="0 uses all cores")
+    add_options(parser)
     parser.add_argument("--peer", action="append", choices=list(PEERS), help="only this one; repeatable")
     parser.add_argument("--work", type=Path, default=CACHE, help=f"where the environments are ({CACHE})")
     options = parser.parse_args()
     silence_libraries()
-    for name in options.data:
-        limits = {"train": options.calibration, "dev": 1, "test": 1, options.split: options.queries}
-        data = load_data(DataStep(sets=[name], candidates=options.candidates, max_queries=limits))
+    for data in data_sets(options):
         with tempfile.TemporaryDirectory() as work:
             compare(options, data, Path(work))
 
