@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hfcompress.cli.tables import print_report
-from hfcompress.cli.terminal import DATA_HELP, Debug, Quiet, out, sayer
+from hfcompress.cli.terminal import DATA_HELP, Debug, Json, Quiet, console_for, sayer, write_json
 
 if TYPE_CHECKING:
     from hfcompress.compress.compress import Outcome
@@ -37,6 +37,7 @@ def compress(
     licence: Annotated[str, typer.Option("--license", help="Licence of the compressed model.")] = "apache-2.0",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call began.")] = False,
+    json_file: Json = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> int:
@@ -51,6 +52,7 @@ def compress(
     from hfcompress.quiet import silence_libraries
 
     silence_libraries()
+    console = console_for(json_file)
     goal = Goal(target_speedup, target_latency_ms, max_loss, runtime, parse_duration(time_budget))  # type: ignore[arg-type]
     outcome = work(
         model,
@@ -63,12 +65,13 @@ def compress(
         licence,
         seed,
         resume,
-        sayer(out, quiet),
+        sayer(console, quiet),
         progress=not quiet,
     )
-    out.print(_tried(outcome))
-    print_report(outcome.report)
-    out.print(escape(_in_words(outcome, out_folder)), soft_wrap=True)
+    write_json(json_file, outcome.to_json())
+    console.print(_tried(outcome))
+    print_report(outcome.report, console)
+    console.print(escape(_in_words(outcome, out_folder)), soft_wrap=True)
     return 0 if outcome.reached else NOT_REACHED
 
 
@@ -98,7 +101,7 @@ def _in_words(outcome: Outcome, folder: Path) -> str:
     where = f"It is in {folder}, made by {folder / 'recipe.yaml'}: hfcompress run {folder / 'recipe.yaml'} --out ..."
     if outcome.reached:
         return (
-            f"Reached: {chosen.path} ({found}) ranks as well as the teacher at a margin of {goal.max_loss:g}. {where}"
+            f"Reached: {chosen.path} ({found}) is non-inferior to its teacher at a margin of {goal.max_loss:g}. {where}"
         )
     reasons = []
     if not outcome.fast_enough:

@@ -7,6 +7,7 @@ written beside it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,17 @@ class Outcome:
     def reached(self) -> bool:
         """Whether the goal was reached: fast enough, and shown to rank as well as the teacher."""
         return self.fast_enough and self.delta.decision == "non-inferior"
+
+    def to_json(self) -> str:
+        """What was reached and by what, everything tried, and the report, as JSON."""
+        found = {
+            "reached": self.reached,
+            "fast_enough": self.fast_enough,
+            "chosen": self.chosen.name,
+            "tried": [each.model_dump(mode="json") for each in self.tried],
+            "report": self.report.model_dump(mode="json"),
+        }
+        return json.dumps(found, indent=2)
 
 
 def compress(

@@ -180,9 +180,13 @@ def test_the_command_ends_with_3_where_the_goal_is_not_reached(
     slow = Outcome(Goal(target_speedup=1000.0, max_loss=0.2), outcome.report, outcome.chosen, outcome.tried)
     outcome = slow
     command = ["compress", "model", "--data", "words", "--out", str(tmp_path / "out"), "--target-speedup", "1000"]
+    command += ["--json", str(tmp_path / "result.json")]
     with pytest.raises(SystemExit) as ended:
         main(command)
     assert ended.value.code == 3
     printed = capsys.readouterr().out
     assert "Not reached" in printed and "slower than asked for" in printed and "What was tried" in printed
     assert found["given"][3] == Goal(target_speedup=1000.0)  # type: ignore[index]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["reached"], result["fast_enough"], result["chosen"]) == (False, False, "student-torch")
+    assert len(result["tried"]) == len(outcome.tried) and result["report"]["name"] == outcome.report.name
