@@ -13,6 +13,7 @@ from typing import IO
 
 from hfcompress.data.bm25 import retrieve
 from hfcompress.data.draft import hashed_split
+from hfcompress.data.lines import bad_line
 from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check, check_texts
 from hfcompress.errors import DataError
 
@@ -175,11 +176,11 @@ def _read_jsonl(folder: Path, name: str) -> list[dict]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise _bad_line(path, number, str(error), "a JSON object") from error
+                raise bad_line(path, number, str(error), "a JSON object") from error
             if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("_id", "text")):
-                raise _bad_line(path, number, line.strip(), "an object with the texts _id and text")
+                raise bad_line(path, number, line.strip(), "an object with the texts _id and text")
             if row["_id"] in rows:
-                raise _bad_line(path, number, row["_id"], "an _id that stands on no earlier line")
+                raise bad_line(path, number, row["_id"], "an _id that stands on no earlier line")
             rows[row["_id"]] = row
     if not rows:
         raise DataError(
@@ -200,7 +201,7 @@ def _read_table(folder: Path, name: str) -> Iterator[tuple[Path, int, list[str]]
             if not row or (number == 1 and row[0] in ("query-id", "qid", "query_id")):
                 continue
             if len(row) < 3:
-                raise _bad_line(path, number, "\t".join(row), "three tab-separated columns: query-id, corpus-id, score")
+                raise bad_line(path, number, "\t".join(row), "three tab-separated columns: query-id, corpus-id, score")
             yield path, number, row
 
 
@@ -211,9 +212,9 @@ def _read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]] | None:
     qrels: dict[str, dict[str, int]] = {}
     for path, number, (query, document, grade, *_) in _read_table(folder, name):
         if not grade.strip().isdecimal():
-            raise _bad_line(path, number, grade, "a grade that is an integer of 0 or more")
+            raise bad_line(path, number, grade, "a grade that is an integer of 0 or more")
         if document in qrels.setdefault(query, {}):
-            raise _bad_line(path, number, f"{query} {document}", "each document judged once a query")
+            raise bad_line(path, number, f"{query} {document}", "each document judged once a query")
         qrels[query][document] = int(grade)
     if not qrels:
         raise DataError(
@@ -231,7 +232,7 @@ def _read_candidates(folder: Path, split: str) -> dict[str, list[str]] | None:
     ranked: dict[str, list[tuple[int, str]]] = {}
     for path, number, (query, document, rank, *_) in _read_table(folder, name):
         if not rank.strip().isdecimal():
-            raise _bad_line(path, number, rank, "a rank that is an integer")
+            raise bad_line(path, number, rank, "a rank that is an integer")
         ranked.setdefault(query, []).append((int(rank), document))
     if not ranked:
         raise DataError(
@@ -240,7 +241,3 @@ def _read_candidates(folder: Path, split: str) -> dict[str, list[str]] | None:
             remedy="write the file again, or remove it to have the candidates retrieved with BM25",
         )
     return {query: [document for _, document in sorted(rows)] for query, rows in ranked.items()}
-
-
-def _bad_line(path: Path, number: int, value: str, expected: str) -> DataError:
-    return DataError(f"{path}, line {number}", value=value, expected=expected, remedy="correct or remove this line")

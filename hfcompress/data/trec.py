@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from hfcompress.data.draft import ALL, Draft, drop_unknown, split_name
+from hfcompress.data.lines import bad_line, read_text
 from hfcompress.data.ranking import Document
+from hfcompress.data.trec_run import read_run
 from hfcompress.errors import DataError
 
 TOPICS = ("topics", "queries")
@@ -33,7 +33,8 @@ def read_trec(folder: Path) -> Draft:
     - `docs.*`, `documents.*`, `collection.*` or `corpus.*`: `id TAB text` or `id TAB title TAB text` lines, JSON lines
       (`_id`, `id` or `docno`, `title`, `text` or `contents`), or TREC's `<DOC>` blocks.
     - `qrels.SPLIT.*`: four columns, `query iteration document grade`. Grades below 0 (junk) count as 0.
-    - `run.SPLIT.*`: six columns, `query Q0 document rank score tag`; best scores first, they are the candidates.
+    - `run.SPLIT.*`: six columns, `query Q0 document rank score tag`; by score, those of equal score
+      in the order of the lines, they are the candidates.
 
     Each may be `.gz`. Without a split in its name, qrels are split by hash, and a run serves all splits.
 
@@ -59,17 +60,11 @@ def read_trec(folder: Path) -> Draft:
         for number, columns in _columns(path, 4, "query iteration document grade"):
             query, _, document, grade = columns[:4]
             if not re.fullmatch(r"-?\d+", grade):
-                raise _bad_line(path, number, grade, "a grade that is an integer")
+                raise bad_line(path, number, grade, "a grade that is an integer")
             target.setdefault(query, {})[document] = max(0, int(grade))
     for path in _files(folder, RUNS):
-        ranked: dict[str, list[tuple[float, int, str]]] = {}
-        for number, columns in _columns(path, 6, "query Q0 document rank score tag"):
-            try:
-                ranked.setdefault(columns[0], []).append((-float(columns[4]), number, columns[2]))
-            except ValueError as error:
-                raise _bad_line(path, number, columns[4], "a score that is a number") from error
         draft.candidates[_split_of(path)] = {
-            query: list(dict.fromkeys(document for *_, document in sorted(rows))) for query, rows in ranked.items()
+            query: sorted(scores, key=lambda document: -scores[document]) for query, scores in read_run(path).items()
         }
     drop_unknown(draft)
     return draft
@@ -86,31 +81,18 @@ def _split_of(path: Path) -> str:
     return next((split for part in parts if (split := split_name(part))), ALL)
 
 
-def _text(path: Path) -> str:
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return raw.decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read",
-            value=f"{type(error).__name__}: {error}",
-            expected="UTF-8 text, gzipped only if the name ends with .gz",
-            remedy="write the file again",
-        ) from error
-
-
 def _columns(path: Path, count: int, names: str) -> Iterator[tuple[int, list[str]]]:
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
             columns = line.split()
             if len(columns) < count:
-                raise _bad_line(path, number, line, f"{count} columns: {names}")
+                raise bad_line(path, number, line, f"{count} columns: {names}")
             yield number, columns
 
 
 def _records(path: Path) -> Iterator[tuple[str, str, str]]:
     """Yield (id, title, text) of topics or documents in any of the three forms."""
-    text = _text(path)
+    text = read_text(path)
     first = text.lstrip()[:1]
     if first == "<":
         yield from _blocks(path, text)
@@ -123,7 +105,7 @@ def _records(path: Path) -> Iterator[tuple[str, str, str]]:
             continue
         key, *rest = line.split("\t")
         if not rest or not key.strip():
-            raise _bad_line(path, number, line, "id TAB text")
+            raise bad_line(path, number, line, "id TAB text")
         yield key.strip(), "\t".join(rest[:-1]).strip(), rest[-1].strip()
 
 
@@ -131,12 +113,12 @@ def _json_record(path: Path, number: int, line: str) -> tuple[str, str, str]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise _bad_line(path, number, str(error), "a JSON object") from error
+        raise bad_line(path, number, str(error), "a JSON object") from error
     row = row if isinstance(row, dict) else {}
     key = next((row[name] for name in ("_id", "id", "docno", "qid") if name in row), None)
     text = next((row[name] for name in ("text", "contents", "query") if isinstance(row.get(name), str)), None)
     if key is None or text is None:
-        raise _bad_line(path, number, line, "an object with an id (_id, id, docno or qid) and a text")
+        raise bad_line(path, number, line, "an object with an id (_id, id, docno or qid) and a text")
     return str(key), str(row.get("title") or ""), text
 
 
@@ -172,7 +154,3 @@ def _parts(block: str) -> dict[str, str]:
         if not tag.startswith("/") and cleaned:
             parts[tag.lower()] = f"{parts[tag.lower()]} {cleaned}" if tag.lower() in parts else cleaned
     return parts
-
-
-def _bad_line(path: Path, number: int, value: str, expected: str) -> DataError:
-    return DataError(f"{path}, line {number}", value=value, expected=expected, remedy="correct or remove this line")

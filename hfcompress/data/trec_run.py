@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hfcompress.data.lines import bad_line, read_text
 from hfcompress.errors import DataError
 from hfcompress.files import write_text
 
@@ -25,21 +24,21 @@ def read_run(path: Path) -> Scores:
             a document stands twice for a query; with the number of the line.
     """
     run: Scores = {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(read_text(path, "a run file").split("\n"), 1):
         columns = line.split()
         if not columns:
             continue
         if len(columns) != 6:
-            raise _bad_line(path, number, line.strip(), "six columns: query Q0 document rank score tag")
+            raise bad_line(path, number, line.strip(), "six columns: query Q0 document rank score tag")
         query, _, document, _, text, _ = columns
         try:
             score = float(text)
         except ValueError:
             score = math.nan
         if not math.isfinite(score):
-            raise _bad_line(path, number, text, "a score that is a finite number, in the fifth column")
+            raise bad_line(path, number, text, "a score that is a finite number, in the fifth column")
         if document in run.setdefault(query, {}):
-            raise _bad_line(path, number, f"{query} {document}", "each document once for a query")
+            raise bad_line(path, number, f"{query} {document}", "each document once for a query")
         run[query][document] = score
     if not run:
         raise DataError(
@@ -74,20 +73,6 @@ def write_run(
     return write_text(path, "".join(lines))
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:  # OSError: also a file that is not gzipped
-        raise DataError(
-            f"{path} cannot be read",
-            value=f"{type(error).__name__}: {error}",
-            expected="a run file in UTF-8, gzipped only if the name ends with .gz",
-            remedy="check the path, or write the file again",
-        ) from error
-    return text.split("\n")
-
-
 def _check_id(kind: str, identifier: str) -> None:
     if not identifier or len(identifier.split()) != 1:
         raise DataError(
@@ -96,7 +81,3 @@ def _check_id(kind: str, identifier: str) -> None:
             expected="ids without white space",
             remedy="leave --run out, or rename the ids",
         )
-
-
-def _bad_line(path: Path, number: int, value: str, expected: str) -> DataError:
-    return DataError(f"{path}, line {number}", value=value, expected=expected, remedy="correct or remove this line")

@@ -1,0 +1,32 @@
+"""Text files of data, plain or gzipped, and the error for a line that cannot be used."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+from hfcompress.errors import DataError
+
+
+def read_text(path: Path, what: str = "text") -> str:
+    """The text of a file in UTF-8, which is unpacked if its name ends with `.gz`.
+
+    Raises:
+        DataError: It cannot be read; `what` says what it should have been.
+    """
+    try:
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:  # OSError: also a file that is not gzipped
+        raise DataError(
+            f"{path} cannot be read",
+            value=f"{type(error).__name__}: {error}",
+            expected=f"{what} in UTF-8, gzipped only if the name ends with .gz",
+            remedy="check the path, or write the file again",
+        ) from error
+
+
+def bad_line(path: Path, number: int, value: str, expected: str) -> DataError:
+    """The error for a line, counted from 1."""
+    return DataError(f"{path}, line {number}", value=value, expected=expected, remedy="correct or remove this line")
