@@ -34,8 +34,8 @@ INK = "#767676"  # text, axes, the teacher
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8E6FC9", "#948400")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _KEPT = COLOURS[0]
-_FAINT = (0.5, 0.5, 0.5, 0.16)
-_REMOVED: dict[str, Any] = {"facecolor": _FAINT, "edgecolor": (0.5, 0.5, 0.5, 0.55), "hatch": "////", "linewidth": 0.0}
+FAINT = (0.5, 0.5, 0.5, 0.16)
+_REMOVED: dict[str, Any] = {"facecolor": FAINT, "edgecolor": (0.5, 0.5, 0.5, 0.55), "hatch": "////", "linewidth": 0.0}
 _LABEL: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9}
 _IMPORTANCE = ListedColormap(colormaps["viridis"](np.linspace(0.25, 0.92, 256)))
 _STYLE: Any = {  # matplotlib types every key by its name
@@ -51,18 +51,18 @@ _STYLE: Any = {  # matplotlib types every key by its name
 _Arguments = ParamSpec("_Arguments")
 
 
-def _styled(draw: Callable[_Arguments, bytes]) -> Callable[_Arguments, bytes]:
+def styled(draw: Callable[_Arguments, bytes]) -> Callable[_Arguments, bytes]:
     """Draw in the figures' own style, and leave the user's as it is."""
 
     @wraps(draw)
-    def styled(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> bytes:
+    def drawn(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> bytes:
         with rc_context(_STYLE):
             return draw(*args, **kwargs)
 
-    return styled
+    return drawn
 
 
-@_styled
+@styled
 def pareto(report: RunReport) -> bytes:
     """Draw quality against speed: the teacher, every artefact and the first stage.
 
@@ -98,14 +98,14 @@ def pareto(report: RunReport) -> bytes:
     )
     axes.set_ylabel("nDCG@10, mean over test queries")
     axes.set_title(f"{report.name}: quality against speed", loc="left", fontsize=11)
-    axes.grid(color=_FAINT)
+    axes.grid(color=FAINT)
     axes.spines[["top", "right"]].set_visible(False)
     # Labels at the points would overlap wherever artefacts are alike, which is what a good run looks like.
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
-@_styled
+@styled
 def structure(pruning: PruningSummary) -> bytes:
     """Draw which heads and how many FFN neurons each layer of the teacher keeps.
 
@@ -123,7 +123,7 @@ def structure(pruning: PruningSummary) -> bytes:
     heads.set_ylim(pruning.layers_of - 0.5, -0.5)
     heads.set_ylabel("layer, from 0")
     heads.yaxis.set_major_locator(MaxNLocator(nbins=24, integer=True))
-    return _png(figure)
+    return png(figure)
 
 
 def _point(axes: Axes, artifact: Artifact, quality: float, colour: str, marker: str, name: str) -> None:
@@ -163,7 +163,7 @@ def _heads(figure: Figure, axes: Axes, pruning: PruningSummary) -> None:
             elif row in kept:
                 axes.add_patch(Rectangle(cell, 0.9, 0.88, **_REMOVED))
         if row not in kept:
-            axes.add_patch(Rectangle((-0.45, row - 0.44), width - 0.1, 0.88, facecolor=_FAINT))
+            axes.add_patch(Rectangle((-0.45, row - 0.44), width - 0.1, 0.88, facecolor=FAINT))
             axes.text((width - 1) / 2, row, "layer dropped", **_LABEL)
     axes.set_xlim(-0.5, widest - 0.5)
     axes.spines[:].set_visible(False)
@@ -186,11 +186,11 @@ def _neurons(axes: Axes, pruning: PruningSummary) -> None:
     kept = {layer.layer: layer for layer in pruning.layers}
     for row in range(pruning.layers_of):
         if row not in kept:
-            axes.add_patch(Rectangle((0, row - 0.36), 1, 0.72, facecolor=_FAINT))
+            axes.add_patch(Rectangle((0, row - 0.36), 1, 0.72, facecolor=FAINT))
             axes.text(0.5, row, "layer dropped", **_LABEL)
             continue
         share = kept[row].ffn / kept[row].ffn_of if kept[row].ffn_of else 0.0
-        axes.barh(row, 1.0, height=0.72, color=_FAINT)
+        axes.barh(row, 1.0, height=0.72, color=FAINT)
         axes.barh(row, share, height=0.72, color=_KEPT)
         axes.text(1.03, row, f"{kept[row].ffn:,} of {kept[row].ffn_of:,}", va="center", fontsize=9)
     axes.set_xlim(0, 1.38)
@@ -213,7 +213,8 @@ def _threads(count: int) -> str:
     return f"{count} thread" if count == 1 else f"{count} threads"
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The image of a figure, the same for the same figure."""
     content = io.BytesIO()
     # Without the software's version in its header, the image depends on the report alone.
     FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from hfcompress.compress.tried import Stage, Tried, front
+from hfcompress.figures import COLOURS, FAINT, INK, png, styled
 
 _STYLE: dict[Stage, tuple[str, str]] = {
-    "teacher": ("*", "black"),
-    "int8": ("s", "#D55E00"),
-    "one-shot": ("o", "#56B4E9"),
-    "short recovery": ("^", "#009E73"),
-    "full recovery": ("D", "#0072B2"),
+    "teacher": ("*", INK),
+    "int8": ("s", COLOURS[1]),
+    "one-shot": ("o", COLOURS[4]),
+    "short recovery": ("^", COLOURS[2]),
+    "full recovery": ("D", COLOURS[0]),
 }
 
 
+@styled
 def front_figure(tried: Sequence[Tried], max_loss: float) -> bytes:
     """Draw what was tried: loss of nDCG@10 against the teacher on the same queries, over median latency.
 
@@ -27,10 +28,10 @@ def front_figure(tried: Sequence[Tried], max_loss: float) -> bytes:
     Returns:
         A PNG image that is the same for the same input.
     """
-    figure = Figure(figsize=(9.0, 4.8), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(8.0, 5.0), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     best = front(tried)
-    axes.plot([_ms(each) for each in best], [-each.loss for each in best], color="#BBBBBB", linewidth=1.5, zorder=1)
+    axes.plot([_ms(each) for each in best], [-each.loss for each in best], color=INK, linewidth=1.0, zorder=1)
     for stage, (marker, colour) in _STYLE.items():
         points = [each for each in tried if each.stage == stage and each.p50_ms is not None]
         if points:
@@ -44,19 +45,20 @@ def front_figure(tried: Sequence[Tried], max_loss: float) -> bytes:
                 zorder=3,
             )
     for each in best:
-        axes.annotate(each.name, (_ms(each), -each.loss), xytext=(6, 5), textcoords="offset points", fontsize=7.5)
-    axes.axhline(-max_loss, color="black", linestyle=":", linewidth=1.0, label=f"largest loss allowed ({max_loss:g})")
+        axes.annotate(each.name, (_ms(each), -each.loss), xytext=(6, 5), textcoords="offset points", fontsize=8)
+    axes.axhline(-max_loss, color=INK, linestyle=":", linewidth=1.4, label=f"largest loss allowed ({max_loss:g})")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(0.12)
     axes.set_xlabel("median time of one query with its candidates, ms (log scale)")
     axes.set_ylabel("nDCG@10 less that of the teacher")
     axes.set_title("What was tried", loc="left", fontsize=11)
-    axes.grid(alpha=0.25)
+    axes.grid(color=FAINT)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5)
-    content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
-    return content.getvalue()
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)
+    return png(figure)
 
 
 def _ms(each: Tried) -> float:

@@ -77,6 +77,8 @@ def test_the_front_and_the_ranking() -> None:
         tried("untimed", 0.0), tried("worse", 0.06, 8.0),
     ]  # fmt: skip
     assert [each.name for each in front(found)] == ["fast", "int8", "teacher"]
+    on_test = tried("on test", 0.002, 5.0).model_copy(update={"ndcg": 0.3})  # other queries, harder for all
+    assert [each.name for each in front([*found, on_test])] == ["fast", "on test", "int8", "teacher"]
     assert [each.name for each in ranked(found, 0.01)] == ["int8", "slow", "teacher", "untimed", "fast", "worse"]
 
 
