@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,8 @@ def test_signals_end_a_run_with_the_command_that_resumes_it(
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         os.kill(os.getpid(), number)
-        signal.pause()
+        time.sleep(10)
+        pytest.fail(f"{number.name} did not interrupt the run")
 
     monkeypatch.setattr("hfcompress.pipeline.run", interrupted)
     recipe = tmp_path / "my recipe.yaml"
@@ -179,8 +181,13 @@ def test_signals_end_a_run_with_the_command_that_resumes_it(
     arguments = ["run", str(recipe), "--out", str(tmp_path / "out"), "--set", "data.candidates=5", "--set", "seed=1"]
     before = signal.getsignal(signal.SIGTERM)
     capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main(arguments, "optimum-cli compress")
+    # A shell starts what runs in its background with Ctrl-C ignored, and these tests may be there.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main(arguments, "optimum-cli compress")
+    finally:
+        signal.signal(signal.SIGINT, usual)
     assert end.value.code == code and signal.getsignal(signal.SIGTERM) == before
     told = capsys.readouterr().err.splitlines()
     assert told[-2] == "interrupted: finished steps are kept; go on with"
