@@ -88,11 +88,11 @@ def _explanation(current: Run, measured: list[Measured], teacher: str, checkpoin
     if explanation is None or not (recipe.prune and explanation.moved):
         return explanation
     with quiet():
-        ours, theirs = (
+        dense, pruned = (
             Reader(load_model(name, dtype="float32"), load_tokenizer(name, current.max_length))
             for name in (teacher, str(checkpoint))
         )
-    return with_saliency(explanation, current.data, "test", ours, theirs, artifacts)
+    return with_saliency(explanation, current.data, "test", dense, pruned, artifacts)
 
 
 def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:
