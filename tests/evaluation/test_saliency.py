@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -22,6 +23,7 @@ def test_every_family_and_its_pruned_form_tell_what_they_look_at(
     family: str, pico: Callable[..., PreTrainedModel], tokenizer: BertTokenizerFast
 ) -> None:
     segments = family in ("bert", "electra")
+    tokenizer = copy.deepcopy(tokenizer)  # the session's own is shared with every other test
     tokenizer.model_input_names = ["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"]
     for model in (pico(family), apply_plan(pico(family), uneven_plan())):
         weights = word_weights(Reader(model, tokenizer), PAIR)
