@@ -19,7 +19,8 @@ class RankingTrainingArguments(TrainingArguments):
 
     What differs from transformers' defaults: the columns of the lists stay (`remove_unused_columns`), an evaluation has
     a loss also where lists have no labels (`label_names`), checkpoints are chosen by `eval_ndcg@10`, which
-    `RankingEvalCallback` yields, the CPU is used where there is nothing else, and bf16 where the device computes it.
+    `RankingEvalCallback` yields, the CPU is used where there is nothing else, bf16 where the device computes it, and
+    buffers, which do not change in encoders, are not sent between processes (`ddp_broadcast_buffers`).
 
     Attributes:
         use_cpu: Train on the CPU; by default where there is no accelerator.
@@ -29,6 +30,8 @@ class RankingTrainingArguments(TrainingArguments):
         label_names: What an evaluation takes for labels: with one of these in a batch there is a loss.
         metric_for_best_model: By what checkpoints are chosen, and training stops early.
         dataloader_pin_memory: Batches in pinned memory.
+        ddp_broadcast_buffers: Send buffers to all processes before each pass; the pairs of a batch then pass together,
+            padded to the longest.
     """
 
     use_cpu: bool | None = field(  # type: ignore[assignment]
@@ -47,6 +50,9 @@ class RankingTrainingArguments(TrainingArguments):
         default="eval_ndcg@10", metadata={"help": "By what checkpoints are chosen; RankingEvalCallback yields it."}
     )
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "Batches in pinned memory."})
+    ddp_broadcast_buffers: bool | None = field(
+        default=False, metadata={"help": "Send buffers to all processes before each pass."}
+    )
 
     def __post_init__(self) -> None:
         """Settle what depends on the machine, then check as transformers does."""

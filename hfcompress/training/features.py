@@ -17,7 +17,7 @@ from hfcompress.errors import ModelError
 from hfcompress.plan import PruningPlan
 from hfcompress.recipe import FeatureLoss
 from hfcompress.surgery import current_plan
-from hfcompress.training.losses import by_list, hidden_mse, relation_kl
+from hfcompress.training.losses import hidden_mse, relation_kl
 
 Outputs = dict[tuple[int, str], Tensor]
 """What modules put out, by the position of their layer and their path in it; the path of the layer itself is empty."""
@@ -79,32 +79,26 @@ class FeatureDistillation:
         with _outputs(student, [ours for ours, _ in self.hidden], [ours for ours, _ in self.relations]) as outputs:
             yield outputs
 
-    def list_losses(self, outputs: Outputs, inputs: dict[str, Tensor], mask: Tensor) -> Tensor:
-        """Weighted sum of the losses, mean over the documents of each list.
+    def pair_losses(self, outputs: Outputs, inputs: dict[str, Tensor]) -> Tensor:
+        """Weighted sum of the losses of each pair, `(pairs,)`.
 
         Args:
-            outputs: What `watched` gathered, perhaps from several passes that were one batch; their mean counts.
-            inputs: What the student read in one pass, a row for each pair.
-            mask: True where a list has a document, `(lists, documents)`.
-
-        Returns:
-            One value a list, `(lists,)`.
+            outputs: What `watched` gathered.
+            inputs: What the student read, a row for each pair.
         """
         wanted = self._teacher_outputs(inputs)
         tokens = inputs["attention_mask"].bool()
-        passes = len(next(iter(outputs.values()))) // len(tokens)
-        tokens = tokens.repeat(passes, 1)
         losses = torch.zeros(len(tokens), device=tokens.device)
         for ours, theirs in self.hidden:
             weight = self.loss.hidden / len(self.hidden)
-            losses = losses + weight * hidden_mse(outputs[ours, ""], wanted[theirs, ""].repeat(passes, 1, 1), tokens)
+            losses = losses + weight * hidden_mse(outputs[ours, ""], wanted[theirs, ""], tokens)
         for ours, theirs in self.relations:
             student = _queries_keys_values(outputs, ours, self._rows[0])
             teacher = _queries_keys_values(wanted, theirs, self._rows[1])
             for own, given in zip(student, teacher, strict=True):
                 heads = relation_heads(own.shape[2], given.shape[2], self.loss.relation_heads)
-                losses = losses + self.loss.relation * relation_kl(own, given.repeat(passes, 1, 1), tokens, heads)
-        return by_list(losses.view(passes, -1).mean(0), mask).sum(1) / mask.sum(1).clamp(min=1)
+                losses = losses + self.loss.relation * relation_kl(own, given, tokens, heads)
+        return losses
 
     @torch.no_grad()
     def _teacher_outputs(self, inputs: dict[str, Tensor]) -> Outputs:

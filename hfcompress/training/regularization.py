@@ -24,7 +24,8 @@ def adversarial_step(embeddings: nn.Module, epsilon: float, step: Callable[[], T
     Args:
         embeddings: The layer of the word embeddings; puts out `(pairs, tokens, elements)`.
         epsilon: Length of what is added to each pair.
-        step: Computes the loss and its gradients, which it adds to those that are there.
+        step: Computes the loss and its gradients, which it adds to those that are there, in one pass or in several
+            that are the same each time.
 
     Returns:
         What the first call of `step` returned.
@@ -37,10 +38,15 @@ def adversarial_step(embeddings: nn.Module, epsilon: float, step: Callable[[], T
 
     with _changed_output(embeddings, probe):
         loss = step()
-    gradient = probes[0].grad
-    assert gradient is not None
-    added = epsilon * functional.normalize(gradient.float().flatten(1), dim=1).view_as(gradient)
-    with _changed_output(embeddings, lambda output: output + added.to(output.dtype)):
+    gradients = (probe.grad for probe in probes)
+
+    def move(output: Tensor) -> Tensor:
+        gradient = next(gradients)
+        assert gradient is not None
+        added = epsilon * functional.normalize(gradient.float().flatten(1), dim=1).view_as(gradient)
+        return output + added.to(output.dtype)
+
+    with _changed_output(embeddings, move):
         step()
     return loss
 

@@ -11,11 +11,13 @@ import torch
 from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_utils import TrainOutput
 
 from hfcompress.errors import DataError
 from hfcompress.recipe import DistillationLoss, FeatureLoss
 from hfcompress.training.arguments import check_precision
+from hfcompress.training.by_length import can_split, part_of, parts_by_length
 from hfcompress.training.callbacks import FiguresCallback, check_best_metric
 from hfcompress.training.features import FeatureDistillation, check_tokenizers
 from hfcompress.training.losses import (
@@ -106,11 +108,33 @@ class RankingTrainer(Trainer):
     def losses_of(self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Any]:
         """All that counts for each list, shape `(lists,)`, and the model's outputs, in R-Drop those of both passes."""
         passes = 2 if self.r_drop and model.training else 1
-        outputs = model(**{name: torch.cat([value] * passes) for name, value in inputs.items()})
+        outputs, own = self.read(model, {name: torch.cat([value] * passes) for name, value in inputs.items()})
         mask = targets["list_mask"]
         scores = [by_list(logits, mask) for logits in outputs.logits.float().chunk(passes)]
         losses = torch.stack([self.list_losses(each, targets) for each in scores]).mean(0)
-        return losses + self.r_drop * symmetric_kl(scores[0], scores[-1], mask) if passes > 1 else losses, outputs
+        if passes > 1:
+            losses = losses + self.r_drop * symmetric_kl(scores[0], scores[-1], mask)
+        if own is not None:
+            losses = losses + by_list(own.view(passes, -1).mean(0), mask).sum(1) / mask.sum(1).clamp(min=1)
+        return losses, outputs
+
+    def read(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
+        """The model's outputs for all pairs, and `own_losses` of these; training reads pairs of like length together.
+
+        Lists differ in the length of their documents. Padded to the longest of a batch, most tokens can be padding.
+        """
+        parts = parts_by_length(inputs["attention_mask"].sum(1)) if model.training and can_split(model) else []
+        if len(parts) < 2:
+            return self.read_part(model, inputs)
+        read = [self.read_part(model, part_of(inputs, places)) for places in parts]
+        order = torch.cat(parts).argsort()
+        logits = torch.cat([outputs.logits for outputs, _ in read])[order]
+        own = [losses for _, losses in read if losses is not None]
+        return SequenceClassifierOutput(logits=logits), torch.cat(own)[order] if own else None
+
+    def read_part(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
+        """The model's outputs, and what each pair adds to the loss by itself, `(pairs,)`, or None."""
+        return model(**inputs), None
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
@@ -204,13 +228,13 @@ class RankingDistillationTrainer(RankingTrainer):
                     loss = loss + weight * term(scores, targets[column], mask)
         return loss
 
-    def losses_of(self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Any]:
+    def read_part(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
         """Add the feature losses while they count."""
         share = self.features.share(self.state.global_step, self.state.max_steps) if self.features else 0.0
         if not (self.features and share and model.training):
-            return super().losses_of(model, inputs, targets)
+            return super().read_part(model, inputs)
         assert isinstance(self.model, PreTrainedModel)
         with self.features.watched(self.model) as seen:
-            losses, outputs = super().losses_of(model, inputs, targets)
+            outputs, _ = super().read_part(model, inputs)
         with self.accelerator.autocast():  # the teacher in the student's precision
-            return losses + share * self.features.list_losses(seen, inputs, targets["list_mask"]), outputs
+            return outputs, share * self.features.pair_losses(seen, inputs)

@@ -181,28 +181,30 @@ def test_which_layers_count() -> None:
 # Every family
 
 
-def list_loss(student: PreTrainedModel, teacher: PreTrainedModel, loss: FeatureLoss = BOTH, **inputs: Tensor) -> Tensor:
-    """Loss of two lists, of 3 pairs and 1."""
+def pair_losses(
+    student: PreTrainedModel, teacher: PreTrainedModel, loss: FeatureLoss = BOTH, **inputs: Tensor
+) -> Tensor:
+    """Loss of each of 4 pairs."""
     inputs = inputs or random_inputs(4, 12)
     made = FeatureDistillation(loss, student, teacher)
     with made.watched(student) as seen:
         student(**inputs)
-    return made.list_losses(seen, inputs, torch.tensor([[True] * 3, [True, False, False]]))
+    return made.pair_losses(seen, inputs)
 
 
 @pytest.mark.parametrize(("family", "changes"), FAMILIES_AND_VARIANTS)
 def test_hidden_states_and_relations_of_every_family(family: str, changes: dict[str, Any]) -> None:
     teacher = make_pico(family, **changes)
-    same = list_loss(make_pico(family, **changes), teacher)
-    assert same.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    same = pair_losses(make_pico(family, **changes), teacher)
+    assert same.tolist() == pytest.approx([0.0] * 4, abs=1e-6)
     inputs = random_inputs(4, 12)
     for plan in (uneven_plan(), front_plan(), stock_plan()):
         student = pruned_copy(make_pico(family, **changes), plan)
-        losses = list_loss(student, teacher)
+        losses = pair_losses(student, teacher)
         assert (losses > 1e-3).all()
         for weights in (FeatureLoss(), FeatureLoss(hidden=1.0, relation=0.0)):
             student.zero_grad()
-            list_loss(student, teacher, weights).sum().backward()
+            pair_losses(student, teacher, weights).sum().backward()
             reached = {name for name, part in student.named_parameters() if part.grad is not None and part.grad.any()}
             assert any("embeddings" in name for name in reached)
             assert not any(name.startswith("classifier") for name in reached)
@@ -210,7 +212,7 @@ def test_hidden_states_and_relations_of_every_family(family: str, changes: dict[
         order = torch.tensor([2, 0, 1, 3])
         longer = {"input_ids": 1, "attention_mask": 0}
         moved = {n: torch.cat([value, torch.full((4, 3), longer[n])], 1)[order] for n, value in inputs.items()}
-        torch.testing.assert_close(list_loss(student, teacher, **moved), losses, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(pair_losses(student, teacher, **moved), losses[order], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("family", "changes"), FAMILIES_AND_VARIANTS)
@@ -241,50 +243,33 @@ def test_what_is_gathered(family: str, changes: dict[str, Any]) -> None:
 def test_a_student_of_another_size_and_number_of_heads() -> None:
     student = make_pico(hidden_size=24, num_attention_heads=3, num_hidden_layers=2)
     teacher = make_pico("electra")
-    losses = list_loss(student, teacher, FeatureLoss())
+    losses = pair_losses(student, teacher, FeatureLoss())
     assert (losses > 1e-3).all()
     losses.sum().backward()
     assert encoder_layers(student)[-1].attention.self.value.weight.grad.any()
     with pytest.raises(ModelError, match=r"24 elements of the student, 32 of the teacher.*relation"):
-        list_loss(student, teacher)
+        pair_losses(student, teacher)
 
 
-def test_a_list_counts_by_the_mean_over_layers_documents_and_tokens() -> None:
+def test_a_pair_counts_by_the_mean_over_layers_and_tokens() -> None:
     student, teacher = make_pico(), make_pico(seed=1)
     inputs, expected = random_inputs(4, 12), []
     states = [model(**inputs, output_hidden_states=True).hidden_states[1:] for model in (student, teacher)]
-    for pairs in ([0, 1, 2], [3]):
-        terms = []
-        for pair in pairs:
-            real = inputs["attention_mask"][pair].bool()
-            terms += [(a[pair][real] - b[pair][real]).square().mean() for a, b in zip(*states, strict=True)]
+    for pair in range(4):
+        real = inputs["attention_mask"][pair].bool()
+        terms = [(a[pair][real] - b[pair][real]).square().mean() for a, b in zip(*states, strict=True)]
         expected.append(2 * sum(terms) / len(terms))
-    found = list_loss(student, teacher, FeatureLoss(hidden=2.0, relation=0.0))
+    found = pair_losses(student, teacher, FeatureLoss(hidden=2.0, relation=0.0))
     torch.testing.assert_close(found, torch.stack(expected))
-    relations = [list_loss(student, teacher, FeatureLoss(relation=weight)) for weight in (1.0, 3.0)]
+    relations = [pair_losses(student, teacher, FeatureLoss(relation=weight)) for weight in (1.0, 3.0)]
     torch.testing.assert_close(3 * relations[0], relations[1])
-    both = list_loss(student, teacher, FeatureLoss(hidden=2.0, relation=3.0))
+    both = pair_losses(student, teacher, FeatureLoss(hidden=2.0, relation=3.0))
     torch.testing.assert_close(both, found + relations[1])
 
 
 def test_inputs_that_the_teacher_does_not_take() -> None:
     inputs = {**random_inputs(4, 12), "token_type_ids": torch.zeros(4, 12, dtype=torch.long)}
-    assert (list_loss(make_pico(), make_pico("distilbert"), **inputs) > 0).all()
-
-
-def test_several_passes_in_one_batch_count_by_their_mean() -> None:
-    student, teacher = make_pico(seed=1), make_pico()
-    inputs, mask = random_inputs(4, 12), torch.tensor([[True, True], [True, True]])
-    made = FeatureDistillation(BOTH, student, teacher)
-    singles, both = [], []
-    for mode in (student.train(), student.train()):
-        with made.watched(mode) as seen:
-            mode(**inputs)
-        singles.append(made.list_losses(seen, inputs, mask))
-        both.append(seen)
-    joined = {name: torch.cat([seen[name] for seen in both]) for name in both[0]}
-    torch.testing.assert_close(made.list_losses(joined, inputs, mask), sum(singles) / 2)
-    assert not torch.equal(*singles)
+    assert (pair_losses(make_pico(), make_pico("distilbert"), **inputs) > 0).all()
 
 
 # In the trainer
@@ -370,15 +355,15 @@ def test_student_and_teacher_are_compared_in_one_precision(
     options, losses = {"feature_loss": BOTH, "teacher": make_pico(seed=3)}, []
     made = trainer(lists, tokenizer, tmp_path, make_pico(seed=3, **NO_DROPOUT), options, max_steps=1, bf16=True)
     assert made.features is not None
-    inner = made.features.list_losses
+    inner = made.features.pair_losses
 
     def spy(*given: Any) -> Tensor:
         losses.append(inner(*given))
         return losses[-1]
 
-    made.features.list_losses = spy  # type: ignore[method-assign]
+    made.features.pair_losses = spy  # type: ignore[method-assign]
     made.train()
-    assert losses[0].dtype == torch.float32 and losses[0].tolist() == [0.0] * 4
+    assert losses[0].dtype == torch.float32 and losses[0].tolist() == [0.0] * 16
 
 
 def test_the_share_scales_what_is_added(lists: Dataset, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
@@ -408,7 +393,7 @@ def test_features_alone_bring_the_student_towards_its_teacher(
         made = FeatureDistillation(BOTH, student, teacher)
         with torch.no_grad(), made.watched(student) as seen:
             student(**inputs)
-        return made.list_losses(seen, inputs, batch["list_mask"]).mean()
+        return made.pair_losses(seen, inputs).mean()
 
     before = loss()
     trainer(
