@@ -1,0 +1,98 @@
+"""Measure what distillation gains over training on labels alone, from the same pruned student, in the same steps.
+
+    hfcompress run configs/selqa-googleq.yaml --out out/teacher ...   # as in scripts/pruning_bars.py
+    hfcompress prune out/teacher/.hfcompress/teacher --data ../shared/data/selqa --data ../shared/data/googleq \
+        --out out/half --max-length 128 --target-flops 0.5
+    python scripts/recovery_bars.py out/teacher/.hfcompress/teacher out/half --data ../shared/data/selqa \
+        --data ../shared/data/googleq
+
+Each seed draws other lists and another order. nDCG@10 is that of the last weights on dev, which nothing was chosen by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+from datasets import Dataset
+
+import hfcompress
+from hfcompress.data.lists import training_lists, with_scores
+from hfcompress.data.load import load_data
+from hfcompress.data.ranking import RankingData
+from hfcompress.evaluation.metrics import means, per_query, run_from_scores
+from hfcompress.models import load_model, load_tokenizer
+from hfcompress.quiet import quiet, silence_libraries
+from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.recipe import DataStep, DistillationLoss, Optimization
+from hfcompress.training.fit import fit
+from hfcompress.training.trainer import RankingDistillationTrainer
+
+LOSSES = {
+    "distillation": DistillationLoss(),
+    "bce": DistillationLoss(**dict.fromkeys(("margin_mse", "listwise_kl", "hard"), 0.0), bce=1.0),
+}
+
+
+def dev_ndcg(ranker: hfcompress.Ranker, data: RankingData) -> float:
+    """Mean nDCG@10 over the dev queries."""
+    dev = data.split("dev")
+    candidates = {query: found for query, found in dev.candidates.items() if found}
+    scores = iter(ranker.score([pair for query, found in candidates.items() for pair in data.pairs(query, found)]))
+    run = run_from_scores(
+        candidates, {query: [float(next(scores)) for _ in found] for query, found in candidates.items()}
+    )
+    return means(per_query(dev.qrels, run, data.relevant_from))["ndcg@10"]
+
+
+def trained(
+    student: str, lists: Dataset, data: RankingData, loss: str, seed: int, options: argparse.Namespace
+) -> float:
+    """Train the student with a loss, and measure it on dev."""
+    model, tokenizer = load_model(student, dtype="float32"), load_tokenizer(student, options.max_length)
+    without_dev = replace(data, splits={"train": data.splits["train"]})
+    settings = Optimization(epochs=options.epochs, learning_rate=options.learning_rate)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            RankingDistillationTrainer, model, tokenizer, lists, without_dev, settings, Path(folder), seed,
+            distillation_loss=LOSSES[loss],
+        )  # fmt: skip
+    return dev_ndcg(TorchRanker(model.eval(), tokenizer, lambda logits: logits), data)
+
+
+def main() -> None:
+    """Train from each seed with each loss, and print nDCG@10 on dev and the differences."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teacher", help="a cross-encoder")
+    parser.add_argument("student", help="what `hfcompress prune` has written")
+    parser.add_argument("--data", action="append", required=True, help="a folder in BEIR's layout; may be repeated")
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--train", type=int, default=1000, help="train queries, over all data sets")
+    parser.add_argument("--dev", type=int, default=150, help="dev queries of each data set")
+    parser.add_argument("--candidates", type=int, default=15, help="documents that are ranked for a dev query")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    silence_libraries()
+    data = load_data(DataStep(sets=options.data, candidates=options.candidates, max_queries={"dev": options.dev}))
+    teacher = hfcompress.load_ranker(options.teacher, "torch", max_length=options.max_length)
+    student = hfcompress.load_ranker(options.student, "torch", max_length=options.max_length)
+    lines = [f"teacher: {dev_ndcg(teacher, data):.4f}", f"student before training: {dev_ndcg(student, data):.4f}"]
+    gains = []
+    for seed in range(options.seeds):
+        drawn = training_lists(data, 8, 2, seed, queries=options.train)
+        with quiet():
+            lists = with_scores(drawn, teacher)
+        found = {loss: trained(options.student, lists, data, loss, seed, options) for loss in LOSSES}
+        gains.append(found["distillation"] - found["bce"])
+        lines.append(f"seed {seed}: " + ", ".join(f"{loss} {value:.4f}" for loss, value in found.items()))
+        print(lines[-1])
+    print(*lines, f"gain: {', '.join(f'{gain:+.4f}' for gain in gains)}; mean {mean(gains):+.4f}", sep="\n")
+
+
+if __name__ == "__main__":
+    main()
