@@ -551,6 +551,17 @@ def test_rank_with_a_model_that_cannot_rank(
     clear_fault(command("rank", models / model, "--query", "cat", "--docs", documents, *options), *words)
 
 
+def test_rank_on_a_runtime_that_does_not_exist(command: Command, models: Path, documents: Path) -> None:
+    options = ("--query", "cat", "--docs", documents, "--runtime", "tensorrt")
+    clear_fault(command("rank", models / "encoder", *options), "'tensorrt'", "onnxruntime", "--runtime")
+
+
+def test_rank_with_a_run_file(tmp_path: Path, command: Command, documents: Path) -> None:
+    path = tmp_path / "bm25.run"
+    path.write_text("q1 Q0 d1 1 2.5 bm25\n", encoding="utf-8")
+    clear_fault(command("rank", path, "--query", "cat", "--docs", documents), str(path), "run file", "name a model")
+
+
 def test_rank_without_its_options(command: Command, models: Path) -> None:
     code, message = command("rank", models / "encoder")
     assert code == 2 and message.startswith("error: ") and "--query" in message

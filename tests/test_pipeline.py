@@ -30,6 +30,7 @@ from hfcompress.data.pseudo import has_pseudo_queries
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
 from hfcompress.evaluation.report import RunReport
+from hfcompress.layout import ONNX_INT8
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.plan import PruningPlan
@@ -481,7 +482,7 @@ def test_without_pruning_the_teacher_itself_is_quantized(inputs: Path, tmp_path:
     assert config["sentence_transformers"]["activation_fn"].endswith("Sigmoid")
 
 
-@pytest.mark.parametrize("verb", ["inspect", "card", "rank", "evaluate"])
+@pytest.mark.parametrize("verb", ["inspect", "card", "rank", "rank a graph", "evaluate"])
 def test_verbs_on_a_finished_run(
     verb: str,
     finished: Finished,
@@ -498,17 +499,18 @@ def test_verbs_on_a_finished_run(
         "inspect": [],
         "card": [],
         "rank": ["--query", "ba de fi", "--docs", str(documents)],
+        "rank a graph": ["--query", "ba de fi", "--docs", str(documents)],
         "evaluate": ["--data", str(inputs / "words"), "--baseline", str(inputs / "encoder"), "--json", str(result)],
     }[verb]
-    before = (out / "README.md").read_bytes()
-    monkeypatch.setattr("sys.argv", ["hfcompress", verb, str(out), *options])
+    before, model = (out / "README.md").read_bytes(), out / ONNX_INT8 if verb == "rank a graph" else out
+    monkeypatch.setattr("sys.argv", ["hfcompress", verb.split()[0], str(model), *options])
     main()
     printed = capsys.readouterr().out
     if verb == "inspect":
         assert "kept heads" in printed and "student-torch" in printed
     elif verb == "card":
         assert (out / "README.md").read_bytes() == before
-    elif verb == "rank":
+    elif verb.startswith("rank"):
         assert [line.split("\t")[1] for line in printed.splitlines()] in (["1", "2"], ["2", "1"])
     else:
         assert "BM25" in printed

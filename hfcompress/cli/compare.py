@@ -1,4 +1,4 @@
-"""`hfcompress compare`, and the options that it shares with `evaluate`."""
+"""`hfcompress compare`, and what it shares with `evaluate` and `rank`."""
 
 from __future__ import annotations
 
@@ -58,3 +58,18 @@ def check_options(split: str, margin: float) -> None:
         raise DataError("There is no such split", value=split, expected="train, dev or test", remedy="correct --split")
     if not margin > 0:
         raise DataError("The margin does not fit", value=margin, expected="a margin above 0", remedy="correct --margin")
+
+
+def check_runtime(runtime: str | None) -> None:
+    """Check the name of a runtime.
+
+    Raises:
+        DataError: There is no such runtime.
+    """
+    if runtime not in (None, "torch", "onnxruntime", "openvino"):
+        raise DataError(
+            "There is no such runtime",
+            value=runtime,
+            expected="torch, onnxruntime or openvino",
+            remedy="correct --runtime, or leave it out",
+        )

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from hfcompress.cli.compare import METRIC_HELP, check_options
+from hfcompress.cli.compare import METRIC_HELP, check_options, check_runtime
 from hfcompress.cli.tables import print_evaluation
 from hfcompress.cli.terminal import DATA_HELP, Debug, Json, Quiet, console_for, write_json
-from hfcompress.errors import DataError
 
 
 def evaluate(
@@ -45,13 +44,7 @@ def evaluate(
     silence_libraries()
     console = console_for(json_file)
     check_options(split, margin)
-    if runtime not in (None, "torch", "onnxruntime", "openvino"):
-        raise DataError(
-            "There is no such runtime",
-            value=runtime,
-            expected="torch, onnxruntime or openvino",
-            remedy="correct --runtime, or leave it out",
-        )
+    check_runtime(runtime)
     result = evaluate_models(
         model,
         baseline,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
+from hfcompress.cli.compare import check_runtime
 from hfcompress.cli.terminal import Debug
 from hfcompress.errors import DataError
 
 
 def rank(
-    folder: Annotated[str, typer.Argument(help="Folder of a run, or any cross-encoder.")],
+    folder: Annotated[
+        str, typer.Argument(help="Folder of a run, any cross-encoder, or a file such as DIR/onnx/model_quantized.onnx.")
+    ],
     query: Annotated[str, typer.Option(help="The query.")],
     docs: Annotated[Path, typer.Option(help="Text file with one document a line.")],
     top_k: Annotated[int | None, typer.Option(help="Show only the best.")] = None,
@@ -23,10 +26,13 @@ def rank(
 
     Example: hfcompress rank out/quickstart --query "sort a list" --docs documents.txt
     """
+    from hfcompress.evaluation.candidate import Candidate
+    from hfcompress.evaluation.subjects import subject_of
     from hfcompress.quiet import silence_libraries
-    from hfcompress.rankers.load import load_ranker
+    from hfcompress.rankers.base import RankerOptions
 
     silence_libraries()
+    check_runtime(runtime)
     if not query.strip():
         raise DataError("The query is empty", value=query, expected="some text", remedy="give --query a text")
     if not docs.exists() or docs.is_dir():
@@ -45,5 +51,13 @@ def rank(
             expected="one document on every line",
             remedy="remove the empty lines",
         )
-    for hit in load_ranker(folder, runtime).rank(query, documents, top_k):  # type: ignore[arg-type]
+    subject = subject_of(folder, folder, cast(Any, runtime))
+    if not isinstance(subject, Candidate):
+        raise DataError(
+            "A run file ranks nothing new",
+            value=folder,
+            expected="a model: a folder, a Hub id, or an .onnx, .xml or .safetensors file in a folder",
+            remedy="name a model",
+        )
+    for hit in subject.ranker(None, RankerOptions()).rank(query, documents, top_k):
         typer.echo(f"{hit.score:.4f}\t{hit.position + 1}\t{documents[hit.position]}")

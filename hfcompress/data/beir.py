@@ -50,14 +50,17 @@ def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False, seed
         row["_id"]: Document(title=row.get("title") or "", text=row["text"]) for row in _read_jsonl(folder, "corpus")
     }
     check_texts(folder.resolve().name, queries, corpus)  # before BM25, which needs some word
-    splits = {}
+    splits, first_stage = {}, "BM25"
     for split in SPLITS:
         qrels = _read_qrels(folder, split)
         if qrels is None:
             continue
         wanted = {query: queries[query] for query in qrels if query in queries}
         if pool:
-            listed = _read_candidates(folder, split) or {}
+            given = _read_candidates(folder, split)
+            if given is None:
+                first_stage = "order of the judgements"
+            listed = given or {}
             chosen = {query: _pool(listed.get(query, []), judged) for query, judged in qrels.items()}
         else:
             given = _read_candidates(folder, split)
@@ -97,6 +100,7 @@ def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False, seed
             publish_texts=bool(meta.get("publish_texts", False)),
             license=str(meta.get("permissive", meta.get("license", ""))),
             language=str(meta.get("language", "en")),
+            first_stage=first_stage,
         )
     )
 

@@ -11,6 +11,7 @@ from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check,
 from hfcompress.errors import DataError
 
 ALL = "whole"  # the split of what comes without one; `datasets` keeps "all" for itself
+GIVEN = "given order"  # of candidates that come with the data, as figures name their first stage
 NAMES = {
     ALL: ALL, "all": ALL, "train": "train", "training": "train",
     "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "eval": "dev",
@@ -127,7 +128,9 @@ def finish(
             notes=tuple(notes),
         )
     ).limited(limits)
-    return replace(data, splits=_with_candidates(data, draft, candidates))
+    given = "test" in draft.candidates and not draft.pool
+    first_stage = GIVEN if given else data.first_stage
+    return replace(data, splits=_with_candidates(data, draft, candidates), first_stage=first_stage)
 
 
 def _cut_splits(draft: Draft, seed: int) -> list[str]:

@@ -62,6 +62,7 @@ class RankingData:
         language: ISO 639 code of the texts; of several, sorted and with commas between; empty if unknown.
         notes: What else identifies the data.
         sets: Names of the data sets that were joined, each the prefix of its ids; empty for one set.
+        first_stage: What put the candidates into their order, as figures about it name it.
     """
 
     name: str
@@ -75,6 +76,7 @@ class RankingData:
     language: str = "en"
     notes: tuple[str, ...] = field(default=())
     sets: tuple[str, ...] = ()
+    first_stage: str = "BM25"
 
     def split(self, name: str, labelled: bool = True) -> Split:
         """Return the split `name`.
@@ -302,4 +304,5 @@ def merge(sets: list[RankingData]) -> RankingData:
         language=", ".join(sorted({code for data in sets for code in data.language.split(", ") if code})),
         notes=tuple(note for data in sets for note in data.notes),
         sets=tuple(names),
+        first_stage=" or ".join(dict.fromkeys(data.first_stage for data in sets)),
     )

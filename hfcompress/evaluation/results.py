@@ -156,7 +156,7 @@ def build_report(
         data=summarize_data(recipe, data),
         pruning=pruning,
         first_stage=FirstStage(
-            name="BM25",
+            name=data.first_stage,
             quality=means(first),
             per_query={query: values[PRIMARY_METRIC] for query, values in first.items()},
         ),

@@ -207,7 +207,7 @@ def _evaluate(
         split=split,
         queries_without_relevant=len(without_relevant(chosen.qrels)),
         first_stage=FirstStage(
-            name="BM25",
+            name=data.first_stage,
             quality=means(stage),
             per_query={query: row[PRIMARY_METRIC] for query, row in stage.items()},
         ),

@@ -191,6 +191,7 @@ def test_pool_candidates_are_the_judged_documents_in_first_stage_order(tmp_path:
     # d5 is not judged, d4 was not listed; d2 is judged as not relevant and stays.
     assert data.splits["test"].candidates == {"q1": ["d2", "d1", "d4"], "q2": ["d3"]}
     assert data.splits["train"].candidates == {"q3": ["d5"]}
+    assert data.first_stage == "order of the judgements"  # the train split has no list
 
 
 # Bad input

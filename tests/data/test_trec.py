@@ -66,12 +66,13 @@ def test_tagged_files(folder: Path) -> None:
 
 def test_a_run_gives_the_candidates_by_score(folder: Path) -> None:
     data = load_data(DataStep(sets=[str(folder)]), progress=False)
-    assert data.name == "robust"
+    assert data.name == "robust" and data.first_stage == "given order"
     assert data.splits["test"].candidates == {"301": ["d1", "d2"], "302": ["d2"]}
     assert data.splits["test"].qrels == {"301": {"d1": 2, "d2": 0}, "302": {"d2": 1}}
     (folder / "run.bm25.txt").unlink()
     data = load_data(DataStep(sets=[str(folder)], candidates=1), progress=False)
     assert data.splits["test"].candidates == {"301": ["d1"], "302": ["d2"]}
+    assert data.first_stage == "BM25"
 
 
 def test_tables_and_json_lines(tmp_path: Path) -> None:
