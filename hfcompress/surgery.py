@@ -245,11 +245,13 @@ def _record(model: PreTrainedModel, architecture: Architecture, plan: PruningPla
     """Write the plan into the config and give the model the class that rebuilds it."""
     record = {"format": FORMAT, "architecture": architecture.to_dict(), "plan": plan.to_dict()}
     setattr(model.config, CONFIG_KEY, record)
-    pruned_name = f"{PREFIX}{architecture.model_class}"
-    if needs_custom_code(model.config, plan):
+    pruned_name, custom = f"{PREFIX}{architecture.model_class}", needs_custom_code(model.config, plan)
+    if custom:
         model.__class__ = pruned_class(pruned_name)
     elif type(model).__name__ == pruned_name:  # uneven before, and even now
         model.__class__ = getattr(transformers, architecture.model_class)
         model.config.__dict__.pop("auto_map", None)
     if plan.is_stock:
-        setattr(model.config, architecture.ffn_size, len(plan.layers[0].ffn))
+        # Where all shapes fit the stock class, which would leave out the norm at the front, a width that fits none
+        # makes it refuse the checkpoint.
+        setattr(model.config, architecture.ffn_size, len(plan.layers[0].ffn) + custom)

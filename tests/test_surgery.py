@@ -174,13 +174,20 @@ def test_layers_of_modernbert_keep_their_kind_of_attention(tmp_path: Path) -> No
     assert last.config.global_attn_every_n_layers is None
 
 
-def test_modernbert_without_its_first_layer_needs_custom_code_for_the_norm_in_front() -> None:
+def test_modernbert_without_its_first_layer_needs_custom_code_for_the_norm_in_front(tmp_path: Path) -> None:
     plan = PruningPlan(LAYERS, HEADS, FFN, (full_layer(1), full_layer(2)))
     norm = make_pico("modernbert", seed=3).model.layers[1].attn_norm.weight
     pruned = apply_plan(make_pico("modernbert", seed=3), plan)
     assert type(pruned).__name__ == "PrunedModernBertForSequenceClassification"
     assert torch.equal(pruned.model.layers[0].attn_norm.weight, norm)
     assert type(apply_plan(make_pico(), plan)).__name__ == "BertForSequenceClassification"
+    # All shapes would fit the stock class, which knows no norm there: it refuses the checkpoint all the same.
+    pruned.save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="mismatched_sizes"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(logits(hfcompress.load_model(str(tmp_path))), logits(pruned))
+    again = apply_plan(pruned, PruningPlan(LAYERS, HEADS, FFN, (full_layer(2),)))
+    assert torch.equal(logits(again), logits(apply_plan(make_pico("modernbert", seed=3), current_plan(again))))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

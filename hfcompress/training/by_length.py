@@ -7,6 +7,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 MOST_PARTS = 4
 FEWEST_PAIRS = 16  # of a part; smaller ones would keep cores waiting for memory
+MULTIPLE = 16  # of tokens; kernels are made for each shape, and made anew where there are too many to keep
 
 
 def parts_by_length(lengths: Tensor) -> list[Tensor]:
@@ -23,10 +24,11 @@ def parts_by_length(lengths: Tensor) -> list[Tensor]:
 
 
 def part_of(inputs: dict[str, Tensor], places: Tensor) -> dict[str, Tensor]:
-    """The inputs of some pairs, each `(pairs, tokens)`, without the columns in which all of these are padded."""
+    """The inputs of some pairs, each `(pairs, tokens)`, without most columns in which all of these are padded."""
     used = inputs["attention_mask"][places].any(0).nonzero()
-    first, last = int(used[0]), int(used[-1])
-    return {name: value[places, first : last + 1] for name, value in inputs.items()}
+    first, length = int(used[0]), int(used[-1] - used[0]) + 1
+    length += -length % MULTIPLE
+    return {name: value[places, first : first + length] for name, value in inputs.items()}
 
 
 def can_split(model: nn.Module) -> bool:

@@ -17,6 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from hfcompress.errors import DataError
 from hfcompress.recipe import DistillationLoss, FeatureLoss
 from hfcompress.training.arguments import check_precision
+from hfcompress.training.attention import attention_to_train
 from hfcompress.training.by_length import can_split, part_of, parts_by_length
 from hfcompress.training.callbacks import FiguresCallback, check_best_metric
 from hfcompress.training.features import FeatureDistillation, check_tokenizers
@@ -155,7 +156,9 @@ class RankingTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, once it is known that evaluations will yield `metric_for_best_model`."""
         check_best_metric(self)
-        return super().train(*args, **kwargs)
+        assert isinstance(self.model, PreTrainedModel)
+        with attention_to_train(self.model, self.args):
+            return super().train(*args, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Draft a model card, also before a push, but not over one that hfcompress wrote."""

@@ -84,6 +84,7 @@ def test_parts_give_the_loss_and_gradient_of_the_whole_batch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(by_length, "MULTIPLE", 1)
     parts, loss, gradients = step(family, lists, tokenizer, tmp_path, **options)
     monkeypatch.setattr(by_length, "MOST_PARTS", 1)
     whole, expected, wanted = step(family, lists, tokenizer, tmp_path, **options)
@@ -107,16 +108,27 @@ def test_parts_are_of_like_size_and_length() -> None:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_part_loses_only_padding(side: str) -> None:
+def test_a_part_loses_only_padding(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     ids = torch.arange(15).view(3, 5)
     if side == "left":
         mask, ids = mask.flip(1), ids.flip(1)
+    monkeypatch.setattr(by_length, "MULTIPLE", 1)
     found = part_of({"input_ids": ids, "attention_mask": mask}, torch.tensor([1, 0]))
     kept = slice(0, 3) if side == "right" else slice(2, 5)
     assert torch.equal(found["input_ids"], ids[[1, 0], kept]) and torch.equal(
         found["attention_mask"], mask[[1, 0], kept]
     )
+
+
+def test_parts_are_of_few_lengths() -> None:
+    mask = torch.zeros(2, 100, dtype=torch.long)
+    widths = []
+    for length in range(1, 101):
+        mask[0, :length] = 1
+        widths.append(part_of({"attention_mask": mask}, torch.tensor([1, 0]))["attention_mask"].shape[1])
+        assert widths[-1] >= length
+    assert sorted(set(widths)) == [16, 32, 48, 64, 80, 96, 100]
 
 
 def test_copies_on_several_devices_pass_once() -> None:

@@ -104,6 +104,22 @@ def test_every_term_of_the_recipe_counts_by_its_weight(
     assert 0 < 3 * values[0] == pytest.approx(values[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("bf16", [True, False])
+def test_bf16_on_the_cpu_trains_without_the_fused_attention(
+    bf16: bool, lists: Dataset, tokenizer: BertTokenizerFast, tmp_path: Path
+) -> None:
+    model, seen = make_pico(), []
+    assert model.config._attn_implementation == "sdpa"
+    made = trainer(model, lists, tokenizer, tmp_path, bf16=bf16, max_steps=1)
+    model.register_forward_pre_hook(lambda *_: seen.append(model.config._attn_implementation))
+    made.train()
+    assert set(seen) == {"eager" if bf16 else "sdpa"} and model.config._attn_implementation == "sdpa"
+    model.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        made.train()
+    assert model.config._attn_implementation == "sdpa"
+
+
 def test_lists_without_labels_do_for_the_terms_of_the_teacher(
     lists: Dataset, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
