@@ -29,7 +29,7 @@ from hfcompress.latency import time_rankers
 from hfcompress.plan import PruningPlan
 from hfcompress.rankers.base import Pair
 from hfcompress.surgery import apply_plan, current_plan, encoder_flops
-from hfcompress.training.callbacks import FiguresCallback, raw_ranker, transformer_of
+from hfcompress.training.callbacks import FiguresCallback, raw_ranker, transformer_of, without_autocast
 from hfcompress.training.gradual import GradualPruningCallback
 
 PREFIX = "compression/"
@@ -143,9 +143,9 @@ class CompressionReportCallback(FiguresCallback):
             "ffn": sum(len(layer.ffn) for layer in plan.layers),
         }
         if self.pairs is not None and self.tokenizer is not None:
-            figures["docs_per_second"] = (
-                1 / time_rankers([raw_ranker(model, self.tokenizer)], self.pairs, self.rounds)[0]
-            )
+            with without_autocast(model):
+                seconds = time_rankers([raw_ranker(model, self.tokenizer)], self.pairs, self.rounds)[0]
+            figures["docs_per_second"] = 1 / seconds
         return figures
 
     def _to_tensorboard(

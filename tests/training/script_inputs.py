@@ -13,13 +13,14 @@ from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.lists import training_lists
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.metrics import split_quality
-from hfcompress.training.callbacks import raw_ranker
+from hfcompress.training.callbacks import raw_ranker, without_autocast
 
 IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 def dev_quality(model: PreTrainedModel, tokenizer: BertTokenizerFast, data: RankingData) -> dict[str, float]:
-    return split_quality(raw_ranker(model, tokenizer), data, "dev")
+    with without_autocast(model):  # which a training in bf16 leaves behind
+        return split_quality(raw_ranker(model, tokenizer), data, "dev")
 
 
 def labelled_pairs(data: RankingData) -> Dataset:
