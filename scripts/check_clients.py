@@ -139,7 +139,7 @@ def check(name: str, folder: Path, work: Path, reference: np.ndarray) -> bool:
             continue
         wrong, decided = disorder(reference, scores, own_tolerance(folder, file, reference))
         right = not wrong and decided >= DECIDED
-        kept = rank_correlation([reference], [scores])
+        kept = rank_correlation([reference.tolist()], [scores.tolist()])
         print(f"{name:22} {file:28} {'ok' if right else 'FAILS':6} {wrong:5} {decided:8.0%} {kept:12.4f}")
         fine &= right
     return fine

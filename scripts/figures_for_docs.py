@@ -265,7 +265,7 @@ def _matrix(
     axes: Axes, x: float, y: float, shape: tuple[int, ...], rows: list[int] | None, columns: list[int] | None
 ) -> None:
     """A matrix with what goes hatched and what stays in blue."""
-    axes.add_patch(Rectangle((x, y), shape[1], shape[0], **GREY))
+    axes.add_patch(Rectangle((x, y), shape[1], shape[0], **GREY))  # type: ignore[arg-type]
     for row in rows or []:
         axes.add_patch(Rectangle((x, y + row), shape[1], 1, facecolor=BLUE, edgecolor="none"))
     for column in columns or []:

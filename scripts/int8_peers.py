@@ -14,10 +14,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from environments import APART, CACHE, TORCH, python_environment
@@ -89,7 +89,7 @@ class PeerRanker:
         batch: Pairs in one of its batches, for the record.
     """
 
-    def __init__(self, command: list[str], request: dict, batch: int = 32) -> None:
+    def __init__(self, command: list[str], request: dict[str, Any], batch: int = 32) -> None:
         self.threads, self.batch_tokens = request["threads"], batch * request["max_length"]
         self._places = {pair: place for place, pair in enumerate(request["pairs"])}
         environment = {**os.environ, **APART, "OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -97,6 +97,8 @@ class PeerRanker:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
         )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._to, self._from = self._process.stdin, self._process.stdout
         self.files = [Path(path) for path in self._ask(request)["files"]]
 
     def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
@@ -105,16 +107,16 @@ class PeerRanker:
 
     def close(self) -> None:
         """End the process."""
-        self._process.stdin.close()
+        self._to.close()
         self._process.wait()
-        self._process.stdout.close()
+        self._from.close()
         self._log.close()
 
-    def _ask(self, content: object) -> object:
+    def _ask(self, content: object) -> Any:
         try:
-            self._process.stdin.write(json.dumps(content) + "\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            self._to.write(json.dumps(content) + "\n")
+            self._to.flush()
+            answer = self._from.readline()
         except BrokenPipeError:
             answer = ""
         if not answer:
@@ -141,7 +143,7 @@ def compare(options: argparse.Namespace, data: RankingData, work: Path) -> None:
     quantizer.quantize(ours, [config_for(), config_for("openvino")], calibration, progress=False)
     split = data.split(options.split)
     candidates = {query: found for query, found in split.candidates.items() if found}
-    request = {
+    request: dict[str, Any] = {
         "texts": [f"{query} {document}" for query, document in calibration],
         "pairs": list(dict.fromkeys(pair for query, found in candidates.items() for pair in data.pairs(query, found))),
         "threads": threads,
@@ -149,7 +151,7 @@ def compare(options: argparse.Namespace, data: RankingData, work: Path) -> None:
         "target": cpu_target(),
     }
     names = options.peer or list(PEERS)
-    peers = {}
+    peers: dict[str, PeerRanker] = {}
     try:
         for name in names:
             peer = PEERS[name]
@@ -171,8 +173,8 @@ def compare(options: argparse.Namespace, data: RankingData, work: Path) -> None:
             )
         )
     finally:
-        for peer in peers.values():
-            peer.close()
+        for running in peers.values():
+            running.close()
     exact = measured["fp32 PyTorch"]
     print(f"\n{data.name}: {len(request['pairs'])} pairs, {threads} threads, {options.rounds} rounds in turns")
     print(f"{'':38} {'docs/s':>8} {'x fp32':>7} {'nDCG@10':>8} {'MB':>7}")
@@ -208,4 +210,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

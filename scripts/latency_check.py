@@ -41,7 +41,7 @@ def random_plan(full: PruningPlan, rng: random.Random) -> PruningPlan:
     """Some layers, each with any number of heads and any FFN width, none included; the first one keeps a head."""
     kept = sorted(rng.sample(range(full.layers_of), rng.randint(1, full.layers_of)))
     share = rng.uniform(0.2, 1)
-    layers = []
+    layers: list[LayerPlan] = []
     for layer in kept:
         heads = rng.sample(range(full.heads_of), rng.randint(not layers, max(1, round(share * full.heads_of))))
         width = MULTIPLE * rng.randint(0, round(share * full.ffn_of / MULTIPLE))

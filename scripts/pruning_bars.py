@@ -32,7 +32,7 @@ from hfcompress.importance.margins import margin_gradients
 from hfcompress.importance.obs import DAMPING, obs
 from hfcompress.latency import Deployment, deploy, time_rankers
 from hfcompress.models import load_model, load_tokenizer
-from hfcompress.pruning import LATENCY_PAIRS, deployment_of, latency_pairs, measure_importance, prune_family
+from hfcompress.pruning import LATENCY_PAIRS, Family, deployment_of, latency_pairs, measure_importance, prune_family
 from hfcompress.quantization.artifacts import calibration_batches
 from hfcompress.quiet import silence_libraries
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
@@ -75,7 +75,7 @@ class Bench:
         """A model in PyTorch."""
         return TorchRanker(model, self.tokenizer, lambda logits: logits)
 
-    def family(self, step: PruneStep, targets: list[tuple[str, float]], deployment: Deployment, seed: int):
+    def family(self, step: PruneStep, targets: list[tuple[str, float]], deployment: Deployment, seed: int) -> Family:
         """What the product does."""
         return prune_family(
             self.model,

@@ -86,7 +86,7 @@ PAGES = {
 
 def attributes(model: type[BaseModel]) -> dict[str, str]:
     """Texts of the `Attributes` section of a docstring, by attribute."""
-    _, _, section = inspect.getdoc(model).partition("Attributes:\n")
+    _, _, section = (inspect.getdoc(model) or "").partition("Attributes:\n")
     found = re.findall(r"^    (\w+): ((?:.+)(?:\n {8,}.+)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in found}
 
@@ -177,7 +177,7 @@ def render(page: str) -> str:
     parts = [title, introduction]
     for model in models:
         texts = attributes(model)
-        summary = inspect.getdoc(model).splitlines()[0]
+        summary = (inspect.getdoc(model) or "").splitlines()[0]
         rows = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
         for name, field in model.model_fields.items():
             text = texts.get(name, "")

@@ -33,7 +33,7 @@ LEARNING_RATE = 1e-4
 
 def bare_loop(model: PreTrainedModel, lists: Dataset, collate: RankingCollator, batch: int, bf16: bool) -> float:
     """Seconds of one epoch in a loop of one's own."""
-    batches = DataLoader(lists, batch_size=batch, collate_fn=collate, shuffle=True)  # type: ignore[arg-type]
+    batches = DataLoader(lists, batch_size=batch, collate_fn=collate, shuffle=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, len(batches))
     model.train()
