@@ -107,7 +107,7 @@ class Workspace:
         """A stand-in that notes steps instead of doing them, and knows which of them would be kept."""
         return Preview(self.folder, self._done)
 
-    def step(self, name: str, inputs: Any, work: Work, what: str = "") -> tuple[Path, str]:
+    def step(self, name: str, inputs: Any, work: Work, what: str | None = "") -> tuple[Path, str]:
         """Do a step, or keep what an earlier run made of the same inputs.
 
         Args:
@@ -115,7 +115,7 @@ class Workspace:
             inputs: Everything that its result depends on, as JSON data.
             work: Does the work; gets an empty folder for the result, which counts only when it returns, and a path for
                 partial work, which stays for a resumed run.
-            what: What the step does, in a few words for the user.
+            what: What the step does, in a few words for the user; None says nothing at all about the step.
 
         Returns:
             The folder with the result, and a fingerprint of it for the inputs of later steps.
@@ -125,7 +125,8 @@ class Workspace:
         record = self._done.get(name)
         if record and record["fingerprint"] == fingerprint and result.is_dir():
             self.steps.append(Step(name=name, seconds=record["seconds"], reused=True))
-            self.say(f"{name}: kept from an earlier run ({duration(record['seconds'])} then)")
+            if what is not None:
+                self.say(f"{name}: kept from an earlier run ({duration(record['seconds'])} then)")
             return result, fingerprint
         partial = self.folder / f"{name}-{fingerprint[:12]}"
         if what:
@@ -139,7 +140,8 @@ class Workspace:
         self._done[name] = {"fingerprint": fingerprint, "seconds": round(seconds, 2)}
         self._write_state()
         self.steps.append(Step(name=name, seconds=round(seconds, 2), reused=False))
-        self.say(f"{name}: done in {duration(seconds)}")
+        if what is not None:
+            self.say(f"{name}: done in {duration(seconds)}")
         return result, fingerprint
 
     def _check(self, resume: bool) -> None:

@@ -75,7 +75,7 @@ def measure_unpruned(work: Work) -> tuple[Artifact, list[Base]]:
         save_artifacts(folder, work.measure(candidates))
 
     inputs = [*work.identity(), [step.model_dump(mode="json") for step in steps]]
-    folder, _ = work.workspace.step(UNPRUNED, inputs, do)
+    folder, _ = work.workspace.step(UNPRUNED, inputs, do, "export and quantize the model as it is, and measure on dev")
     teacher, *others = load_artifacts(folder)
     seconds = work.workspace.steps[-1].seconds / max(1, len(others))
     work.note("teacher", "teacher", 1.0, quality(teacher), quality(teacher), 0.0, teacher)

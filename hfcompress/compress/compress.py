@@ -206,7 +206,9 @@ def _is_better_unpruned(work: Work, out: Path, base: Base, chosen: Artifact) -> 
         candidates = [Candidate.teacher(work.teacher, "teacher"), base.candidate("unpruned", base.folder)]
         save_artifacts(folder, work.measure(candidates, "test"))
 
-    folder, _ = work.workspace.step("fallback", [*work.identity(), base.step.model_dump(mode="json")], do)
+    folder, _ = work.workspace.step(
+        "fallback", [*work.identity(), base.step.model_dump(mode="json")], do, "the unpruned model on test"
+    )
     delta = load_artifacts(folder)[1].delta
     assert delta is not None
     return delta.decision == "non-inferior"

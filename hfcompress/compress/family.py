@@ -200,8 +200,9 @@ def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base
         save_artifacts(folder, work.measure(candidates))
         write_text(folder / "members.json", json.dumps(found))
 
+    sizes = ", ".join(f"{ratio:g}x" for ratio in wanted)
     inputs = [*work.identity(), list(wanted), base.step.model_dump(mode="json") if base.step else None]
-    folder, _ = work.workspace.step("family", inputs, do)
+    folder, _ = work.workspace.step("family", inputs, do, f"search, prune and measure on dev: {sizes}")
     found = json.loads((folder / "members.json").read_text(encoding="utf-8"))
     artifacts = load_artifacts(folder)[1:]
     seconds = work.workspace.steps[-1].seconds / len(found)
@@ -271,6 +272,8 @@ def _recovered(work: Work, member: Member, scored: Path, scored_of: str, lists: 
         write_text(folder / RESULT, json.dumps(result))
 
     inputs = [*work.identity(), scored_of, lists, member.ratio]
-    folder, _ = work.workspace.step(f"recovered{member.ratio:g}on{lists}", inputs, do)
+    folder, _ = work.workspace.step(
+        f"recovered{member.ratio:g}on{lists}", inputs, do, f"train {member.label} on {lists} lists"
+    )
     result: dict[str, float] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return result

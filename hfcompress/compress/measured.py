@@ -36,7 +36,7 @@ def remembered(workspace: Workspace, name: str, inputs: Any, find: Callable[[], 
     def work(folder: Path, partial: Path) -> None:
         write_text(folder / RESULT, json.dumps(find()))
 
-    folder, _ = workspace.step(name, inputs, work)
+    folder, _ = workspace.step(name, inputs, work, None)
     return json.loads((folder / RESULT).read_text(encoding="utf-8"))
 
 

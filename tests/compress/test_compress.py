@@ -74,7 +74,7 @@ def test_a_family_is_halved_and_one_member_recovered(inputs: Path, tmp_path: Pat
     assert stages.count("short recovery") in (3, 5)  # a second round has the two that are left, if any is
     assert any(line.startswith("prune: out of reach and left out: 50") for line in said)
     assert sum(line.startswith("scores: done in") for line in said) == 1  # the last run takes them over
-    assert said[1].startswith("plan: as fast as the ranking allows, at most 0.2 nDCG@10 lost")
+    assert said[0].startswith("plan: as fast as the ranking allows, at most 0.2 nDCG@10 lost")
     # What is deployed comes from an ordinary recipe.
     recipe = Recipe.load(out / "recipe.yaml")
     report = RunReport.load(out)
