@@ -24,6 +24,7 @@ RECIPE = (
     recipe.Recipe,
     recipe.DataStep,
     recipe.SplitLimits,
+    recipe.ScoreText,
     recipe.TeacherStep,
     recipe.TeacherTraining,
     recipe.PruneStep,
