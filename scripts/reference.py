@@ -55,6 +55,7 @@ REPORT = (
     report.Drift,
     report.FirstStage,
     report.DataSummary,
+    recipe.ScoreText,
     structure.PruningSummary,
     structure.VocabularySummary,
     structure.SparsitySummary,
