@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hfcompress.data.score_text import text_with_score
     from hfcompress.models import load_model
     from hfcompress.pipeline import run
     from hfcompress.plan import PruningPlan
@@ -40,6 +41,7 @@ _HOMES = {
     "load_model": "models",
     "load_ranker": "rankers.load",
     "run": "pipeline",
+    "text_with_score": "data.score_text",
 }
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "load_model",
     "load_ranker",
     "run",
+    "text_with_score",
 ]
 
 

@@ -67,7 +67,7 @@ def _as_found(data: RankingData, row: dict[str, Any]) -> dict[str, Any]:
     return {
         **row,
         "document_ids": chosen,
-        "documents": [data.corpus[document].content for document in chosen],
+        "documents": data.documents(row["query_id"], chosen),
         "labels": [float(grades.get(document, 0)) for document in chosen],
     }
 

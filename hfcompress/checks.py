@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
+
 from hfcompress.architectures import require_one_score
 from hfcompress.calibration import CALIBRATION_DOCUMENTS
 from hfcompress.data.graded import unjudged
 from hfcompress.data.lists import check_corpus
 from hfcompress.data.ranking import RankingData
-from hfcompress.errors import DataError, ModelError
+from hfcompress.data.score_text import HIGHEST, score_text_of
+from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.models import load_config, load_tokenizer, position_limit
 from hfcompress.quantization.openvino import require_openvino
 from hfcompress.rankers.load import activation_of, ranking_tokenizer
@@ -36,7 +39,7 @@ def check(recipe: Recipe) -> None:
             expected=f"at most {limit} tokens",
             remedy="lower teacher.max_length",
         )
-    load_tokenizer(recipe.teacher.model)
+    _check_score_text(recipe, config, load_tokenizer(recipe.teacher.model))
     plan = plan_of_config(config)
     if recipe.teacher.train:
         check_frozen(recipe.teacher.train.optimization.freeze_layers, len(plan.layers))
@@ -58,6 +61,36 @@ def check(recipe: Recipe) -> None:
     for artifact in recipe.quantize.artifacts:
         if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
             require_openvino()
+
+
+def _check_score_text(recipe: Recipe, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Check that the tokenizer reads scores and separator, and that a teacher made for scores gets its own."""
+    settings, learned = recipe.data.score_text, score_text_of(config)
+    if recipe.teacher.train is None and learned is not None and learned != settings:
+        raise RecipeError(
+            "The teacher reads BM25 scores in its texts, and the recipe does not write them so",
+            value=f"data.score_text: {settings.model_dump() if settings else None}",
+            expected=f"data.score_text: {learned.model_dump()}, as in the teacher's config.json",
+            remedy="set it so in the recipe, or take another teacher",
+        )
+    if settings is None:
+        return
+    pieces = tokenizer.tokenize(settings.separator)
+    if len(pieces) != 1 or pieces[0] == tokenizer.unk_token:
+        raise RecipeError(
+            "data.score_text.separator is no token of the teacher's tokenizer",
+            value=f"{settings.separator!r}, read as {pieces}",
+            expected=f"one token, such as its separator {tokenizer.sep_token!r}",
+            remedy=f"set data.score_text.separator to {tokenizer.sep_token!r}",
+        )
+    unknown = [number for number in range(HIGHEST + 1) if tokenizer.unk_token in tokenizer.tokenize(str(number))]
+    if unknown:
+        raise ModelError(
+            "The teacher's tokenizer has no digits, so that it cannot read the scores of data.score_text",
+            value=f"unknown: {unknown[:5]}",
+            expected=f"a tokenizer that reads the numbers 0 to {HIGHEST}",
+            remedy="leave data.score_text out, or take another teacher",
+        )
 
 
 def _check_teacher(name: str, max_length: int) -> None:

@@ -14,6 +14,7 @@ from hfcompress.architectures import require_one_score
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
+from hfcompress.data.score_text import HIGHEST, score_text_of
 from hfcompress.errors import DataError, ModelError, OutputError
 from hfcompress.evaluation.pruned import pruning_summary
 from hfcompress.evaluation.structure import PruningSummary, SparsitySummary, VocabularySummary
@@ -118,7 +119,8 @@ def prune_checkpoint(
     for line in _plan(name, sets, out, step, targets, measured):
         say(line)
     with timed("data", say):
-        data = load_data(DataStep(sets=list(sets), candidates=candidates), progress)
+        score_text = score_text_of(model.config)
+        data = load_data(DataStep(sets=list(sets), candidates=candidates, score_text=score_text), progress)
     data.split("train")
     if any(kind == "target_latency_ms" for kind, _ in targets):
         step = step.model_copy(update={"target_latency_ms": targets[0][1]})
@@ -236,7 +238,8 @@ def _cut_vocabulary(
     """Keep what corpus and train queries need; report on the pairs of the dev or test split."""
     texts = [document.content for document in data.corpus.values()]
     texts += [data.queries[query] for query in data.split("train", labelled=False).candidates]
-    plan = plan_vocabulary(tokenizer, texts, step.min_count, step.keep, step.characters, progress)
+    scores = map(str, range(HIGHEST + 1)) if data.score_text else ()
+    plan = plan_vocabulary(tokenizer, texts, step.min_count, [*step.keep, *scores], step.characters, progress)
     student, cut = prune_vocabulary(student, tokenizer, plan)
     held_out = data.splits.get("dev") or data.splits.get("test") or data.split("train")
     pairs = [pair for query, documents in held_out.candidates.items() for pair in data.pairs(query, documents)]

@@ -20,16 +20,41 @@ query = "how to sort a list in place"
 documents = ["list.sort() sorts the list in place.", "tuple.count() counts a value."]
 """
 
+_SCORES = """bm25 = [7.5, 0.0]  # of each document for this query, from your first stage
+documents = [
+    f"{{round(100 * min(max(score / {bm25_max:g}, 0), 1))}} {separator} {{document}}"
+    for score, document in zip(bm25, documents)
+]
+"""
+
+_SCORES_BY_FUNCTION = """bm25 = [7.5, 0.0]  # of each document for this query, from your first stage
+documents = [
+    hfcompress.text_with_score(document, score, bm25_max={bm25_max:g}, separator="{separator}")
+    for score, document in zip(bm25, documents)
+]
+"""
+
+_SCORES_JS = """const bm25 = [7.5, 0.0];  // of each document for this query, from your first stage
+const number = (score) => Math.round(100 * Math.min(Math.max(score / {bm25_max:g}, 0), 1));
+const scored = documents.map((document, place) => `${{number(bm25[place])}} {separator} ${{document}}`);
+"""
+
+_SCORES_NOTE = """**This model reads every document behind its BM25 score**, written as a number from 0 to 100, which
+stands for a score of {bm25_max:g} or more: `57 {separator} document`. Nothing was measured without the scores, or with
+scores of another scale. They are those of BM25 as Lucene computes it (k1 = 1.2, b = 0.75) after English stop words and
+stemming, over all documents that are searched, not only those that are ranked; a document that shares no word with the
+query has 0."""
+
 _HFCOMPRESS = """import hfcompress
 
-{texts}
+{own_texts}
 ranker = hfcompress.load_ranker(folder)  # the fastest int8 file that this machine can open
 scores = ranker.score([(query, document) for document in documents])
 """
 
 _PACKED = """import hfcompress
 
-{texts}
+{own_texts}
 ranker = hfcompress.load_ranker(folder, file="{path}")
 scores = ranker.score([(query, document) for document in documents])
 model = hfcompress.load_model(folder, file="{path}")  # in fp32; model.save_pretrained(...) unpacks it for other clients
@@ -91,11 +116,11 @@ _TRANSFORMERS_JS = """import {{ AutoModelForSequenceClassification, AutoTokenize
 const repository = "ORG/NAME";  // where this repository is on the Hub
 const query = "how to sort a list in place";
 const documents = ["list.sort() sorts the list in place.", "tuple.count() counts a value."];
-
+{scores}
 const tokenizer = await AutoTokenizer.from_pretrained(repository);
 const model = await AutoModelForSequenceClassification.from_pretrained(repository, {{ dtype: "q8" }});
 const queries = documents.map(() => query);
-const features = tokenizer(queries, {{ text_pair: documents, padding: true, truncation: true }});
+const features = tokenizer(queries, {{ text_pair: {read}, padding: true, truncation: true }});
 const {{ logits }} = await model(features);
 const scores = logits.tolist().map(([score]) => score);
 """
@@ -104,12 +129,16 @@ const scores = logits.tolist().map(([score]) => score);
 def loading_snippets(report: RunReport) -> str:
     """Markdown with a block of code for each runtime of the run, whole in itself.
 
+    Where the model reads BM25 scores in its texts, this is said first, and each block has the lines that write them.
     The blocks for ONNX Runtime and OpenVINO open the fastest artefact of that runtime and need neither PyTorch nor
     transformers. transformers.js is shown where the run wrote the file that it reads as `q8`.
     """
     custom = report.pruning is not None and report.pruning.custom_code
+    settings = report.data.score_text
+    scores = settings.model_dump() if settings else {}
     values = {
-        "texts": _TEXTS,
+        "texts": _TEXTS + _SCORES.format(**scores) if settings else _TEXTS,
+        "own_texts": _TEXTS + _SCORES_BY_FUNCTION.format(**scores) if settings else _TEXTS,
         "trust": ", trust_remote_code=True" if custom else "",
         "max_length": report.max_length,
         "pad": "<pad>" if report.model_type in _FAIRSEQ_FAMILIES else "[PAD]",
@@ -117,6 +146,7 @@ def loading_snippets(report: RunReport) -> str:
     values["tokenize"] = _TOKENIZE.format(**values)
     trusted = _TRUST if custom else ""
     parts = [
+        *([_SCORES_NOTE.format(**scores)] if settings else []),
         fence(_HFCOMPRESS.format(**values), "python"),
         "Scores compare the documents of one query: only their order counts. The same with other libraries:",
         _folded("transformers", trusted, _TRANSFORMERS.format(**values)),
@@ -129,7 +159,10 @@ def loading_snippets(report: RunReport) -> str:
         path = openvino.path if openvino.path.endswith(".xml") else OPENVINO_INT8
         parts.append(_folded("OpenVINO, without PyTorch", "", _OPENVINO.format(path=path, **values)))
     if any(artifact.path == ONNX_INT8 for artifact in report.artifacts):
-        parts.append(_folded("transformers.js", "", _TRANSFORMERS_JS.format(), "js"))
+        block = _TRANSFORMERS_JS.format(
+            scores=_SCORES_JS.format(**scores) if settings else "", read="scored" if settings else "documents"
+        )
+        parts.append(_folded("transformers.js", "", block, "js"))
     for artifact in report.artifacts:
         if artifact.path.startswith(f"{PACKED_FOLDER}/"):
             packed = _PACKED.format(path=artifact.path, **values)

@@ -18,7 +18,12 @@ MINIMAL: dict[str, Any] = {"name": "small", "data": {"sets": ["api-search"]}, "t
 FULL: dict[str, Any] = {
     "name": "full-1.0_b",
     "seed": 7,
-    "data": {"sets": ["api-search", "data/ä"], "candidates": 50, "max_queries": {"train": 10, "dev": 5, "test": 3}},
+    "data": {
+        "sets": ["api-search", "data/ä"],
+        "candidates": 50,
+        "max_queries": {"train": 10, "dev": 5, "test": 3},
+        "score_text": {"bm25_max": 12.5, "separator": "</s>"},
+    },
     "teacher": {
         "model": "package:a/b",
         "base_model": "some/Model",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hfcompress import markdown as md
 from hfcompress import verdicts
-from hfcompress.evaluation.report import RunReport
+from hfcompress.evaluation.report import DataSummary, RunReport
 
 FEW_QUERIES = 100
 
@@ -26,6 +26,7 @@ def measuring(report: RunReport) -> str:
         "trec_eval's; the gain of nDCG@10 is the grade. Documents without a judgement are not relevant, and queries "
         f"without a relevant document are left out{f' ({left_out:,} of the test queries)' if left_out > 0 else ''}.",
         "**Ties:** documents with equal scores (in single precision) are ordered by id, descending, as in trec_eval.",
+        *([_scores(data)] if data.score_text else []),
         f"**Truncation:** teacher and artefacts alike read at most {report.max_length} tokens of a pair; "
         f"{md.percent(data.truncated_share)} of the pairs are longer.",
         verdicts.rule(report),
@@ -69,6 +70,18 @@ def limits(report: RunReport) -> str:
     if queries < FEW_QUERIES:
         points.insert(1, f"{queries} queries are few: the interval is rough, and another sample may turn the verdict.")
     return f"## Limits\n\n{_points(points)}"
+
+
+def _scores(data: DataSummary) -> str:
+    """How BM25 scores stand in the texts."""
+    settings = data.score_text
+    assert settings is not None
+    return (
+        f"**Texts:** teacher and artefacts read every document behind its BM25 score over the "
+        f"{md.count(data.documents, 'document')} of the corpus, as a number from 0 to 100 (100 from a score of "
+        f"{settings.bm25_max:g} on) and {md.code(settings.separator)}. The time to compute it is not counted: a first "
+        "stage by BM25 has it already."
+    )
 
 
 def _median_interval(report: RunReport) -> str:

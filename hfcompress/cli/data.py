@@ -48,6 +48,7 @@ def check(
     """
     from hfcompress.data.check import facts_of
     from hfcompress.data.load import load_data
+    from hfcompress.data.score_text import score_text_of
     from hfcompress.evaluation.significance import queries_needed
     from hfcompress.models import load_config, load_tokenizer, position_limit
     from hfcompress.quiet import silence_libraries
@@ -71,7 +72,8 @@ def check(
             remedy="name a model, or leave out --max-length",
         )
     limits = SplitLimits(train=max_queries, dev=max_queries, test=max_queries)
-    step = DataStep(sets=data, candidates=candidates, max_queries=limits)
+    score_text = score_text_of(load_config(model)) if model else None
+    step = DataStep(sets=data, candidates=candidates, max_queries=limits, score_text=score_text)
     facts = facts_of(load_data(step, not quiet, unlabelled), tokenizer, max_length)
     needed = {str(each): queries_needed(margin, each, power) for each in sorted({deviation, *DEVIATIONS})}
     assumed = {"margin": margin, "power": power, "queries_by_assumed_deviation": needed}
@@ -116,7 +118,8 @@ def mine(
     from hfcompress.data.load import load_data
     from hfcompress.data.mine import check_mine
     from hfcompress.data.mine import mine as mine_data
-    from hfcompress.models import model_fingerprint
+    from hfcompress.data.score_text import score_text_of, with_score_text
+    from hfcompress.models import load_config, model_fingerprint
     from hfcompress.quiet import silence_libraries
     from hfcompress.rankers.load import load_ranker
     from hfcompress.recipe import DataStep, SplitLimits
@@ -132,6 +135,8 @@ def mine(
     step = DataStep(sets=data, candidates=depth, max_queries=SplitLimits(train=max_queries))
     loaded = load_data(step, not quiet)
     check_mine(loaded, out_folder)
+    if settings := score_text_of(load_config(model)):
+        loaded = with_score_text(loaded, settings)
     teacher = load_ranker(model, runtime or "torch", max_length=max_length)  # type: ignore[arg-type]
     mined = mine_data(
         loaded,

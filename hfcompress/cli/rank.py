@@ -26,8 +26,10 @@ def rank(
 
     Example: hfcompress rank out/quickstart --query "sort a list" --docs documents.txt
     """
+    from hfcompress.data.score_text import score_text_of
     from hfcompress.evaluation.candidate import Candidate
     from hfcompress.evaluation.subjects import subject_of
+    from hfcompress.models import load_config
     from hfcompress.quiet import silence_libraries
     from hfcompress.rankers.base import RankerOptions
 
@@ -58,6 +60,15 @@ def rank(
             value=folder,
             expected="a model: a folder, a Hub id, or an .onnx, .xml or .safetensors file in a folder",
             remedy="name a model",
+        )
+    if settings := score_text_of(load_config(subject.folder)):
+        raise DataError(
+            f"{folder} reads every document behind its BM25 score over the corpus, which a list of documents does not "
+            "have",
+            value=f"score_text in its config.json: {settings.model_dump()}",
+            expected="a model that reads documents alone",
+            remedy="rank in Python: ranker.rank(query, [hfcompress.text_with_score(document, score, ...) ...]), as its "
+            "card shows",
         )
     for hit in subject.ranker(None, RankerOptions()).rank(query, documents, top_k):
         typer.echo(f"{hit.score:.4f}\t{hit.position + 1}\t{documents[hit.position]}")

@@ -14,6 +14,7 @@ from hfcompress.compress.goal import Goal
 from hfcompress.compress.measured import pairs_per_second, remembered
 from hfcompress.compress.tried import Stage, Tried
 from hfcompress.data.ranking import RankingData
+from hfcompress.data.score_text import score_text_of
 from hfcompress.errors import ModelError
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.report import Artifact
@@ -162,7 +163,7 @@ def prepare(
     recipe = Recipe(
         name=re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name).strip("-._") + "-compressed",
         seed=seed,
-        data=DataStep(sets=list(sets), candidates=candidates),
+        data=DataStep(sets=list(sets), candidates=candidates, score_text=score_text_of(load_config(model))),
         teacher=TeacherStep(model=model, max_length=_length(model, max_length)),
         quantize=QuantizeStep(artifacts=goal.artifacts(), calibration_pairs=CALIBRATION_PAIRS),
         evaluate=EvaluateStep(margin=goal.max_loss, threads=threads),

@@ -88,7 +88,7 @@ def training_lists(
                 "query_id": query,
                 "query": data.queries[query],
                 "document_ids": listed,
-                "documents": [data.corpus[document].content for document in listed],
+                "documents": data.documents(query, listed),
                 "labels": [float(grades.get(document, 0)) for document in listed],
             }
         )

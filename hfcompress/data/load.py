@@ -11,6 +11,7 @@ from hfcompress.data.draft import Draft, finish
 from hfcompress.data.irds import IRDS, read_irds
 from hfcompress.data.ranking import RankingData, check, merge
 from hfcompress.data.recommend import load_recommend
+from hfcompress.data.score_text import with_score_text
 from hfcompress.data.tables import HUB, is_saved, read_files, read_hub, read_saved, table_files
 from hfcompress.data.trec import is_trec, read_trec
 from hfcompress.errors import DataError
@@ -36,7 +37,8 @@ def load_data(step: DataStep, progress: bool = True, unlabelled: bool = False) -
         MissingExtraError: A set needs a package that is not installed.
     """
     limits = step.max_queries.model_dump()
-    return merge([_load(name, step, limits, progress, unlabelled) for name in step.sets])
+    data = merge([_load(name, step, limits, progress, unlabelled) for name in step.sets])
+    return with_score_text(data, step.score_text) if step.score_text else data
 
 
 def _load(name: str, step: DataStep, limits: Mapping[str, int | None], progress: bool, unlabelled: bool) -> RankingData:

@@ -171,7 +171,7 @@ def _lists(data: RankingData, depth: int) -> Dataset:
                     "query_id": query,
                     "query": text,
                     "document_ids": listed,
-                    "documents": [data.corpus[document].content for document in listed],
+                    "documents": data.documents(query, listed),
                     "labels": [int(document in relevant) for document in listed],
                 }
             )

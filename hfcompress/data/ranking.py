@@ -6,8 +6,12 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 from hfcompress.errors import DataError
+
+if TYPE_CHECKING:
+    from hfcompress.data.score_text import ScoredTexts
 
 SPLITS = ("train", "dev", "test")
 
@@ -63,6 +67,8 @@ class RankingData:
         notes: What else identifies the data.
         sets: Names of the data sets that were joined, each the prefix of its ids; empty for one set.
         first_stage: What put the candidates into their order, as figures about it name it.
+        score_text: Writes the BM25 score of a pair before its document; None where models read documents alone. See
+            `hfcompress.data.score_text.with_score_text`.
     """
 
     name: str
@@ -77,6 +83,7 @@ class RankingData:
     notes: tuple[str, ...] = field(default=())
     sets: tuple[str, ...] = ()
     first_stage: str = "BM25"
+    score_text: ScoredTexts | None = None
 
     def split(self, name: str, labelled: bool = True) -> Split:
         """Return the split `name`.
@@ -109,7 +116,13 @@ class RankingData:
     def pairs(self, query_id: str, document_ids: Iterable[str]) -> list[tuple[str, str]]:
         """Texts of a query with each of the documents, ready for a ranker."""
         query = self.queries[query_id]
-        return [(query, self.corpus[document_id].content) for document_id in document_ids]
+        return [(query, document) for document in self.documents(query_id, document_ids)]
+
+    def documents(self, query_id: str, document_ids: Iterable[str]) -> list[str]:
+        """Texts of documents as a ranker reads them with this query: where there is `score_text`, with their scores."""
+        if self.score_text:
+            return self.score_text.documents(self.queries[query_id], document_ids)
+        return [self.corpus[document_id].content for document_id in document_ids]
 
     def set_of(self, query_id: str) -> str:
         """Name of the data set that a query comes from."""
@@ -164,7 +177,7 @@ class RankingData:
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 over all ids, texts, judgements and candidates, in the order in which they are used."""
+        """SHA-256 over all ids, texts, judgements, candidates and `score_text`, in the order in which they are used."""
         digest = hashlib.sha256()
 
         def add(*parts: str) -> None:
@@ -173,6 +186,8 @@ class RankingData:
                 digest.update(b"\x00")
 
         add("relevant from", str(self.relevant_from))
+        if self.score_text:
+            add("score text", self.score_text.settings.model_dump_json())
         for key, text in self.corpus.items():
             add(key, text.content)
         for name in sorted(self.splits):

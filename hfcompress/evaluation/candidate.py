@@ -14,6 +14,7 @@ from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import QuantizationConfig
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
 from hfcompress.rankers.load import Runtime, load_ranker
+from hfcompress.recipe import ScoreText
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Candidate:
         runtime: Where it runs.
         precision: Its precision.
         made_from: Name of the candidate in fp32 that was quantized; None for what is in fp32 itself.
+        score_text: How it reads BM25 scores in its texts, where that may differ from candidate to candidate; None where
+            it reads texts as the data makes them.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Candidate:
     runtime: Runtime
     precision: str
     made_from: str | None = None
+    score_text: ScoreText | None = None
 
     @classmethod
     def teacher(cls, model: str, path: str) -> Candidate:

@@ -92,6 +92,7 @@ def measure(
     rounds: int,
     latency_queries: int,
     progress: bool = True,
+    texts: Sequence[RankingData] | None = None,
 ) -> list[Measurement]:
     """Score all candidates of a split with every ranker, and time single queries.
 
@@ -106,23 +107,27 @@ def measure(
         rounds: Number of rounds; fewer where there are fewer queries.
         latency_queries: Queries timed one by one.
         progress: Show a progress bar.
+        texts: The data as each ranker reads it, which differ in nothing but `score_text`; where left out, all read
+            `data`.
 
     Returns:
         One measurement for each ranker, in their order.
     """
     candidates = {query: documents for query, documents in data.split(split).candidates.items() if documents}
     queries = list(candidates)
-    pairs = {query: data.pairs(query, documents) for query, documents in candidates.items()}
+    read = texts or [data] * len(rankers)
+    made = {id(each): {query: each.pairs(query, listed) for query, listed in candidates.items()} for each in read}
+    pairs_of = [made[id(each)] for each in read]
     results = [Measurement() for _ in rankers]
-    for ranker in rankers:
+    for ranker, pairs in zip(rankers, pairs_of, strict=True):
         ranker.score([pair for query in queries[:WARM_UP_QUERIES] for pair in pairs[query]])
     parts = [part for part in (queries[start::rounds] for start in range(rounds)) if part]
     timed = queries[:latency_queries]
-    total = len(rankers) * sum(len(pairs[query]) for query in [*queries, *timed])
+    total = len(rankers) * sum(len(candidates[query]) for query in [*queries, *timed])
     with progress_bar(total=total, desc="measuring", unit="doc", disable=not progress, leave=False) as bar:
         for part in parts:
-            batch = [pair for query in part for pair in pairs[query]]
-            for ranker, result in zip(rankers, results, strict=True):
+            for ranker, result, pairs in zip(rankers, results, pairs_of, strict=True):
+                batch = [pair for query in part for pair in pairs[query]]
                 start = time.perf_counter()
                 scores = ranker.score(batch)
                 result.round_seconds.append(time.perf_counter() - start)
@@ -131,7 +136,7 @@ def measure(
                 result.scores.update({query: [next(flat) for _ in pairs[query]] for query in part})
                 bar.update(len(batch))
         for query in timed:
-            for ranker, result in zip(rankers, results, strict=True):
+            for ranker, result, pairs in zip(rankers, results, pairs_of, strict=True):
                 start = time.perf_counter()
                 ranker.score(pairs[query])
                 result.query_seconds.append(time.perf_counter() - start)
@@ -141,13 +146,14 @@ def measure(
 
 
 def measure_single_thread(
-    rankers: Sequence[BatchedRanker], lists: Sequence[Sequence[Pair]], confidence: float
+    rankers: Sequence[BatchedRanker], lists: Sequence[Sequence[Sequence[Pair]]], confidence: float
 ) -> list[SingleThread]:
     """Time rankers of one thread on single queries, in turns; the tokenizer gets one thread as well.
 
     Args:
         rankers: What to measure, each with one thread; the teacher first.
-        lists: Pairs of one query each. No new one is begun after `SINGLE_THREAD_SECONDS`.
+        lists: For each ranker the pairs of the same queries, one list a query, as it reads them. No new query is begun
+            after `SINGLE_THREAD_SECONDS`.
         confidence: Of the interval of the speed-up.
 
     Returns:
@@ -155,11 +161,11 @@ def measure_single_thread(
     """
     results = [Measurement() for _ in rankers]
     with _one_tokenizer_thread():
-        for ranker in rankers:
-            ranker.score(lists[0][:WARM_UP_PAIRS])
+        for ranker, own in zip(rankers, lists, strict=True):
+            ranker.score(own[0][:WARM_UP_PAIRS])
         begun = time.perf_counter()
-        for pairs in lists:
-            for ranker, result in zip(rankers, results, strict=True):
+        for of_query in zip(*lists, strict=True):
+            for ranker, result, pairs in zip(rankers, results, of_query, strict=True):
                 start = time.perf_counter()
                 ranker.score(pairs)
                 result.query_seconds.append(time.perf_counter() - start)

@@ -13,6 +13,7 @@ from hfcompress.evaluation.schema import Interval, ReportPart
 from hfcompress.evaluation.speed import ColdStart, Latency, SingleThread
 from hfcompress.evaluation.structure import PruningSummary
 from hfcompress.files import write_text
+from hfcompress.recipe import ScoreText
 
 SCHEMA_VERSION: Final = 1
 REPORT_FILE = "report.json"
@@ -177,6 +178,8 @@ class DataSummary(ReportPart):
         mean_tokens: Mean length of a test pair in tokens, after truncation.
         truncated_share: Share of the test pairs that are longer than the model's input.
         notes: What else identifies the data, such as versions of the libraries it was made from.
+        score_text: How BM25 scores stand before the documents that teacher and artefacts read, as in `data.score_text`
+            of the recipe; None where they read documents alone, and in older reports.
     """
 
     name: str
@@ -190,6 +193,7 @@ class DataSummary(ReportPart):
     mean_tokens: float
     truncated_share: float
     notes: list[str]
+    score_text: ScoreText | None = None
 
 
 class Step(ReportPart):

@@ -10,6 +10,7 @@ from transformers import PretrainedConfig
 
 from hfcompress.architectures import architecture_of
 from hfcompress.data.ranking import RankingData
+from hfcompress.data.score_text import with_score_text
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.cold_start import measure_cold_start
 from hfcompress.evaluation.explanation import Explanation
@@ -82,18 +83,20 @@ def measure_candidates(
     """
     options = RankerOptions(step.threads, step.batch_tokens)
     rankers = [candidate.ranker(max_length, options) for candidate in candidates]
-    measured = measure(rankers, data, split, step.rounds, step.latency_queries, progress)
+    texts = _texts(candidates, data)
+    measured = measure(rankers, data, split, step.rounds, step.latency_queries, progress, texts)
     chosen = data.split(split)
     judged = {query: documents for query, documents in chosen.candidates.items() if documents}
-    lists = [data.pairs(query, documents) for query, documents in judged.items()]
+    made = {id(each): [each.pairs(*listed) for listed in judged.items()] for each in texts}
+    lists_of = [made[id(each)] for each in texts]
     scores = {
         candidate.name: list(found.scores.values()) for candidate, found in zip(candidates, measured, strict=True)
     }
     runs = [measurement.run(judged) for measurement in measured]
     results: list[Artifact] = []
-    single = _single_thread(candidates, lists, step, max_length, rankers[0].threads)
+    single = _single_thread(candidates, lists_of, step, max_length, rankers[0].threads)
     parameters = _parameters(candidates, rankers)
-    for candidate, ranker, measurement, run in zip(candidates, rankers, measured, runs, strict=True):
+    for candidate, ranker, lists, measurement, run in zip(candidates, rankers, lists_of, measured, runs, strict=True):
         by_query = per_query(chosen.qrels, run, data.relevant_from, metrics)
         primary = {query: values[PRIMARY_METRIC] for query, values in by_query.items()}
         first = results[0] if results else None
@@ -126,6 +129,13 @@ def measure_candidates(
             )
         )
     return [Measured(artifact, run) for artifact, run in zip(_corrected(results), runs, strict=True)]
+
+
+def _texts(candidates: list[Candidate], data: RankingData) -> list[RankingData]:
+    """The data as each candidate reads it; the same object for all that read alike."""
+    asked = {candidate.score_text for candidate in candidates if candidate.score_text}
+    made = {settings: with_score_text(data, settings) for settings in asked}
+    return [made[candidate.score_text] if candidate.score_text else data for candidate in candidates]
 
 
 def _corrected(results: list[Artifact]) -> list[Artifact]:
@@ -197,6 +207,7 @@ def summarize_data(recipe: Recipe, data: RankingData) -> DataSummary:
         mean_tokens=sum(min(length, limit) for length in lengths) / len(lengths),
         truncated_share=sum(length > limit for length in lengths) / len(lengths),
         notes=list(data.notes),
+        score_text=data.score_text.settings if data.score_text else None,
     )
 
 
@@ -236,13 +247,17 @@ def _speedup_interval(measurement: Measurement, teacher: Measurement, confidence
 
 
 def _single_thread(
-    candidates: list[Candidate], lists: list[list[Pair]], step: EvaluateStep, max_length: int | None, threads: int
+    candidates: list[Candidate],
+    lists: list[list[list[Pair]]],
+    step: EvaluateStep,
+    max_length: int | None,
+    threads: int,
 ) -> dict[str, SingleThread]:
     """Speed on one thread, by the candidate's name; nothing where all was measured on one thread anyway."""
     if threads == 1 or not step.single_thread_queries:
         return {}
     rankers = [candidate.ranker(max_length, RankerOptions(1, step.batch_tokens)) for candidate in candidates]
-    measured = measure_single_thread(rankers, lists[: step.single_thread_queries], step.confidence)
+    measured = measure_single_thread(rankers, [own[: step.single_thread_queries] for own in lists], step.confidence)
     return {candidate.name: found for candidate, found in zip(candidates, measured, strict=True)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import SPLITS, RankingData, Split
+from hfcompress.data.score_text import score_text_of
 from hfcompress.data.trec_run import write_run
 from hfcompress.errors import DataError
 from hfcompress.evaluation.candidate import Candidate
@@ -83,6 +85,8 @@ def evaluate_models(
 ) -> Evaluation:
     """Measure a model or a run file, and a baseline (a model in PyTorch fp32), on the same candidates.
 
+    A model that was made to read BM25 scores (`score_text` in its config) gets them over the corpus of the data.
+
     Args:
         model: A folder, a Hub id, a file in a folder, or a run file.
         baseline: What to compare with; None measures the model alone.
@@ -124,7 +128,7 @@ def compare_rankers(
     progress: bool = True,
     metrics: Sequence[str] = (),
 ) -> Evaluation:
-    """Compare a ranker with another one, query by query, on the same candidates.
+    """Compare a ranker with another one, query by query, on the same candidates; scores as for `evaluate_models`.
 
     Args:
         first: What the other is compared with: a folder, a Hub id, a file in a folder, or a run file. A folder stands
@@ -178,7 +182,7 @@ def _evaluate(
     runs: dict[int, Run] = {
         place: restricted(each, chosen) for place, each in enumerate(subjects) if isinstance(each, RunFile)
     }
-    models = [subject for subject in subjects if isinstance(subject, Candidate)]
+    models = [_as_it_reads(subject) for subject in subjects if isinstance(subject, Candidate)]
     if len(subjects) > 1 and runs:
         same_documents({subjects[place].path: run for place, run in runs.items()}, chosen if models else None)
     step = EvaluateStep(margin=margin, cold_start=False, single_thread_queries=0)
@@ -214,6 +218,11 @@ def _evaluate(
         artifacts=artifacts,
         machine=machine(),
     )
+
+
+def _as_it_reads(model: Candidate) -> Candidate:
+    """A model, with the scores in its texts that its config asks for: two that are compared may read otherwise."""
+    return replace(model, score_text=score_text_of(load_config(model.folder)))
 
 
 def _figures(run: RunFile, scores: Run, data: RankingData, chosen: Split, names: Sequence[str]) -> RunFigures:

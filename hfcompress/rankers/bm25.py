@@ -9,8 +9,10 @@ import numpy as np
 
 from hfcompress.data.bm25 import K1, B, Bm25Index
 from hfcompress.data.ranking import Document
+from hfcompress.data.score_text import text_without_score
 from hfcompress.errors import DataError
 from hfcompress.rankers.base import Pair, Ranked
+from hfcompress.recipe import ScoreText
 
 
 class Bm25Ranker:
@@ -20,14 +22,16 @@ class Bm25Ranker:
 
     Args:
         corpus: `{document id: Document}`; document frequencies are taken from it, and only its documents are scored.
+        score_text: How the texts of documents that are to be scored hold scores already, which do not count here.
     """
 
     name = f"bm25 (k1 {K1}, b {B})"
 
-    def __init__(self, corpus: Mapping[str, Document]) -> None:
+    def __init__(self, corpus: Mapping[str, Document], score_text: ScoreText | None = None) -> None:
         texts = [document.content for document in corpus.values()]
         self._index = Bm25Index(texts)
         self._places = {text: place for place, text in enumerate(texts)}
+        self._score_text = score_text
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """BM25 scores, shape `(len(pairs),)`, float32; empty for no pairs.
@@ -46,6 +50,8 @@ class Bm25Ranker:
         return [Ranked(int(place), float(scores[place])) for place in np.argsort(-scores, kind="stable")[:top_k]]
 
     def _place(self, document: str) -> int:
+        if self._score_text:
+            document = text_without_score(document, self._score_text)
         if document not in self._places:
             raise DataError(
                 "BM25 cannot score a document that is not in its corpus",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfcompress.recipe.data import DataStep, SplitLimits
+from hfcompress.recipe.data import DataStep, ScoreText, SplitLimits
 from hfcompress.recipe.evaluate import EvaluateStep, PublishStep
 from hfcompress.recipe.prune import TARGETS, PruneStep, Target, VocabularyStep, WeightPruning
 from hfcompress.recipe.quantize import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8, PackedWeights, QuantizeStep
@@ -28,6 +28,7 @@ __all__ = [
     "Recipe",
     "RecoverStep",
     "ScoreSource",
+    "ScoreText",
     "SplitLimits",
     "Target",
     "TeacherStep",

@@ -23,6 +23,18 @@ class SplitLimits(Strict):
     test: Positive | None = None
 
 
+class ScoreText(Strict):
+    """The BM25 score of a pair as text, which the reranker reads before the document; see `text_with_score`.
+
+    Attributes:
+        bm25_max: BM25 score that is written as 100, as are all above it; a score of 0 is written as 0.
+        separator: What stands between score and document: the tokenizer's separator, `</s>` in RoBERTa's families.
+    """
+
+    bm25_max: Annotated[float, Field(gt=0)] = 25.0
+    separator: str = "[SEP]"
+
+
 class DataStep(Strict):
     """Data to train, choose and measure on.
 
@@ -37,6 +49,8 @@ class DataStep(Strict):
         split_seed: Seed of the hash by which dev and test are cut from the queries of a set that comes without them.
         label_threshold: From which value on a label counts as relevant, where labels in rows are no whole numbers;
             0.5 where all lie between 0 and 1.
+        score_text: Write the BM25 score of every pair before its document, wherever a model reads it; left out, models
+            read query and document alone.
     """
 
     sets: Annotated[list[str], Field(min_length=1)]
@@ -45,3 +59,4 @@ class DataStep(Strict):
     dev_from_train: Positive | None = None
     split_seed: Annotated[int, Field(ge=0)] = 0
     label_threshold: float | None = None
+    score_text: ScoreText | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hfcompress.data.score_text import record_score_text
 from hfcompress.evaluation.structure import PruningSummary
 from hfcompress.layout import PRUNING_FILE
 from hfcompress.models import load_model
@@ -31,6 +32,7 @@ def prune(current: Run, name: str, made_of: str, stage: Stage) -> tuple[str, str
 
     def work(folder: Path, partial: Path) -> None:
         model, tokenizer = load_model(name, dtype="float32"), current.tokenizer()
+        record_score_text(model.config, current.recipe.data.score_text)
         options = RankerOptions(current.recipe.evaluate.threads, current.recipe.evaluate.batch_tokens)
         artifacts = [artifact for artifact in current.recipe.quantize.artifacts if installed(artifact)]
         deployment = deployment_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hfcompress.data.score_text import record_score_text
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.quantizer import write_quantized
@@ -23,6 +24,7 @@ def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
 
     def work(folder: Path, partial: Path) -> None:
         model, tokenizer = load_model(student, dtype="float32"), load_tokenizer(student, current.max_length)
+        record_score_text(model.config, current.recipe.data.score_text)
         write_quantized(
             folder,
             model,

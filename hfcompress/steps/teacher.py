@@ -9,6 +9,7 @@ from pathlib import Path
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.graded import graded_by_order, unjudged
 from hfcompress.data.lists import training_lists
+from hfcompress.data.score_text import record_score_text
 from hfcompress.evaluation.metrics import scores_of_split
 from hfcompress.markdown import count
 from hfcompress.models import load_encoder, load_model, model_fingerprint
@@ -46,6 +47,7 @@ def train_teacher(current: Run) -> tuple[str, str]:
         )
         with quiet():
             model, tokenizer = load_encoder(step.model), current.tokenizer()
+        record_score_text(model.config, current.recipe.data.score_text)
         figures = fit(
             RankingTrainer,
             model,

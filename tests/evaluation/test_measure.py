@@ -93,7 +93,7 @@ def test_one_thread_is_timed_in_turns_on_whole_queries(monkeypatch: pytest.Monke
     lists = [[("q", "d" * length)] * length for length in range(2, 9)]
     monkeypatch.setenv(measuring.TOKENIZER_THREADS, "true")
     rankers = [Counting("teacher", log), Counting("student", log)]
-    teacher, student = measure_single_thread(rankers, lists, 0.95)  # type: ignore[arg-type]
+    teacher, student = measure_single_thread(rankers, [lists, lists], 0.95)  # type: ignore[arg-type]
     assert log == [("teacher", 2), ("student", 2)] + [
         (name, len(pairs)) for pairs in lists for name in ("teacher", "student")
     ]
@@ -106,6 +106,6 @@ def test_one_thread_is_timed_in_turns_on_whole_queries(monkeypatch: pytest.Monke
 def test_one_thread_has_a_limit_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "SINGLE_THREAD_SECONDS", -1.0)
     monkeypatch.delenv(measuring.TOKENIZER_THREADS, raising=False)
-    (only,) = measure_single_thread([Counting("only")], [[("q", "d")]] * 5, 0.95)  # type: ignore[list-item]
+    (only,) = measure_single_thread([Counting("only")], [[[("q", "d")]] * 5], 0.95)  # type: ignore[list-item]
     assert only.latency.queries == 1
     assert measuring.TOKENIZER_THREADS not in os.environ
