@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
 
+MULTIPLE = 16  # of tokens, to which batches are padded where shapes are to be few
+FEWEST_TOKENS = 1024  # of a batch, where there is enough for all workers; smaller ones do not fill a core's caches
+
 
 class Ranked(NamedTuple):
     """A document of a ranking: its position in the list given, and its score."""
@@ -46,7 +49,7 @@ class RankerOptions:
 
     Attributes:
         threads: Threads that the runtime may use; 0 stands for all cores.
-        batch_tokens: Token budget of a batch: number of pairs times the length of the longest.
+        batch_tokens: Token budget of what is computed at a time: number of pairs times the length of the longest.
         providers: Execution providers of ONNX Runtime, the preferred one first.
     """
 
@@ -66,6 +69,7 @@ class BatchedRanker(ABC):
     """
 
     parallel_batches = 1  # batches that the runtime works on at the same time
+    few_shapes = False  # whether the runtime makes kernels for each shape of a batch, which takes longer than the batch
 
     def __init__(
         self,
@@ -87,7 +91,9 @@ class BatchedRanker(ABC):
             return np.empty(0, dtype=np.float32)
         encoded = self._encode(pairs)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        return self._score(encoded, list(_batches(lengths, self.batch_tokens, self.parallel_batches)))
+        return self._score(
+            encoded, list(batches_of(lengths, self.batch_tokens, self.parallel_batches, self.few_shapes))
+        )
 
     def score_in_batches(self, pairs: Sequence[Pair], size: int, padding: float = 1.0) -> np.ndarray:
         """Raw logits as they come out of other batches than those of `score`: of the pairs in the order given.
@@ -162,7 +168,8 @@ class BatchedRanker(ABC):
     ) -> dict[str, np.ndarray]:
         rows = [encoded["input_ids"][place] for place in places]
         longest = max(map(len, rows))
-        shape = len(rows), max(longest, min(int(padding * longest), self.tokenizer.model_max_length))
+        length = _rounded(int(padding * longest), self.few_shapes)
+        shape = len(rows), max(longest, min(length, self.tokenizer.model_max_length))
         batch = {
             "input_ids": np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64),
             "attention_mask": np.zeros(shape, dtype=np.int64),
@@ -176,12 +183,26 @@ class BatchedRanker(ABC):
         return batch
 
 
-def _batches(lengths: np.ndarray, budget: int, parallel: int) -> Iterator[np.ndarray]:
-    """Yield the places of each batch, longest first; a small request is shared out to all parallel workers."""
-    budget = min(budget, -(-int(lengths.sum()) // parallel))
+def batches_of(lengths: np.ndarray, budget: int, parallel: int = 1, few_shapes: bool = False) -> Iterator[np.ndarray]:
+    """Yield the places of each batch, longest first; workers share the budget, and a small request.
+
+    Args:
+        lengths: Tokens of each pair, `(pairs,)`.
+        budget: Tokens of all batches that are worked on at a time.
+        parallel: Batches that are worked on at a time.
+        few_shapes: Make batches of 1, 2, 4, 8 and so on pairs, whose lengths are then rounded up. Most lists of
+            documents then come in shapes that the runtime knows.
+    """
+    budget = min(max(budget // parallel, FEWEST_TOKENS), budget, -(-int(lengths.sum()) // parallel))
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        size = max(1, budget // int(lengths[order[start]]))
+        size = max(1, min(budget // _rounded(int(lengths[order[start]]), few_shapes), len(order) - start))
+        if few_shapes:
+            size = 1 << (size.bit_length() - 1)
         yield order[start : start + size]
         start += size
+
+
+def _rounded(length: int, few_shapes: bool) -> int:
+    return length + -length % MULTIPLE if few_shapes else length

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class OpenVinoRanker(BatchedRanker):
     """Scores pairs with an OpenVINO graph on the CPU: one stream a thread, batches in flight on all of them.
 
+    The CPU plug-in compiles kernels for each shape that it meets. So batches come in few shapes.
+
     Args:
         path: The `.xml` file.
         tokenizer: Fast tokenizer.
@@ -31,6 +33,8 @@ class OpenVinoRanker(BatchedRanker):
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
+
+    few_shapes = True
 
     def __init__(
         self,

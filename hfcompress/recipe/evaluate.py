@@ -16,7 +16,7 @@ class EvaluateStep(Strict):
         margin: Largest loss in mean nDCG@10 that counts as ranking as well.
         confidence: Confidence of the paired bootstrap interval.
         threads: Threads for every runtime; 0 uses all cores.
-        batch_tokens: Token budget of a batch (batch size times padded length).
+        batch_tokens: Token budget of what is computed at a time (pairs times padded length).
         latency_queries: Test queries timed one by one for p50, p95 and p99.
         single_thread_queries: Test queries timed one by one on one thread, at most some 20 seconds long; 0 for none.
         cold_start: Whether to start every artefact once in a process of its own, for its cold start and memory.

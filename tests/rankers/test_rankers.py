@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from transformers import BertTokenizerFast
 
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.errors import ModelError
-from hfcompress.rankers.base import Ranker, RankerOptions, _batches
+from hfcompress.rankers.base import Ranker, RankerOptions, batches_of
 from hfcompress.rankers.load import load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
 
@@ -33,13 +35,53 @@ def test_scores_do_not_depend_on_batches(tokenizer: BertTokenizerFast) -> None:
 
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=200), st.integers(1, 5000), st.integers(1, 8))
 def test_batches_hold_every_pair_once_within_the_budget(lengths: list[int], budget: int, parallel: int) -> None:
-    batches = list(_batches(np.array(lengths), budget, parallel))
+    batches = list(batches_of(np.array(lengths), budget, parallel))
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
     for batch in batches:
         longest = max(lengths[place] for place in batch)
         assert len(batch) == 1 or len(batch) * longest <= budget
     if len(lengths) >= 4 * parallel and len(set(lengths)) == 1:
         assert len(batches) >= parallel
+
+
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=200), st.integers(1, 5000), st.integers(1, 8))
+def test_batches_of_few_shapes(lengths: list[int], budget: int, parallel: int) -> None:
+    batches = list(batches_of(np.array(lengths), budget, parallel, few_shapes=True))
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    for batch in batches:
+        longest = -(-max(lengths[place] for place in batch) // 16) * 16
+        assert len(batch).bit_count() == 1 and (len(batch) == 1 or len(batch) * longest <= budget)
+
+
+def test_workers_share_the_budget() -> None:
+    lengths = np.full(1000, 32)
+    assert [len(next(batches_of(lengths, 4096, parallel))) for parallel in (1, 2, 4, 8)] == [128, 64, 32, 32]
+
+
+class Shapes(TorchRanker):
+    """Notes what it reads."""
+
+    few_shapes = True
+
+    def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
+        read = list(batches)
+        self.shapes = {batch["input_ids"].shape for batch in read}
+        return super().forward(iter(read))
+
+
+def test_few_shapes_change_no_score(tokenizer: BertTokenizerFast) -> None:
+    model = make_pico()
+    ranker = Shapes(model, tokenizer, lambda logits: logits, RankerOptions(1, 256))
+    np.testing.assert_allclose(
+        ranker.score(PAIRS), TorchRanker(model, tokenizer, lambda logits: logits).score(PAIRS), atol=1e-5
+    )
+    assert ranker.shapes == {(16, 16), (8, 16), (1, 16)}
+    longest = (" ".join(WORDS), " ".join(WORDS))
+    ranker.score([longest])
+    assert ranker.shapes == {(1, tokenizer.model_max_length)}
+    ranker.tokenizer = copy.deepcopy(tokenizer)
+    ranker.tokenizer.model_max_length = 27  # no multiple, and as far as the model reads
+    assert np.isfinite(ranker.score([longest])).all() and ranker.shapes == {(1, 27)}
 
 
 def test_nothing_to_score(cross_encoder: Path) -> None:
