@@ -244,7 +244,7 @@ def deploy(
     graph = openvino_backend.export_openvino(model, tokenizer, deployment.first_token)
     graph = openvino_backend.quantize(graph, int8, calibration) if int8 else graph
     path = openvino_backend.save_openvino(graph, folder / "model.xml")
-    return OpenVinoRanker(path, tokenizer, _raw, deployment.options, exact=not int8)
+    return OpenVinoRanker(path, tokenizer, _raw, deployment.options)
 
 
 def _raw(logits: np.ndarray) -> np.ndarray:

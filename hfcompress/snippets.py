@@ -107,7 +107,8 @@ from tokenizers import Tokenizer
 
 {texts}
 {tokenize}
-model = openvino.Core().compile_model(f"{{folder}}/{path}", "CPU")
+settings = {{"INFERENCE_PRECISION_HINT": "f32"}}  # bf16, the default where a CPU has it, can be wrong for int8
+model = openvino.Core().compile_model(f"{{folder}}/{path}", "CPU", settings)
 scores = model({{node.any_name: features[node.any_name] for node in model.inputs}})[0][:, 0]
 """
 

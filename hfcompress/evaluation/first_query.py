@@ -106,7 +106,8 @@ def _openvino() -> Callable[[dict[str, Any]], tuple[list[str], Callable[[dict[st
 
     def open_graph(request: dict[str, Any]) -> tuple[list[str], Callable[[dict[str, Any]], Any]]:
         path = str(Path(request["folder"], request["file"]))
-        model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": request["threads"]})
+        settings = {"INFERENCE_NUM_THREADS": request["threads"], "INFERENCE_PRECISION_HINT": "f32"}
+        model = openvino.Core().compile_model(path, "CPU", settings)
         return [node.any_name for node in model.inputs], lambda inputs: model(inputs)[0]
 
     return open_graph

@@ -124,7 +124,7 @@ def load_ranker(
         )
     if runtime == "onnxruntime":
         return OnnxRuntimeRanker(path, tokenizer, activation, options)
-    return OpenVinoRanker(path, tokenizer, activation, options, exact=path.name == "openvino_model.xml")
+    return OpenVinoRanker(path, tokenizer, activation, options)
 
 
 def default_graph(folder: Path, runtime: Runtime | None = None) -> tuple[Runtime, str] | None:
