@@ -156,9 +156,12 @@ class RankingTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, once it is known that evaluations will yield `metric_for_best_model`."""
         check_best_metric(self)
-        assert isinstance(self.model, PreTrainedModel)
-        with attention_to_train(self.model, self.args):
+        with attention_to_train(self.readers(), self.args):
             return super().train(*args, **kwargs)
+
+    def readers(self) -> list[PreTrainedModel]:
+        """The models that read each batch."""
+        return [self.model] if isinstance(self.model, PreTrainedModel) else []
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Draft a model card, also before a push, but not over one that hfcompress wrote."""
@@ -230,6 +233,10 @@ class RankingDistillationTrainer(RankingTrainer):
                 if weight := getattr(weights, name):  # lists without labels do for the terms of the teacher
                     loss = loss + weight * term(scores, targets[column], mask)
         return loss
+
+    def readers(self) -> list[PreTrainedModel]:
+        """The student, and the teacher of the features: what is compared is computed alike."""
+        return super().readers() + ([self.features.teacher] if self.features else [])
 
     def read_part(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
         """Add the feature losses while they count."""
