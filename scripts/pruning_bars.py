@@ -3,7 +3,9 @@
 The teacher of the published figures (10 minutes of training on 2 cores; the data sets are not part of this repository):
 
     hfcompress run configs/selqa-googleq.yaml --out out/teacher --set prune=null --set recover=null \
-        --set quantize.artifacts=[]
+        --set quantize.artifacts=[] --set 'data.max_queries={dev: 60, test: 200}' \
+        --set teacher.train.hard_negatives=2 --set teacher.train.random_negatives=2 \
+        --set teacher.train.optimization.learning_rate=1.2e-4 --set teacher.train.optimization.evaluations=2
     python scripts/pruning_bars.py out/teacher/.hfcompress/teacher --data ../shared/data/selqa \
         --data ../shared/data/googleq --max-length 128
 
