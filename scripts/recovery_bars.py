@@ -23,7 +23,7 @@ import hfcompress
 from hfcompress.data.lists import training_lists, with_scores
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
-from hfcompress.evaluation.metrics import means, per_query, run_from_scores
+from hfcompress.evaluation.metrics import split_quality
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.quiet import quiet, silence_libraries
 from hfcompress.rankers.pytorch import TorchRanker
@@ -39,13 +39,7 @@ LOSSES = {
 
 def dev_ndcg(ranker: hfcompress.Ranker, data: RankingData) -> float:
     """Mean nDCG@10 over the dev queries."""
-    dev = data.split("dev")
-    candidates = {query: found for query, found in dev.candidates.items() if found}
-    scores = iter(ranker.score([pair for query, found in candidates.items() for pair in data.pairs(query, found)]))
-    run = run_from_scores(
-        candidates, {query: [float(next(scores)) for _ in found] for query, found in candidates.items()}
-    )
-    return means(per_query(dev.qrels, run, data.relevant_from))["ndcg@10"]
+    return split_quality(ranker, data, "dev")["ndcg@10"]
 
 
 def trained(

@@ -1,4 +1,4 @@
-"""`hfcompress compare`, and what it shares with `evaluate` and `rank`."""
+"""`hfcompress compare`, and what it shares with `evaluate`, `rank` and `data mine`."""
 
 from __future__ import annotations
 

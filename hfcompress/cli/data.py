@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hfcompress.cli.compare import check_runtime
 from hfcompress.cli.terminal import DATA_HELP, Debug, Json, Quiet, console_for, out, write_json
 from hfcompress.errors import DataError
 
@@ -125,13 +126,7 @@ def mine(
     from hfcompress.recipe import DataStep, SplitLimits
 
     silence_libraries()
-    if runtime not in (None, "torch", "onnxruntime", "openvino"):
-        raise DataError(
-            "There is no such runtime",
-            value=runtime,
-            expected="torch, onnxruntime or openvino",
-            remedy="correct --runtime, or leave it out",
-        )
+    check_runtime(runtime)
     step = DataStep(sets=data, candidates=depth, max_queries=SplitLimits(train=max_queries))
     loaded = load_data(step, not quiet)
     check_mine(loaded, out_folder)

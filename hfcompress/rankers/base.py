@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 Pair = tuple[str, str]
 
 MULTIPLE = 16  # of tokens, to which batches are padded where shapes are to be few
-FEWEST_TOKENS = 1024  # of a batch, where there is enough for all workers; smaller ones do not fill a core's caches
+FEWEST_TOKENS = 1024  # of a batch, where there is enough for all workers
 
 
 class Ranked(NamedTuple):

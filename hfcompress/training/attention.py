@@ -12,8 +12,7 @@ from transformers import PreTrainedModel, TrainingArguments
 def attention_to_train(models: Sequence[PreTrainedModel], arguments: TrainingArguments) -> Iterator[None]:
     """Train with matrix products and a softmax where the fused kernel is slow, and give models their kernel back.
 
-    In bf16 on the CPU the backward pass of PyTorch's fused attention (2.13) takes nearly as long as all the rest of a
-    step.
+    In bf16 on the CPU that is PyTorch's fused attention (2.13), for its backward pass.
     """
     slow = []
     if arguments.bf16 and arguments.device.type == "cpu":

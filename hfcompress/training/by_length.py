@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 MOST_PARTS = 4
-FEWEST_PAIRS = 16  # of a part; smaller ones would keep cores waiting for memory
+FEWEST_PAIRS = 16  # of a part, so that matrix products stay large
 MULTIPLE = 16  # of tokens; kernels are made for each shape, and made anew where there are too many to keep
 
 
