@@ -654,6 +654,8 @@ def prune(
         ["--ffn", "0.5", "--structure", "stock"],
         ["--vocabulary", "corpus"],
         ["--target-parameters", "0.5", "--vocabulary", "corpus", "--min-count", "3", "--max-length", "514"],
+        ["--weight-sparsity", "0.7"],
+        ["--target-flops", "0.5", "--weight-pattern", "2:4"],
     ],
     ids=" ".join,
 )
@@ -680,6 +682,9 @@ def test_prune_with_sound_options(prune: Callable[..., tuple[int, str]], options
         (["--target-latency-ms", "-5"], ["target_latency_ms", "greater than 0"]),
         (["--target-parameters", "2"], ["target_parameters", "less than 1"]),
         (["--heads", "1.5"], ["heads", "less than or equal to 1"]),
+        (["--weight-sparsity", "1"], ["weights.sparsity", "less than 1"]),
+        (["--weight-pattern", "1:4"], ["weights.pattern", "'unstructured' or '2:4'"]),
+        (["--weight-pattern", "2:4", "--weight-sparsity", "0.7"], ["weights", "2:4 has a sparsity of 0.5"]),
         (["--target-flops", "0.5", "--max-length", "515"], ["max_length", "515", "at most 514 tokens"]),
     ],
     ids=lambda value: " ".join(value[:4]) or "nothing",

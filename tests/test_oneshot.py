@@ -26,6 +26,7 @@ from hfcompress.evaluation.structure import PruningSummary
 from hfcompress.models import load_config, load_model, load_tokenizer
 from hfcompress.oneshot import Member, prune_checkpoint
 from hfcompress.recipe import PruneStep, Target
+from hfcompress.sparsity import zero_share
 from hfcompress.surgery import apply_plan, current_plan
 
 QUICK: dict[str, Any] = {
@@ -403,6 +404,7 @@ def test_prune_and_inspect(
     out = tmp_path / "out"
     options = ["--calibration-queries", 10, "--search-steps", 2, "--no-measure", "--runtime", "torch"]
     targets = ["--target-flops", 0.5, "--target-flops", 0.25, "--vocabulary", "corpus", "--min-count", 8]
+    targets += ["--weight-pattern", "2:4"]
     code, printed, _ = command(
         monkeypatch, capsys, "prune", encoder, "--data", "words", "--out", out, *targets, *options
     )
@@ -414,6 +416,8 @@ def test_prune_and_inspect(
         assert f"flops {member.folder.removeprefix('flops-')}: keeps" in printed
         summary = check_checkpoint(out / member.folder, member)
         assert summary.vocabulary is not None and summary.importance == "obs"
+        assert summary.weights is not None and (summary.weights.pattern, summary.weights.sparsity) == ("2:4", 0.5)
+        assert summary.weights.zero_share == zero_share(load_model(str(out / member.folder))) >= 0.49
     assert "hfcompress evaluate" in printed and str(out / "flops-0.5") in "".join(printed.split())
 
     folder = out / "flops-0.5"

@@ -35,6 +35,12 @@ def prune(
     runtime: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino: where time counts.")] = "auto",
     vocabulary: Annotated[str | None, typer.Option(help="corpus: keep the tokens that the data needs.")] = None,
     min_count: Annotated[int, typer.Option(min=1, help="How often a token must occur to stay.")] = 1,
+    weight_sparsity: Annotated[
+        float | None, typer.Option(help="Share of the weights left to set to zero, the smallest of each matrix.")
+    ] = None,
+    weight_pattern: Annotated[
+        str | None, typer.Option(help="unstructured, or 2:4: two of every four neighbours, a sparsity of 0.5.")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(min=8, help="Longest input in tokens.")] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Documents to rank for a query.")] = 20,
     calibration_queries: Annotated[int, typer.Option(min=2, help="Train queries to look at, 8 documents each.")] = 64,
@@ -76,6 +82,9 @@ def prune(
         settings["spread"] = "uniform" if structure == "stock" else "global"
     if vocabulary:
         settings["vocabulary"] = {"min_count": min_count}
+    zeros = {"sparsity": weight_sparsity, "pattern": weight_pattern}
+    if given := {name: value for name, value in zeros.items() if value is not None}:
+        settings["weights"] = given
     members = prune_checkpoint(
         model,
         data,
