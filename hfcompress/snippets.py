@@ -41,9 +41,9 @@ const scored = documents.map((document, place) => `${{number(bm25[place])}} {sep
 
 _SCORES_NOTE = """**This model reads every document behind its BM25 score**, written as a number from 0 to 100, which
 stands for a score of {bm25_max:g} or more: `57 {separator} document`. Nothing was measured without the scores, or with
-scores of another scale. They are those of BM25 as Lucene computes it (k1 = 1.2, b = 0.75) after English stop words and
-stemming, over all documents that are searched, not only those that are ranked; a document that shares no word with the
-query has 0."""
+scores of another scale. They are those of BM25 as Lucene computes it (k1 = 1.2, b = 0.75) after stop words and stemming
+of the texts' language, over all documents that are searched, not only those that are ranked; a document that shares no
+word with the query has 0."""
 
 _HFCOMPRESS = """import hfcompress
 

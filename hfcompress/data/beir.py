@@ -45,6 +45,7 @@ def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False, seed
         )
     meta = _read_meta(folder)
     pool = meta.get("candidates") == "pool"
+    language = str(meta.get("language", "en"))
     queries = {row["_id"]: row["text"] for row in _read_jsonl(folder, "queries")}
     corpus = {
         row["_id"]: Document(title=row.get("title") or "", text=row["text"]) for row in _read_jsonl(folder, "corpus")
@@ -71,16 +72,16 @@ def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False, seed
                     expected=f"candidates for queries such as {list(qrels)[:5]}",
                     remedy="check that both files belong to the same data set",
                 )
-            chosen = retrieve(wanted, corpus, candidates) if given is None else given
+            chosen = retrieve(wanted, corpus, candidates, language) if given is None else given
         splits[split] = Split(qrels=qrels, candidates={query: chosen.get(query, []) for query in qrels})
     if unlabelled and not splits:
-        splits = _unjudged(folder, queries, corpus, candidates, seed)
+        splits = _unjudged(folder, queries, corpus, candidates, language, seed)
     elif unlabelled:
         train = splits.get("train", Split({}, {}))
         others = queries.keys() - {query for split in splits.values() for query in split.qrels}
         listed = _read_candidates(folder, "train") or {}
         wanted = {query: queries[query] for query in queries if query in others and query not in listed}
-        chosen = listed | retrieve(wanted, corpus, candidates)
+        chosen = listed | retrieve(wanted, corpus, candidates, language)
         added = {query: chosen[query] for query in queries if query in others}
         splits["train"] = Split(qrels=train.qrels, candidates={**train.candidates, **added})
     if not splits:
@@ -99,20 +100,21 @@ def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False, seed
             pool=pool,
             publish_texts=bool(meta.get("publish_texts", False)),
             license=str(meta.get("permissive", meta.get("license", ""))),
-            language=str(meta.get("language", "en")),
+            language=language,
             first_stage=first_stage,
         )
     )
 
 
 def _unjudged(
-    folder: Path, queries: dict[str, str], corpus: dict[str, Document], candidates: int, seed: int
+    folder: Path, queries: dict[str, str], corpus: dict[str, Document], candidates: int, language: str, seed: int
 ) -> dict[str, Split]:
     """Splits by hash of queries without judgements, with the candidates of any `bm25/SPLIT.tsv`, or retrieved."""
     listed: dict[str, list[str]] = {}
     for name in SPLITS:
         listed |= _read_candidates(folder, name) or {}
-    listed |= retrieve({query: text for query, text in queries.items() if query not in listed}, corpus, candidates)
+    unlisted = {query: text for query, text in queries.items() if query not in listed}
+    listed |= retrieve(unlisted, corpus, candidates, language)
     split_of = {query: hashed_split(text, seed) for query, text in queries.items()}
     return {
         name: Split({}, {query: listed[query] for query in queries if split_of[query] == name})

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hfcompress.data.ranking import Document
 
+if TYPE_CHECKING:
+    from Stemmer import Stemmer
+
 K1 = 1.2
 B = 0.75
+ENGLISH = "en"
+# Languages for which bm25s has stop words.
+STOP_WORDS = frozenset(["da", "de", "en", "es", "fr", "it", "nl", "no", "pt", "ru", "sv", "tr"])
+# Languages whose texts are in scripts without spaces: words with spaces around them are mostly English there.
+WITHOUT_SPACES = frozenset(["ja", "km", "lo", "my", "th", "zh"])
 # Scripts that are written without spaces between words: Chinese and Japanese, Thai, Lao, Burmese, Khmer.
 _UNSPACED = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+"
 )
 
 
-def retrieve(queries: Mapping[str, str], corpus: Mapping[str, Document], k: int) -> dict[str, list[str]]:
-    """Return the `k` best documents of each query by BM25 (k1 = 1.2, b = 0.75, English stop words and stemmer).
+def retrieve(
+    queries: Mapping[str, str], corpus: Mapping[str, Document], k: int, language: str = ENGLISH
+) -> dict[str, list[str]]:
+    """Return the `k` best documents of each query by BM25 (k1 = 1.2, b = 0.75, stop words and stemmer of the language).
 
     Text of scripts without spaces, such as Chinese, is taken as pairs of neighbouring characters.
 
@@ -27,11 +37,28 @@ def retrieve(queries: Mapping[str, str], corpus: Mapping[str, Document], k: int)
         queries: `{query id: text}`.
         corpus: `{document id: Document}`.
         k: Documents a query; fewer where the corpus is smaller.
+        language: Of the texts, as in `RankingData`.
 
     Returns:
         `{query id: [document id]}`, best first.
     """
-    return Bm25Index([document.content for document in corpus.values()]).retrieve(queries, list(corpus), k)
+    return Bm25Index([document.content for document in corpus.values()], language).retrieve(queries, list(corpus), k)
+
+
+def analysed_as(language: str) -> str:
+    """The one language whose words texts are taken apart by.
+
+    Args:
+        language: ISO 639-1 codes as in `RankingData`, e.g. `de`, `en, fr` or `zh-Hant`.
+
+    Returns:
+        A code without region: English where none or several are named, or where texts have no spaces between words.
+    """
+    codes = {code.strip().lower().replace("_", "-").partition("-")[0] for code in language.split(",")}
+    code = codes.pop() if len(codes) == 1 else ENGLISH
+    if code in ("nb", "nn"):
+        return "no"
+    return ENGLISH if not code or code in WITHOUT_SPACES else code
 
 
 class Bm25Index:
@@ -39,14 +66,17 @@ class Bm25Index:
 
     Args:
         texts: Texts of the documents.
+        language: Of the texts, as in `RankingData`; says which stop words are left out (bm25s) and how words are
+            stemmed (Snowball). A language for which there are none keeps its words as they are.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], language: str = ENGLISH) -> None:
         import bm25s
-        import Stemmer
 
         self._bm25s = bm25s
-        self._stemmer = Stemmer.Stemmer("english")
+        code = analysed_as(language)
+        self._stemmer = _stemmer(code)
+        self._stop_words = code if code in STOP_WORDS else None
         self.size = len(texts)
         self._index = bm25s.BM25(k1=K1, b=B, method="lucene")
         tokens = self._tokens(texts)
@@ -67,7 +97,11 @@ class Bm25Index:
     def scores(self, query: str) -> np.ndarray:
         """Score of every document, shape `(documents,)`, float32; 0 where it shares no word with the query."""
         (words,) = self._bm25s.tokenize(
-            [_spaced(query)], stopwords="en", stemmer=self._stemmer, return_ids=False, show_progress=False
+            [_spaced(query)],
+            stopwords=self._stop_words,
+            stemmer=self._stemmer,
+            return_ids=False,
+            show_progress=False,
         )
         if not words or self._wordless:
             return np.zeros(self.size, dtype=np.float32)
@@ -75,8 +109,20 @@ class Bm25Index:
 
     def _tokens(self, texts: Sequence[str]) -> Any:
         return self._bm25s.tokenize(
-            [_spaced(text) for text in texts], stopwords="en", stemmer=self._stemmer, show_progress=False
+            [_spaced(text) for text in texts],
+            stopwords=self._stop_words,
+            stemmer=self._stemmer,
+            show_progress=False,
         )
+
+
+def _stemmer(code: str) -> Stemmer | None:
+    from Stemmer import Stemmer
+
+    try:
+        return Stemmer(code)
+    except KeyError:  # no stemmer of that name
+        return None
 
 
 def _spaced(text: str) -> str:

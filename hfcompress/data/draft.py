@@ -168,7 +168,7 @@ def _with_candidates(data: RankingData, draft: Draft, count: int) -> dict[str, S
         if name in draft.candidates and not draft.pool:
             splits[name] = split
             continue
-        index = index or Bm25Index(texts)
+        index = index or Bm25Index(texts, data.language)
         if draft.pool:
             places = {identifier: place for place, identifier in enumerate(identifiers)}
             chosen = {

@@ -160,7 +160,7 @@ def _lists(data: RankingData, depth: int) -> Dataset:
     """The relevant documents of every labelled train query, then what BM25 finds besides."""
     train = data.split("train")
     queries = {query: data.queries[query] for query in train.candidates}
-    found = retrieve(queries, data.corpus, depth)
+    found = retrieve(queries, data.corpus, depth, data.language)
     rows = []
     for query, text in queries.items():
         relevant = [document for document, grade in train.qrels.get(query, {}).items() if grade > 0]

@@ -61,7 +61,7 @@ def pseudo_queries(data: RankingData, count: int, seed: int, candidates: int = 2
             **data.splits,
             "train": Split(
                 qrels={**train.qrels, **qrels},
-                candidates={**train.candidates, **retrieve(queries, data.corpus, candidates)},
+                candidates={**train.candidates, **retrieve(queries, data.corpus, candidates, data.language)},
             ),
         },
         notes=(*data.notes, f"{len(queries)} train queries made from titles and first sentences of documents"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from hfcompress.data.bm25 import Bm25Index
+from hfcompress.data.bm25 import ENGLISH, Bm25Index
 from hfcompress.data.ranking import Document, RankingData
 from hfcompress.errors import DataError, ModelError
 from hfcompress.recipe import ScoreText
@@ -31,8 +31,9 @@ def text_with_score(document: str, score: float, bm25_max: float = 25.0, separat
 
     Args:
         document: Text of the document.
-        score: Its BM25 score for the query: k1 = 1.2, b = 0.75, Lucene's variant (without the factor k1 + 1), English
-            stop words and stemmer, over all documents that are searched; 0 where it shares no word with the query.
+        score: Its BM25 score for the query: k1 = 1.2, b = 0.75, Lucene's variant (without the factor k1 + 1), stop
+            words and stemmer of the texts' language, over all documents that are searched; 0 where it shares no word
+            with the query.
         bm25_max: As in `config.json`.
         separator: As in `config.json`.
 
@@ -60,15 +61,16 @@ class ScoredTexts:
     Args:
         settings: How scores are written.
         corpus: `{document id: Document}`; document frequencies are taken from it.
+        language: Of the texts, as in `RankingData`.
 
     Attributes:
         settings: How scores are written.
     """
 
-    def __init__(self, settings: ScoreText, corpus: Mapping[str, Document]) -> None:
+    def __init__(self, settings: ScoreText, corpus: Mapping[str, Document], language: str = ENGLISH) -> None:
         self.settings = settings
         self._corpus = corpus
-        self._index = Bm25Index([document.content for document in corpus.values()])
+        self._index = Bm25Index([document.content for document in corpus.values()], language)
         self._places = {document: place for place, document in enumerate(corpus)}
 
     def documents(self, query: str, document_ids: Iterable[str]) -> list[str]:
@@ -91,7 +93,7 @@ def with_score_text(data: RankingData, settings: ScoreText) -> RankingData:
     Everything that makes texts of pairs goes through `RankingData.documents`: training lists, what teachers score,
     calibration, latency, evaluation and explanations.
     """
-    return replace(data, score_text=ScoredTexts(settings, data.corpus))
+    return replace(data, score_text=ScoredTexts(settings, data.corpus, data.language))
 
 
 def score_text_of(config: PretrainedConfig) -> ScoreText | None:

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import numpy as np
 
-from hfcompress.data.bm25 import K1, B, Bm25Index
+from hfcompress.data.bm25 import ENGLISH, K1, B, Bm25Index, analysed_as
 from hfcompress.data.ranking import Document
 from hfcompress.data.score_text import text_without_score
 from hfcompress.errors import DataError
@@ -22,14 +22,16 @@ class Bm25Ranker:
 
     Args:
         corpus: `{document id: Document}`; document frequencies are taken from it, and only its documents are scored.
+        language: Of the texts, as in `RankingData`.
         score_text: How the texts of documents that are to be scored hold scores already, which do not count here.
     """
 
-    name = f"bm25 (k1 {K1}, b {B})"
-
-    def __init__(self, corpus: Mapping[str, Document], score_text: ScoreText | None = None) -> None:
+    def __init__(
+        self, corpus: Mapping[str, Document], language: str = ENGLISH, score_text: ScoreText | None = None
+    ) -> None:
         texts = [document.content for document in corpus.values()]
-        self._index = Bm25Index(texts)
+        self.name = f"bm25 (k1 {K1}, b {B}, {analysed_as(language)})"
+        self._index = Bm25Index(texts, language)
         self._places = {text: place for place, text in enumerate(texts)}
         self._score_text = score_text
 

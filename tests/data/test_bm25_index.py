@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hfcompress.data.bm25 import Bm25Index, retrieve
+from hfcompress.data.bm25 import Bm25Index, analysed_as, retrieve
 from hfcompress.data.ranking import Document
 
 
@@ -29,3 +29,35 @@ def test_texts_without_words_are_listed_in_their_order() -> None:
     index = Bm25Index(["a", "?", "the"])
     assert index.retrieve({"q": "cats"}, ["x", "y", "z"], 2) == {"q": ["x", "y"]}
     assert index.scores("cats").tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("language", "query", "text"),
+    [
+        ("de", "Wohnung mieten", "die gemieteten Wohnungen"),
+        ("fr-CA", "national", "les journaux nationaux"),
+        ("fi", "talossa", "talo"),
+        ("nb", "husene", "hus"),
+        ("ru", "книга", "о книгах"),
+    ],
+)
+def test_words_are_stemmed_in_the_language_of_the_texts(language: str, query: str, text: str) -> None:
+    assert Bm25Index([text, "1999"], language).scores(query)[0] > 0
+    assert not Bm25Index([text, "1999"]).scores(query).any()
+    corpus = {"other": Document("", "1999"), "same": Document("", text)}
+    assert retrieve({"q": query}, corpus, 1, language) == {"q": ["same"]}
+
+
+def test_stop_words_are_those_of_the_language() -> None:
+    texts = ["the die", "the dog"]
+    assert not Bm25Index(texts, "en").scores("the").any() and Bm25Index(texts, "en").scores("die")[0] > 0
+    assert Bm25Index(texts, "de").scores("the").all() and not Bm25Index(texts, "de").scores("die").any()
+    assert Bm25Index(texts, "vi").scores("the").all()  # neither stop words nor a stemmer
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [("", "en"), ("de", "de"), ("de_AT", "de"), ("de, de-CH", "de"), ("de, en", "en"), ("zh-Hant", "en"), ("nn", "no")],
+)
+def test_the_language_that_texts_are_taken_apart_by(language: str, code: str) -> None:
+    assert analysed_as(language) == code
