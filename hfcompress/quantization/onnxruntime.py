@@ -37,7 +37,8 @@ from hfcompress.quiet import quiet
 # Matrix products gain from int8, and the embedding table is most of a small model's size. Quantizing every operator,
 # as static quantization does by default, is slower than fp32.
 DYNAMIC_OPERATORS = ("MatMul", "Gemm", "Gather")
-# Static int8 also quantizes what an operator puts out: the head (Gemm) stays in fp32, since 256 possible scores tie.
+# Static int8: the head (Gemm) stays in fp32, and so does what products put out: sums into the residual stream have
+# outliers that leave few of 256 levels to all else; ONNX Runtime has a kernel that multiplies int8 and puts out fp32.
 STATIC_OPERATORS = ("MatMul", "Gather")
 # What torch notes at every node: lines of source files, with their paths on the machine that exported.
 STACK_TRACE = "pkg.torch.onnx.stack_trace"
@@ -103,6 +104,7 @@ def quantize(
             nodes_to_exclude=list(fp32_nodes),
             extra_options={
                 **_clipping(graph, config, calibration),
+                "OpTypesToExcludeOutputQuantization": ["MatMul"],
                 "MatMulConstBOnly": isinstance(config, MixedPrecisionConfig),
             },
         )

@@ -107,6 +107,12 @@ def test_graphs_are_made_with_the_ranges(graph: onnx_ir.Model) -> None:
         assert scale == pytest.approx((max(high, 0) - min(low, 0)) / 255, rel=1e-4), name
 
 
+def test_what_products_put_out_stays_in_fp32(graph: onnx_ir.Model) -> None:
+    products = {node.outputs[0].name for node in graph.graph if node.op_type == "MatMul"}
+    quantized = backend.quantize(graph, StaticQuantizationConfig(), batches((8, 30)))
+    assert len(products) > 10 and not products & scales(quantized).keys()
+
+
 @pytest.mark.parametrize("method", ["percentile", "entropy"])
 def test_scores_keep_their_order(graph: onnx_ir.Model, method: str) -> None:
     quantized = backend.quantize(graph, StaticQuantizationConfig(calibration=method), batches((8, 30), (5, 12)))
