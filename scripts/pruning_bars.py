@@ -27,7 +27,7 @@ from hfcompress.calibration import Calibration
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
-from hfcompress.evaluation.metrics import means, per_query, run_from_scores
+from hfcompress.evaluation.metrics import split_quality
 from hfcompress.importance.margins import margin_gradients
 from hfcompress.importance.obs import DAMPING, obs
 from hfcompress.latency import Deployment, deploy, time_rankers
@@ -59,17 +59,10 @@ class Bench:
         self.data: RankingData = load_data(DataStep(sets=options.data, candidates=15, max_queries=limits))
         self.model: PreTrainedModel = load_model(options.teacher, dtype="float32")
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(options.teacher, options.max_length)
-        self.test = self.data.split(options.split)
-        self.candidates = {query: found for query, found in self.test.candidates.items() if found}
 
     def ndcg(self, ranker: BatchedRanker) -> float:
         """Mean nDCG@10 over the queries of the split."""
-        pairs = [pair for query, found in self.candidates.items() for pair in self.data.pairs(query, found)]
-        scores = iter(ranker.score(pairs).tolist())
-        run = run_from_scores(
-            self.candidates, {query: [next(scores) for _ in found] for query, found in self.candidates.items()}
-        )
-        return means(per_query(self.test.qrels, run, self.data.relevant_from))["ndcg@10"]
+        return split_quality(ranker, self.data, self.options.split)["ndcg@10"]
 
     def torch(self, model: PreTrainedModel) -> TorchRanker:
         """A model in PyTorch."""
@@ -120,7 +113,8 @@ def quality(bench: Bench) -> dict[str, str]:
             pruned = pruned_copy(bench.model, member.plan, member.weights)
             losses.setdefault(name, []).append(1 - bench.ndcg(bench.torch(pruned)) / dense)
             print(f"seed {seed} {name}: {losses[name][-1]:+.4f}")
-    figures = {"dense nDCG@10": f"{dense:.4f} over {len(bench.candidates)} {bench.options.split} queries"}
+    queries = len(bench.data.split(bench.options.split).candidates)
+    figures = {"dense nDCG@10": f"{dense:.4f} over {queries} {bench.options.split} queries"}
     for name, values in losses.items():
         each = ", ".join(f"{value:.1%}" for value in values)
         figures[f"loss at half the multiply-adds, {name}"] = f"{mean(values):.1%} (seeds: {each})"

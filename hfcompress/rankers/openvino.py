@@ -20,8 +20,8 @@ class OpenVinoRanker(BatchedRanker):
     """Scores pairs with an OpenVINO graph on the CPU: one stream a thread, batches in flight on all of them.
 
     The CPU plug-in compiles kernels for each shape that it meets. So batches come in few shapes. What is not int8 is
-    computed in fp32: in bf16, the default on CPUs that have it, OpenVINO 2026.4 gives wrong scores for some batches of
-    one to three pairs of an int8 graph.
+    computed in fp32: in bf16, the default on CPUs that have it, OpenVINO 2026.4 gives wrong scores for some pairs
+    of an int8 graph in small batches (scripts/openvino_precision.py).
 
     Args:
         path: The `.xml` file.
