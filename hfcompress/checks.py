@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from hfcompress.architectures import require_one_score
@@ -11,9 +13,9 @@ from hfcompress.data.lists import check_corpus
 from hfcompress.data.ranking import RankingData
 from hfcompress.data.score_text import HIGHEST, score_text_of
 from hfcompress.errors import DataError, ModelError, RecipeError
-from hfcompress.models import load_config, load_tokenizer, position_limit
+from hfcompress.models import load_config, load_tokenizer, position_limit, resolve
 from hfcompress.quantization.openvino import require_openvino
-from hfcompress.rankers.load import activation_of, ranking_tokenizer
+from hfcompress.rankers.load import FILE_RUNTIMES, activation_of, ranking_tokenizer
 from hfcompress.recipe import OpenVinoInt8, Recipe
 from hfcompress.search.explicit import check_budget
 from hfcompress.surgery import plan_of_config
@@ -57,7 +59,7 @@ def check(recipe: Recipe) -> None:
                 )
     for source in recipe.recover.teachers if recipe.recover else []:
         if source.model is not None:
-            _check_teacher(source.model, source.max_length or recipe.teacher.max_length)
+            _check_teacher(source.model, source.file, source.max_length or recipe.teacher.max_length)
     for artifact in recipe.quantize.artifacts:
         if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
             require_openvino()
@@ -93,12 +95,27 @@ def _check_score_text(recipe: Recipe, config: PretrainedConfig, tokenizer: PreTr
         )
 
 
-def _check_teacher(name: str, max_length: int) -> None:
-    """Check that a further teacher gives one score, and reads as far as it is asked to."""
+def _check_teacher(name: str, file: str | None, max_length: int) -> None:
+    """Check that a further teacher is there, gives one score, and reads as far as it is asked to."""
     config = load_config(name)
     require_one_score(config)
     activation_of(config)
     ranking_tokenizer(name, config, max_length)
+    if file is None:
+        return
+    folder = Path(resolve(name))
+    if Path(file).suffix not in FILE_RUNTIMES or not (folder / file).is_file():
+        found = sorted(
+            path.relative_to(folder).as_posix() for suffix in FILE_RUNTIMES for path in folder.glob(f"[!.]*/*{suffix}")
+        )
+        raise ModelError(
+            "A further teacher has no such file to score with",
+            value=f"{file} in {name}",
+            expected=f"an ONNX or OpenVINO graph or packed weights in the folder: {', '.join(found) or 'it has none'}",
+            remedy="correct recover.teachers.file, or leave it out",
+        )
+    if FILE_RUNTIMES[Path(file).suffix] == "openvino":
+        require_openvino()
 
 
 def _unlabelled(recipe: Recipe) -> bool:

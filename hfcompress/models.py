@@ -58,14 +58,21 @@ def resolve(name: str) -> str:
     )
 
 
-def model_fingerprint(name: str) -> str:
-    """SHA-256 over config and weights of a local model; the name itself for a model on the Hub."""
+def model_fingerprint(name: str, graph: str | None = None) -> str:
+    """SHA-256 over config and weights of a local model; the name itself for a model on the Hub.
+
+    Args:
+        name: A folder, a Hub id, or `package:NAME/FOLDER`.
+        graph: A file in the folder that counts too.
+    """
     folder = Path(resolve(name))
     if not folder.is_dir():
         return name
     digest = hashlib.sha256()
     packed = folder.glob(f"{PACKED_FOLDER}/*.safetensors")
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors"), *packed]):
+    graphs = [folder / graph, (folder / graph).with_suffix(".bin")] if graph else []
+    graphs = [path for path in graphs if path.is_file()]
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors"), *packed, *graphs]):
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

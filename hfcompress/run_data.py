@@ -63,13 +63,13 @@ def recovery_teachers(
             yield Teacher(ranker, teacher_of, source.weight)
         else:
             length = source.max_length or recipe.teacher.max_length
-            ranker = load_ranker(source.model, "torch", max_length=length)
+            ranker = load_ranker(source.model, None if source.file else "torch", source.file, length)
             yield Teacher(ranker, f"{source_fingerprint(source)} at {length} tokens", source.weight)
 
 
 def source_fingerprint(source: ScoreSource) -> str:
     """Fingerprint of a further teacher; empty for BM25 and the run's own."""
-    return model_fingerprint(source.model) if source.model else ""
+    return model_fingerprint(source.model, source.file) if source.model else ""
 
 
 def calibration_pairs(data: RankingData, count: int) -> list[tuple[str, str]]:

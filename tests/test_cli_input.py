@@ -819,6 +819,12 @@ def test_no_arguments_show_the_help(command: Command) -> None:
         ({"model": "encoder", "max_length": POSITIONS + 1}, ["at most 64 tokens"]),
         ({"model": "encoder", "bm25": True}, ["name a model or bm25, not both"]),
         ({"bm25": True, "max_length": 16}, ["max_length goes with model"]),
+        ({"file": "onnx/model_quantized.onnx"}, ["file goes with model"]),
+        (
+            {"model": "encoder", "file": "onnx/model_quantized.onnx"},
+            ["no such file", "onnx/model_quantized.onnx", "none"],
+        ),
+        ({"model": "encoder", "file": "config.json"}, ["no such file", "config.json"]),
         ({"bm25": True, "weight": 0}, ["weight", "greater than 0"]),
     ],
 )

@@ -34,11 +34,12 @@ from hfcompress.layout import ONNX_INT8
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.plan import PruningPlan
+from hfcompress.quantization.onnxruntime import export_onnx, save_onnx
 from hfcompress.quantization.openvino import is_available
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import default_graph
-from hfcompress.recipe import Recipe
-from hfcompress.run_data import load_run_data, ranking_pairs
+from hfcompress.recipe import Recipe, ScoreSource
+from hfcompress.run_data import load_run_data, ranking_pairs, source_fingerprint
 from hfcompress.sparsity import zero_share
 from hfcompress.steps.base import Run, stages
 from hfcompress.surgery import current_plan, encoder_flops
@@ -568,6 +569,23 @@ def test_several_teachers_unlabelled_and_made_queries(
     for row in labelled:  # on the level of the first teacher, in another order
         assert np.mean(row["teacher_scores"]) == pytest.approx(np.mean(alone[row["query_id"]]), abs=1e-4)
         assert row["teacher_scores"] != pytest.approx(alone[row["query_id"]], abs=1e-3)
+
+
+def test_a_graph_scores_as_a_teacher(inputs: Path, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    save_checkpoint(other, make_pico(seed=5), tokenizer, "torch.nn.modules.linear.Identity", 32)
+    save_onnx(export_onnx(make_pico(seed=6), tokenizer), other / ONNX_INT8)  # of another model than the checkpoint
+    run, recover = recovery(inputs, tmp_path / "out", teachers=[{"model": str(other), "file": ONNX_INT8}])
+    ranker = hfcompress.load_ranker(other, file=ONNX_INT8, max_length=run.recipe.teacher.max_length)
+    lists = recover()
+    assert len(lists) == 40
+    for row in lists.select(range(5)):
+        pairs = [(row["query"], document) for document in row["documents"]]
+        assert row["teacher_scores"] == pytest.approx(ranker.score(pairs).tolist(), abs=1e-4)
+    source = ScoreSource(model=str(other), file=ONNX_INT8)
+    before = source_fingerprint(source)
+    save_onnx(export_onnx(make_pico(seed=7), tokenizer), other / ONNX_INT8)
+    assert source_fingerprint(source) != before
 
 
 def test_an_interruption_at_the_second_teacher_loses_no_score_of_the_first(

@@ -53,12 +53,15 @@ class ScoreSource(Strict):
 
     Attributes:
         model: A local folder, a Hub id, or `package:NAME/FOLDER`; it tokenizes for itself.
+        file: File in the folder of `model` that scores: an ONNX or OpenVINO graph, which is faster, or packed weights;
+            by default its checkpoint, in fp32 PyTorch.
         bm25: Score with BM25 over the corpus.
         weight: How much it counts; scores are brought to the scale of the first teacher before they are added.
         max_length: Longest input of `model` in tokens; that of the run's teacher where left out.
     """
 
     model: str | None = None
+    file: str | None = None
     bm25: bool = False
     weight: Annotated[float, Field(gt=0)] = 1.0
     max_length: Annotated[int, Field(ge=8)] | None = None
@@ -67,8 +70,9 @@ class ScoreSource(Strict):
     def _one_source(self) -> ScoreSource:
         if self.bm25 and self.model is not None:
             raise ValueError("name a model or bm25, not both: they are teachers of their own")
-        if self.max_length is not None and self.model is None:
-            raise ValueError("max_length goes with model")
+        given = [name for name in ("max_length", "file") if getattr(self, name) is not None]
+        if given and self.model is None:
+            raise ValueError(f"{given[0]} goes with model")
         return self
 
 
