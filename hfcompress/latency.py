@@ -41,7 +41,7 @@ from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.surgery import plan_of_config
 
-FORMAT = 2
+FORMAT = 3
 CACHE_VARIABLE = "HFCOMPRESS_CACHE"
 ROUNDS = 7
 SAMPLE_TOKENS = 16384  # a few full batches

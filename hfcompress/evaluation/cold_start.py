@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hfcompress.evaluation.speed import ColdStart
 from hfcompress.rankers.base import BatchedRanker, Pair
+from hfcompress.rankers.onnxruntime import SLOW_FUSIONS
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def measure_cold_start(
         "pad_token": ranker.tokenizer.pad_token,
         "threads": ranker.threads,
         "batch_tokens": ranker.batch_tokens,
+        "disabled_optimizers": list(SLOW_FUSIONS),
         "pairs": list(pairs),
     }
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))

@@ -95,7 +95,10 @@ def _onnxruntime() -> Callable[[dict[str, Any]], tuple[list[str], Callable[[dict
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = request["threads"]
         path = str(Path(request["folder"], request["file"]))
-        session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+        fusions = request["disabled_optimizers"]
+        session = onnxruntime.InferenceSession(
+            path, settings, providers=["CPUExecutionProvider"], disabled_optimizers=fusions
+        )
         return [node.name for node in session.get_inputs()], lambda inputs: session.run(None, inputs)[0]
 
     return open_graph

@@ -54,7 +54,7 @@ class RankerOptions:
     """
 
     threads: int = 0
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
 
 

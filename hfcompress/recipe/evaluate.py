@@ -30,7 +30,7 @@ class EvaluateStep(Strict):
     margin: Annotated[float, Field(gt=0)] = 0.01
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     threads: Annotated[int, Field(ge=0)] = 0
-    batch_tokens: Positive = 4096
+    batch_tokens: Positive = 2048
     latency_queries: Positive = 30
     single_thread_queries: Annotated[int, Field(ge=0)] = 10
     cold_start: bool = True

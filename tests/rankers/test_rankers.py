@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +18,11 @@ from transformers import BertTokenizerFast
 
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.errors import ModelError
+from hfcompress.models import load_model, load_tokenizer
+from hfcompress.quantization.onnxruntime import export_onnx, save_onnx
 from hfcompress.rankers.base import Ranker, RankerOptions, batches_of
 from hfcompress.rankers.load import load_ranker
+from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.pytorch import TorchRanker
 
 PAIRS = [(" ".join(WORDS[n : n + 3]), " ".join(WORDS[2 * n : 2 * n + 1 + n % 9])) for n in range(25)]
@@ -120,6 +125,38 @@ def test_only_known_activations_are_allowed(cross_encoder: Path) -> None:
     (cross_encoder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"os\.system"):
         load_ranker(cross_encoder)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_of_onnx_runtime_compute_batches_of_their_own(
+    threads: int, cross_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_model(str(cross_encoder)), load_tokenizer(str(cross_encoder))
+    save_onnx(export_onnx(model, tokenizer), cross_encoder / "onnx" / "model.onnx")
+    monkeypatch.setattr("hfcompress.rankers.base.FEWEST_TOKENS", 32)
+    options = RankerOptions(threads, 96)
+    ranker = load_ranker(cross_encoder, file="onnx/model.onnx", options=options)
+    assert isinstance(ranker, OnnxRuntimeRanker)
+    busy, most, lock = 0, 0, threading.Lock()
+    logits = ranker._logits
+
+    def counted(batch: dict[str, np.ndarray]) -> np.ndarray:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        time.sleep(0.02)
+        try:
+            return logits(batch)
+        finally:
+            with lock:
+                busy -= 1
+
+    monkeypatch.setattr(ranker, "_logits", counted)
+    pairs = [(query, document) for query, _ in PAIRS for _, document in PAIRS[:4]]
+    np.testing.assert_allclose(ranker.score(pairs), load_ranker(cross_encoder, "torch").score(pairs), atol=1e-4)
+    assert most == threads
+    assert ranker.score([]).shape == (0,) and ranker.score(pairs[:1]).shape == (1,)
 
 
 def test_missing_graph_is_named(cross_encoder: Path) -> None:
