@@ -54,9 +54,8 @@ def recovery_teachers(
     assert recipe.recover is not None
     for source in recipe.recover.teachers or [ScoreSource()]:
         if source.bm25:
-            ranker: Ranker = Bm25Ranker(
-                data.corpus, data.language, data.score_text.settings if data.score_text else None
-            )
+            settings = data.score_text.settings if data.score_text else None
+            ranker: Ranker = Bm25Ranker(data.corpus, settings, data.language)
             yield Teacher(ranker, f"{ranker.name} {data.fingerprint()}", source.weight)
         elif source.model is None:
             ranker = TorchRanker(load_model(teacher, dtype="float32"), tokenizer, lambda logits: logits)

@@ -22,12 +22,12 @@ class Bm25Ranker:
 
     Args:
         corpus: `{document id: Document}`; document frequencies are taken from it, and only its documents are scored.
-        language: Of the texts, as in `RankingData`.
         score_text: How the texts of documents that are to be scored hold scores already, which do not count here.
+        language: Of the texts, as in `RankingData`.
     """
 
     def __init__(
-        self, corpus: Mapping[str, Document], language: str = ENGLISH, score_text: ScoreText | None = None
+        self, corpus: Mapping[str, Document], score_text: ScoreText | None = None, language: str = ENGLISH
     ) -> None:
         texts = [document.content for document in corpus.values()]
         self.name = f"bm25 (k1 {K1}, b {B}, {analysed_as(language)})"
