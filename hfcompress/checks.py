@@ -112,7 +112,7 @@ def _check_teacher(name: str, file: str | None, max_length: int) -> None:
             "A further teacher has no such file to score with",
             value=f"{file} in {name}",
             expected=f"an ONNX or OpenVINO graph or packed weights in the folder: {', '.join(found) or 'it has none'}",
-            remedy="correct recover.teachers.file, or leave it out",
+            remedy="correct recover.teachers.file, or leave it out; a model on the Hub must lie in a folder first",
         )
     if FILE_RUNTIMES[Path(file).suffix] == "openvino":
         require_openvino()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from hfcompress.evaluation.report import Artifact, RunReport
 from hfcompress.layout import ONNX_INT8, OPENVINO_INT8, PACKED_FOLDER
 from hfcompress.markdown import details, fence
+from hfcompress.rankers.onnxruntime import SLOW_FUSIONS
 
 # The families with fairseq's vocabulary name their padding token differently from those with BERT's.
 _FAIRSEQ_FAMILIES = {"roberta", "xlm-roberta", "camembert", "mpnet"}
@@ -97,7 +100,7 @@ from tokenizers import Tokenizer
 
 {texts}
 {tokenize}
-settings = {{"disabled_optimizers": ["SkipLayerNormFusion", "BiasGeluFusion"]}}  # slower than what they replace
+settings = {{"disabled_optimizers": {slow_fusions}}}  # slower than what they replace
 session = onnxruntime.InferenceSession(f"{{folder}}/{path}", providers=["CPUExecutionProvider"], **settings)
 scores = session.run(None, {{node.name: features[node.name] for node in session.get_inputs()}})[0][:, 0]
 """
@@ -143,6 +146,7 @@ def loading_snippets(report: RunReport) -> str:
         "own_texts": _TEXTS + _SCORES_BY_FUNCTION.format(**scores) if settings else _TEXTS,
         "trust": ", trust_remote_code=True" if custom else "",
         "max_length": report.max_length,
+        "slow_fusions": json.dumps(SLOW_FUSIONS),
         "pad": "<pad>" if report.model_type in _FAIRSEQ_FAMILIES else "[PAD]",
     }
     values["tokenize"] = _TOKENIZE.format(**values)

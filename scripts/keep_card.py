@@ -1,7 +1,8 @@
 """Keep the card and the report of a finished run under model_cards/: python scripts/keep_card.py out/quickstart
 
 A kept report holds ids and figures, and texts only where the licence of the data lets them be published. The table in
-README.md is rewritten from the quickstart's report.
+README.md is rewritten from the quickstart's report; the figures of the docs that show it are made again by
+scripts/figures_for_docs.py.
 """
 
 from __future__ import annotations

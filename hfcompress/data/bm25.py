@@ -17,7 +17,14 @@ K1 = 1.2
 B = 0.75
 ENGLISH = "en"
 # Languages for which bm25s has stop words.
-STOP_WORDS = frozenset(["da", "de", "en", "es", "fr", "it", "nl", "no", "pt", "ru", "sv", "tr"])
+STOP_WORDS = frozenset(["da", "de", "en", "es", "fr", "it", "ko", "nl", "no", "pt", "ru", "sv", "tr"])
+# Other codes of ISO 639 for these and for the languages below.
+ALIASES = {
+    "nb": "no", "nn": "no", "nor": "no", "nob": "no", "nno": "no", "dan": "da", "deu": "de", "ger": "de", "eng": "en",
+    "spa": "es", "fra": "fr", "fre": "fr", "ita": "it", "kor": "ko", "nld": "nl", "dut": "nl", "por": "pt", "rus": "ru",
+    "swe": "sv", "tur": "tr", "jpn": "ja", "khm": "km", "lao": "lo", "mya": "my", "bur": "my", "tha": "th", "zho": "zh",
+    "chi": "zh",
+}  # fmt: skip
 # Languages whose texts are in scripts without spaces: words with spaces around them are mostly English there.
 WITHOUT_SPACES = frozenset(["ja", "km", "lo", "my", "th", "zh"])
 # Scripts that are written without spaces between words: Chinese and Japanese, Thai, Lao, Burmese, Khmer.
@@ -49,15 +56,14 @@ def analysed_as(language: str) -> str:
     """The one language whose words texts are taken apart by.
 
     Args:
-        language: ISO 639-1 codes as in `RankingData`, e.g. `de`, `en, fr` or `zh-Hant`.
+        language: ISO 639 codes as in `RankingData`, e.g. `de`, `deu`, `en, fr` or `zh-Hant`.
 
     Returns:
         A code without region: English where none or several are named, or where texts have no spaces between words.
     """
-    codes = {code.strip().lower().replace("_", "-").partition("-")[0] for code in language.split(",")}
+    plain = [code.strip().lower().replace("_", "-").partition("-")[0] for code in language.split(",")]
+    codes = {ALIASES.get(code, code) for code in plain}
     code = codes.pop() if len(codes) == 1 else ENGLISH
-    if code in ("nb", "nn"):
-        return "no"
     return ENGLISH if not code or code in WITHOUT_SPACES else code
 
 

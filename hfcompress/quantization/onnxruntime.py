@@ -101,16 +101,24 @@ def quantize(
             per_channel=config.per_channel,
             reduce_range=reduce_range,
             activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8,
-            nodes_to_exclude=list(fp32_nodes),
+            nodes_to_exclude=[*fp32_nodes, *(_products(graph) if isinstance(config, MixedPrecisionConfig) else ())],
             extra_options={
                 **_clipping(graph, config, calibration),
                 "OpTypesToExcludeOutputQuantization": ["MatMul"],
-                "MatMulConstBOnly": isinstance(config, MixedPrecisionConfig),
             },
         )
     with quiet():
         quantizer = OnnxRuntimeQuantizer(settings, list(calibration))
         return quantizer.quantize(graph, {}, ExportFormat.ONNX)
+
+
+def _products(graph: onnx_ir.Model) -> list[str]:
+    """Nodes that multiply activations with each other, as attention does; mixed precision bounds the linear layers."""
+    return [
+        str(node.name)
+        for node in graph.graph
+        if node.op_type == "MatMul" and (node.inputs[1] is None or node.inputs[1].const_value is None)
+    ]
 
 
 def _clipping(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hfcompress.data.bm25 import Bm25Index, analysed_as, retrieve
+from hfcompress.data.bm25 import STOP_WORDS, Bm25Index, analysed_as, retrieve
 from hfcompress.data.ranking import Document
 
 
@@ -55,9 +55,27 @@ def test_stop_words_are_those_of_the_language() -> None:
     assert Bm25Index(texts, "vi").scores("the").all()  # neither stop words nor a stemmer
 
 
+@pytest.mark.parametrize("code", sorted(STOP_WORDS))
+def test_bm25s_has_these_stop_words(code: str) -> None:
+    assert Bm25Index(["1999"], code).scores("1999").all()  # bm25s refuses a language that it does not have
+
+
 @pytest.mark.parametrize(
     ("language", "code"),
-    [("", "en"), ("de", "de"), ("de_AT", "de"), ("de, de-CH", "de"), ("de, en", "en"), ("zh-Hant", "en"), ("nn", "no")],
+    [
+        ("", "en"),
+        ("de", "de"),
+        ("de_AT", "de"),
+        ("de, de-CH", "de"),
+        ("de, en", "en"),
+        ("zh-Hant", "en"),
+        ("nn", "no"),
+        ("eng", "en"),
+        ("ger", "de"),
+        ("deu, de", "de"),
+        ("zho", "en"),
+        ("vi", "vi"),
+    ],
 )
 def test_the_language_that_texts_are_taken_apart_by(language: str, code: str) -> None:
     assert analysed_as(language) == code

@@ -13,7 +13,7 @@ from transformers import BertTokenizerFast
 from hfcompress.quantization import calibration
 from hfcompress.quantization import onnxruntime as backend
 from hfcompress.quantization.calibration import BINS, clipped_ranges, entropy_cut, percentile_cut
-from hfcompress.quantization.config import StaticQuantizationConfig
+from hfcompress.quantization.config import MixedPrecisionConfig, StaticQuantizationConfig
 from hfcompress.quantization.onnxruntime import STATIC_OPERATORS
 
 
@@ -111,6 +111,13 @@ def test_what_products_put_out_stays_in_fp32(graph: onnx_ir.Model) -> None:
     products = {node.outputs[0].name for node in graph.graph if node.op_type == "MatMul"}
     quantized = backend.quantize(graph, StaticQuantizationConfig(), batches((8, 30)))
     assert len(products) > 10 and not products & scales(quantized).keys()
+
+
+def test_mixed_precision_leaves_products_of_activations_in_fp32(graph: onnx_ir.Model) -> None:
+    given = batches((8, 30))
+    configs = StaticQuantizationConfig(), MixedPrecisionConfig(0.01, "static")
+    all_of_it, mixed = (scales(backend.quantize(graph, config, given)).keys() for config in configs)
+    assert mixed < all_of_it and len(all_of_it) - len(mixed) >= 2 * 4  # of 2 layers: queries, keys, values, attention
 
 
 @pytest.mark.parametrize("method", ["percentile", "entropy"])
