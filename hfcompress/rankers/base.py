@@ -90,10 +90,13 @@ class BatchedRanker(ABC):
         if not len(pairs):
             return np.empty(0, dtype=np.float32)
         encoded = self._encode(pairs)
-        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        return self._score(
-            encoded, list(batches_of(lengths, self.batch_tokens, self.parallel_batches, self.few_shapes))
-        )
+        return self._score(encoded, self._places(encoded))
+
+    def batches(self, pairs: Sequence[Pair]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the inputs of each batch that `score` makes of pairs, as `forward` takes them."""
+        encoded = self._encode(pairs)
+        for places in self._places(encoded):
+            yield self._padded(encoded, places)
 
     def score_in_batches(self, pairs: Sequence[Pair], size: int, padding: float = 1.0) -> np.ndarray:
         """Raw logits as they come out of other batches than those of `score`: of the pairs in the order given.
@@ -154,6 +157,10 @@ class BatchedRanker(ABC):
                 max(tokens), limit, 100 * len(full) / len(pairs),
             )  # fmt: skip
 
+    def _places(self, encoded: Mapping[str, list[list[int]]]) -> list[np.ndarray]:
+        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+        return list(batches_of(lengths, self.batch_tokens, self.parallel_batches, self.few_shapes))
+
     def _score(
         self, encoded: Mapping[str, list[list[int]]], batches: Sequence[np.ndarray], padding: float = 1.0
     ) -> np.ndarray:
@@ -164,7 +171,7 @@ class BatchedRanker(ABC):
         return scores
 
     def _padded(
-        self, encoded: Mapping[str, list[list[int]]], places: np.ndarray, padding: float
+        self, encoded: Mapping[str, list[list[int]]], places: np.ndarray, padding: float = 1.0
     ) -> dict[str, np.ndarray]:
         rows = [encoded["input_ids"][place] for place in places]
         longest = max(map(len, rows))

@@ -122,6 +122,13 @@ def load_ranker(
             expected="a folder written by `hfcompress run` with that runtime among its artifacts",
             remedy=f"name one of its files: {', '.join(others)}" if others else "use runtime='torch'",
         )
+    if runtime == "openvino" and not path.with_suffix(".bin").is_file():
+        raise ModelError(
+            "The weights of the OpenVINO graph are missing",
+            value=str(path),
+            expected=f"{path.with_suffix('.bin').name} beside it",
+            remedy="copy both files together",
+        )
     if runtime == "onnxruntime":
         return OnnxRuntimeRanker(path, tokenizer, activation, options)
     return OpenVinoRanker(path, tokenizer, activation, options)

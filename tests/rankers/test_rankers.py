@@ -18,6 +18,7 @@ from transformers import BertTokenizerFast
 
 from hfcompress.checkpoint import save_checkpoint
 from hfcompress.errors import ModelError
+from hfcompress.layout import OPENVINO_INT8
 from hfcompress.models import load_model, load_tokenizer
 from hfcompress.quantization.onnxruntime import export_onnx, save_onnx
 from hfcompress.rankers.base import Ranker, RankerOptions, batches_of
@@ -87,6 +88,13 @@ def test_few_shapes_change_no_score(tokenizer: BertTokenizerFast) -> None:
     ranker.tokenizer = copy.deepcopy(tokenizer)
     ranker.tokenizer.model_max_length = 27  # no multiple, and as far as the model reads
     assert np.isfinite(ranker.score([longest])).all() and ranker.shapes == {(1, 27)}
+
+
+def test_batches_are_those_of_score(tokenizer: BertTokenizerFast) -> None:
+    ranker = TorchRanker(make_pico(), tokenizer, lambda logits: logits, RankerOptions(1, 64))
+    found = np.concatenate(list(ranker.forward(ranker.batches(PAIRS))))
+    assert len(list(ranker.batches(PAIRS))) > 1
+    np.testing.assert_array_equal(np.sort(found), np.sort(ranker.score(PAIRS)))
 
 
 def test_nothing_to_score(cross_encoder: Path) -> None:
@@ -162,6 +170,14 @@ def test_threads_of_onnx_runtime_compute_batches_of_their_own(
 def test_missing_graph_is_named(cross_encoder: Path) -> None:
     with pytest.raises(ModelError, match=r"model_quantized\.onnx"):
         load_ranker(cross_encoder, "onnxruntime")
+
+
+def test_openvino_graph_without_its_weights_is_named(cross_encoder: Path) -> None:
+    graph = cross_encoder / OPENVINO_INT8
+    graph.parent.mkdir()
+    graph.write_text("<net/>", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"openvino_model_qint8_quantized\.bin"):
+        load_ranker(cross_encoder, "openvino")
 
 
 def test_sentence_transformers_scores_alike(cross_encoder: Path) -> None:
