@@ -35,6 +35,7 @@ ROUNDS = 2
 ENOUGH = 0.5  # of the largest loss allowed: a student that loses so little this early will do
 CHANGED = 0.005  # share of held-out pairs that a smaller vocabulary may cut into other tokens
 LEARNING_RATE = 2e-4
+SEARCH = 0.5  # of the time for a family goes into pruning once
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,13 @@ class Choice:
         ratio: Speed-up by pruning.
         training: The recovery; no lists for none.
         vocabulary: Whether the vocabulary is cut too.
+        stages: Rounds of pruning and recovery on the way.
     """
 
     ratio: float
     training: Training
     vocabulary: bool
+    stages: int = 1
 
 
 def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base) -> Choice:
@@ -84,7 +87,7 @@ def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base)
     if not lists:
         ratio = halving.choice(losses, work.goal.max_loss)
         work.decide(members[ratio].label, "chosen as it is: no time is left for a recovery")
-        return Choice(ratio, Training(0, 0, 0.0), vocabulary)
+        return Choice(ratio, Training(0, 0), vocabulary)
     scored, scored_of = pipeline.score(work_run(work, recovery(work, lists, 1)), work.teacher, *_teacher_of(work))
     for number in range(ROUNDS):
         short = 0 if len(losses) == 1 else _short(work, number, [rates[ratio] for ratio in losses], lists)
@@ -101,14 +104,8 @@ def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base)
             work.decide(f"{members[ratio].label}, {short} lists", f"loss {losses[ratio]:+.4f} on dev: {fate}")
         losses = {ratio: losses[ratio] for ratio in kept}
     ratio = halving.choice(losses, work.goal.max_loss)
-    left = spending.FULL_SHARE * (work.left - reserve)
-    epochs = remembered(
-        work.workspace,
-        "epochs",
-        [*work.identity(), ratio, lists],
-        lambda: spending.epochs_for(left, lists, rates[ratio]),
-    )
-    return Choice(ratio, Training(lists, epochs, epochs * lists * spending.DOCUMENTS * rates[ratio]), vocabulary)
+    stages, epochs = _stages(work, members[ratio], rates[ratio], lists, reserve)
+    return Choice(ratio, Training(lists, epochs), vocabulary, stages)
 
 
 def recovery(work: Work, lists: int, epochs: int) -> Recipe:
@@ -123,10 +120,11 @@ def recovery(work: Work, lists: int, epochs: int) -> Recipe:
     return work.recipe.model_copy(update={"recover": step})
 
 
-def pruning(ratio: float, base: Base, vocabulary: bool) -> PruneStep:
+def pruning(ratio: float, base: Base, vocabulary: bool, stages: int = 1) -> PruneStep:
     """The pruning step of a member."""
     return PruneStep(
         target_speedup=ratio,
+        stages=stages,
         runtime=base.artifact.runtime,
         vocabulary=VocabularyStep() if vocabulary else None,
     )
@@ -216,9 +214,8 @@ def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base
 
 def _reserve(work: Work) -> float:
     """Seconds that the last run needs beside training: it prunes again, exports, and measures on the test split."""
-    seconds = {step.name: step.seconds for step in work.workspace.steps}
     dev, test = len(work.data.splits["dev"]), len(work.data.splits["test"])
-    return 0.5 * seconds["family"] + seconds["unpruned"] * (1 + test / dev) / 2
+    return SEARCH * _seconds(work, "family") + _seconds(work, "unpruned") * (1 + test / dev) / 2
 
 
 def _lists(work: Work, rates: dict[float, float], reserve: float) -> int:
@@ -235,6 +232,27 @@ def _lists(work: Work, rates: dict[float, float], reserve: float) -> int:
             lambda: spending.full_recovery(seconds, middling, 1 / work.rate, available).lists,
         )
     )
+
+
+def _stages(work: Work, member: Member, rate: float, lists: int, reserve: float) -> tuple[int, int]:
+    """Rounds of pruning and recovery that there is time for, and passes in each."""
+    expected = spending.pair_seconds(work.rate, member.flops_kept)
+
+    def train_pair(way: float) -> float:
+        return rate / expected * spending.pair_seconds(work.rate, member.flops_kept**way)
+
+    left = spending.FULL_SHARE * (work.left - reserve)
+    stages, epochs = remembered(
+        work.workspace,
+        "epochs",
+        [*work.identity(), member.ratio, lists],
+        lambda: spending.stages_for(left, lists, member.ratio, train_pair, SEARCH * _seconds(work, "family")),
+    )
+    return stages, epochs
+
+
+def _seconds(work: Work, step: str) -> float:
+    return next(each.seconds for each in work.workspace.steps if each.name == step)
 
 
 def _short(work: Work, number: int, rates: list[float], most: int) -> int:

@@ -8,15 +8,18 @@ the first short recovery the rate itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 PASSES = 3.0  # forward passes that a training step costs
-FIXED = 0.2  # share of a step that does not shrink with the model: tokenization, embeddings, the optimizer
+FIXED = 0.4  # share of a step that does not shrink with the model: embeddings, residual sums, the optimizer
 DOCUMENTS = 8  # of a list
 FEWEST_LISTS = 48  # fewer teach nothing
 MOST_EPOCHS = 6
 EPOCHS = 2  # aimed at
+MOST_STAGES = 3
+SMALLEST_STAGE = 1.2  # speed-up for which it is worth to search anew
 SHORT_SHARE = 0.15  # of the time that is left goes into each round of short recoveries
 FULL_SHARE = 0.9  # of what is then left goes into the full recovery; the rest is a reserve
 
@@ -28,12 +31,10 @@ class Training:
     Attributes:
         lists: Lists of documents to train on; 0 where there is no time for any.
         epochs: Passes over them.
-        seconds: How long it is expected to take, teacher scoring included.
     """
 
     lists: int
     epochs: int
-    seconds: float
 
 
 def pair_seconds(teacher_pairs_per_second: float, flops_kept: float) -> float:
@@ -41,7 +42,7 @@ def pair_seconds(teacher_pairs_per_second: float, flops_kept: float) -> float:
     return PASSES * (FIXED + (1 - FIXED) * flops_kept) / teacher_pairs_per_second
 
 
-def full_recovery(seconds: float, train_pair: float, score_pair: float, available: int, scored: int = 0) -> Training:
+def full_recovery(seconds: float, train_pair: float, score_pair: float, available: int) -> Training:
     """The longest recovery that fits: first more lists at `EPOCHS` passes, then more passes.
 
     Args:
@@ -49,20 +50,14 @@ def full_recovery(seconds: float, train_pair: float, score_pair: float, availabl
         train_pair: Seconds of training on one pair.
         score_pair: Seconds for the teacher's score of one pair.
         available: Train queries that there are.
-        scored: Lists that have their scores already.
     """
-    best = Training(0, 0, 0.0)
+    best = Training(0, 0)
     for epochs in range(1, MOST_EPOCHS + 1):
-        # The lists that were scored need training alone.
-        lists = math.floor((seconds / DOCUMENTS + scored * score_pair) / (score_pair + epochs * train_pair))
-        lists = min(available, lists if lists >= scored else math.floor(seconds / DOCUMENTS / (epochs * train_pair)))
-        if lists < FEWEST_LISTS:
-            break
+        lists = min(available, math.floor(seconds / (DOCUMENTS * (score_pair + epochs * train_pair))))
         # Beyond EPOCHS, more passes are for those who have no more lists.
-        if epochs > EPOCHS and lists < available:
+        if lists < FEWEST_LISTS or (epochs > EPOCHS and lists < available):
             break
-        cost = DOCUMENTS * (max(0, lists - scored) * score_pair + epochs * lists * train_pair)
-        best = Training(lists, epochs, cost)
+        best = Training(lists, epochs)
     return best
 
 
@@ -81,3 +76,30 @@ def short_recoveries(seconds: float, train_pairs: Sequence[float], most: int) ->
 def epochs_for(seconds: float, lists: int, train_pair: float) -> int:
     """Passes over lists that fit into the time; at least one."""
     return max(1, min(MOST_EPOCHS, math.floor(seconds / (DOCUMENTS * lists * train_pair))))
+
+
+def stages_for(
+    seconds: float, lists: int, ratio: float, train_pair: Callable[[float], float], search: float
+) -> tuple[int, int]:
+    """Rounds of pruning and recovery that fit into the time, and the passes in each.
+
+    Rather more rounds than more passes: a model that has recovered halfway is cut by what it has become.
+
+    Args:
+        seconds: Time for all of it but the search of one round.
+        lists: Lists to train on.
+        ratio: Speed-up by pruning in the end.
+        train_pair: Seconds of training on one pair, by the share of the way to the ratio: 1 at its end.
+        search: Seconds of pruning in a further round.
+
+    Returns:
+        Rounds, at most `MOST_STAGES`, and passes in each of them, at least `EPOCHS` where there are several.
+    """
+    best = 1, epochs_for(seconds, lists, train_pair(1.0))
+    for stages in range(2, MOST_STAGES + 1):
+        pair = mean(train_pair(number / stages) for number in range(1, stages + 1))
+        each = (seconds - (stages - 1) * search) / stages
+        if ratio ** (1 / stages) < SMALLEST_STAGE or each < EPOCHS * DOCUMENTS * lists * pair:
+            break
+        best = stages, epochs_for(each, lists, pair)
+    return best

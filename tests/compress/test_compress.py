@@ -42,10 +42,12 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hfcompress.pruning.measure_costs", lambda *given, **settings: SECONDS)
     monkeypatch.setattr(choose, "FAMILY", (1.5, 2.0, 3.0, 50.0))
     monkeypatch.setattr(spending, "FEWEST_LISTS", 4)
+    monkeypatch.setattr(spending, "MOST_STAGES", 1)
 
-    def small(ratio: float, base: choose.Base, vocabulary: bool) -> PruneStep:
+    def small(ratio: float, base: choose.Base, vocabulary: bool, stages: int = 1) -> PruneStep:
         return PruneStep(
             target_speedup=ratio,
+            stages=stages,
             runtime=base.artifact.runtime,
             importance="magnitude",
             calibration_queries=8,
@@ -95,6 +97,18 @@ def test_a_family_is_halved_and_one_member_recovered(inputs: Path, tmp_path: Pat
     # The folder is an ordinary run's: its recipe resumes there with every step kept.
     pipeline.run(Recipe.load(out / "recipe.yaml"), out, True, False, again.append)
     assert not [line for line in again if ": done in" in line]
+
+
+def test_rounds_where_there_is_time(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spending, "MOST_STAGES", 2)
+    monkeypatch.setattr(choose, "FAMILY", (2.0,))
+    said: list[str] = []
+    outcome = run(inputs, tmp_path / "out", Goal(runtime="torch", seconds=600, max_loss=0.2), said)
+    recipe = Recipe.load(tmp_path / "out" / "recipe.yaml")
+    assert recipe.prune and (recipe.prune.target_speedup, recipe.prune.stages) == (2.0, 2)
+    for step in ("prune-1", "recover-1", "prune-2", "recover-2"):
+        assert any(line.startswith(f"{step}: done") for line in said)
+    assert outcome.tried[-1].ratio == 2.0 and outcome.report.pruning is not None
 
 
 def test_int8_alone_where_that_is_fast_enough(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
