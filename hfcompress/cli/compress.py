@@ -111,6 +111,6 @@ def _in_words(outcome: Outcome, folder: Path) -> str:
     if delta.decision == "inconclusive":
         reasons.append(
             f"{len(chosen.per_query)} test queries do not tell whether it loses more than {goal.max_loss:g} (power "
-            f"{delta.power:.0%})"
+            f"{delta.power:.0%}; 80% takes some {delta.queries_needed or 0:,})"
         )
     return f"Not reached: {chosen.path} ({found}): {' and '.join(reasons)}. {where}"

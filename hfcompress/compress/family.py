@@ -80,6 +80,7 @@ class Choice:
 def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base) -> Choice:
     """Search a family, recover its members shortly in rounds, and choose one to be recovered fully."""
     members, vocabulary = _family(work, wanted, teacher, base)
+    _warn_of_few_queries(work, [member.artifact for member in members.values()])
     losses = {ratio: quality(teacher) - quality(member.artifact) for ratio, member in members.items()}
     rates = {ratio: spending.pair_seconds(work.rate, member.flops_kept) for ratio, member in members.items()}
     reserve = _reserve(work)
@@ -210,6 +211,16 @@ def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base
         members[member.ratio] = member
         work.note(member.label, "one-shot", member.ratio, quality(artifact), quality(teacher), seconds, artifact)
     return members, found[0]["vocabulary"]
+
+
+def _warn_of_few_queries(work: Work, artifacts: list[Artifact]) -> None:
+    """Say so where the test queries will hardly show non-inferiority, by how far scores differ on dev."""
+    needed = min(each.delta.queries_needed or 0 for each in artifacts if each.delta)
+    if (queries := len(work.data.split("test"))) < needed:
+        work.workspace.say(
+            f"verdict: {queries} test queries, where it takes some {needed:,} to show with a power of 80% that no more "
+            f"than {work.goal.max_loss:g} is lost, if nothing is; it may end inconclusive"
+        )
 
 
 def _reserve(work: Work) -> float:

@@ -138,7 +138,9 @@ def test_what_pruning_cannot_reach(target: bool, inputs: Path, tmp_path: Path, m
 
 def test_no_time_for_a_recovery(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spending, "FEWEST_LISTS", 1000)
-    outcome = run(inputs, tmp_path / "out", Goal(runtime="torch", seconds=600, max_loss=0.2))
+    said: list[str] = []
+    outcome = run(inputs, tmp_path / "out", Goal(runtime="torch", seconds=600, max_loss=0.001), said)
+    assert any(line.startswith("verdict: 12 test queries, where it takes some") for line in said)
     assert outcome.report.pruning is not None and Recipe.load(tmp_path / "out" / "recipe.yaml").recover is None
     assert any("no time is left" in each.decision for each in outcome.tried)
 
