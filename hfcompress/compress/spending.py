@@ -16,7 +16,7 @@ PASSES = 3.0  # forward passes that a training step costs
 FIXED = 0.4  # share of a step that does not shrink with the model: embeddings, residual sums, the optimizer
 DOCUMENTS = 8  # of a list
 FEWEST_LISTS = 48  # fewer teach nothing
-MOST_EPOCHS = 6
+MOST_EPOCHS = 6  # in all rounds together
 EPOCHS = 2  # aimed at
 MOST_STAGES = 3
 SMALLEST_STAGE = 1.2  # speed-up for which it is worth to search anew
@@ -93,7 +93,8 @@ def stages_for(
         search: Seconds of pruning in a further round.
 
     Returns:
-        Rounds, at most `MOST_STAGES`, and passes in each of them, at least `EPOCHS` where there are several.
+        Rounds, at most `MOST_STAGES`, and passes in each of them: at least `EPOCHS` where there are several, and
+        `MOST_EPOCHS` in all.
     """
     best = 1, epochs_for(seconds, lists, train_pair(1.0))
     for stages in range(2, MOST_STAGES + 1):
@@ -101,5 +102,5 @@ def stages_for(
         each = (seconds - (stages - 1) * search) / stages
         if ratio ** (1 / stages) < SMALLEST_STAGE or each < EPOCHS * DOCUMENTS * lists * pair:
             break
-        best = stages, epochs_for(each, lists, pair)
+        best = stages, min(MOST_EPOCHS // stages, epochs_for(each, lists, pair))
     return best
