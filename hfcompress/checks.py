@@ -13,6 +13,7 @@ from hfcompress.data.lists import check_corpus
 from hfcompress.data.ranking import RankingData
 from hfcompress.data.score_text import HIGHEST, score_text_of
 from hfcompress.errors import DataError, ModelError, RecipeError
+from hfcompress.evaluation.measures import measure_of
 from hfcompress.models import load_config, load_tokenizer, position_limit, resolve
 from hfcompress.quantization.openvino import require_openvino
 from hfcompress.rankers.load import FILE_RUNTIMES, activation_of, ranking_tokenizer
@@ -33,6 +34,8 @@ def check(recipe: Recipe) -> None:
     if recipe.teacher.train is None:
         require_one_score(config)
         activation_of(config)
+    for name in recipe.evaluate.metrics:
+        measure_of(name)
     limit = position_limit(config)
     if recipe.teacher.max_length > limit:
         raise ModelError(

@@ -232,6 +232,7 @@ def refused(tmp_path: Path, command: Command, settings: dict[str, Any]) -> Calla
     ("changes", "words"),
     [
         pytest.param([("prune.hedas", 0.5)], ["prune.hedas", "Extra inputs"], id="unknown key"),
+        pytest.param([("evaluate.metrics", ["ndgc@5"])], ["no such metric", "ndgc@5", "ndcg@K"], id="unknown metric"),
         pytest.param([("prune.heads", 1.5)], ["prune.heads", "less than or equal to 1"], id="share above 1"),
         pytest.param([("prune", None)], ["recover is set without prune"], id="recovery without pruning"),
         pytest.param([("prune.heads", 0.0)], ["no attention head", "prune.heads"], id="no heads"),

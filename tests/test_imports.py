@@ -21,6 +21,7 @@ LAYERS = [
         "quiet",
         "machine",
         "markdown",
+        "metric_names",
         "modeling_hfcompress",
         "recipe",
         "optimum_config",

@@ -72,7 +72,9 @@ def recipe_for(inputs: Path) -> dict:
         "quantize": {
             "artifacts": [*artifacts, {"runtime": "openvino", "optional": True}, PACKED], "calibration_pairs": 16,
         },
-        "evaluate": {"latency_queries": 2, "rounds": 2, "threads": 1, "cold_start": False},
+        "evaluate": {
+            "latency_queries": 2, "rounds": 2, "threads": 1, "cold_start": False, "metrics": ["auc", "ndcg@5"],
+        },
     }  # fmt: skip
 
 
@@ -151,6 +153,11 @@ def test_report(finished: Finished) -> None:
     assert report.data.queries == {"train": 40, "dev": 8, "test": 12}
     assert Recipe.from_yaml(report.recipe).name == "pico"
     assert report.first_stage.name == "BM25" and 0 < report.first_stage.quality["ndcg@10"] < 1
+    # Metrics that the recipe asks for have a table of their own.
+    card = (finished[0] / "README.md").read_text(encoding="utf-8")
+    table = card[card.index("### Other metrics") :].split("\n\n")[1].splitlines()
+    assert table[0] == "|  | AUC | nDCG@5 |" and len(table) == 2 + 2 + len(names)
+    assert f"{report.teacher.quality['auc']:.4f} | {report.teacher.quality['ndcg@5']:.4f}" in table[3]
 
 
 def test_zeros_are_held_to_the_end_and_reported(finished: Finished) -> None:

@@ -38,6 +38,7 @@ def render(report: RunReport) -> str:
         opening.verdict(report, subject),
         opening.origin(report),
         results.quality(report),
+        results.more_quality(report),
         results.speed(report),
         verdicts.section(report),
         f"## How to load it\n\n{loading_snippets(report)}",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from hfcompress import figures
 from hfcompress import markdown as md
 from hfcompress.card.wording import difference, metric, optional, speedup
+from hfcompress.evaluation.metrics import REPORTED
 from hfcompress.evaluation.report import Artifact, RunReport
+from hfcompress.metric_names import label
 
 QUALITY = ("ndcg@10", "mrr@10")
 
@@ -58,6 +60,19 @@ def _packed(report: RunReport) -> str:
         f" {', '.join(names)}: weights stored in few bits, dequantized to fp32 when they are loaded. That saves disk "
         "and download; time and memory are those of the model in fp32 PyTorch."
     )
+
+
+def more_quality(report: RunReport) -> str:
+    """The metrics that the recipe asks for besides."""
+    names = [name for name in report.teacher.quality if name not in REPORTED]
+    if not names:
+        return ""
+    rows = [
+        [f"{report.first_stage.name} (first stage)", *(optional(report.first_stage.quality, name) for name in names)]
+    ]
+    for artifact in (report.teacher, *report.artifacts):
+        rows.append([_name(report, artifact), *(optional(artifact.quality, name) for name in names)])
+    return f"### Other metrics\n\n{md.table(['', *map(label, names)], rows, right_from=1)}"
 
 
 def speed(report: RunReport) -> str:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hfcompress.cli.terminal import out
+from hfcompress.metric_names import label
 
 if TYPE_CHECKING:
     from hfcompress.evaluation.report import Artifact, Delta, FirstStage, RunReport
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 SHOWN = ("ndcg@10", "mrr@10")
 WIDE = 120  # columns that all figures take
-_LABELS = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "p": "P", "hit": "Hit", "auc": "AUC"}
 _WIDE_ONLY = ("mrr@10", "docs/s")  # left out of a narrow terminal, unless asked for
 
 
@@ -103,14 +103,6 @@ def add_row(table: Table, artifact: Artifact | RunFigures) -> None:
 def quality_cells(quality: dict[str, float]) -> dict[str, str]:
     """Metrics as text, by the titles of their columns."""
     return {label(name): f"{value:.4f}" for name, value in quality.items()}
-
-
-def label(metric: str) -> str:
-    """How a table calls a metric: `nDCG@10`; any other column as it is."""
-    kind, at, cutoff = metric.partition("@")
-    if not at:
-        return _LABELS.get(kind, kind)
-    return f"{_LABELS.get(kind, kind.capitalize())}{at}{cutoff}"
 
 
 def verdict(report: RunReport) -> str:

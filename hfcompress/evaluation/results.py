@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +61,6 @@ def measure_candidates(
     seed: int,
     progress: bool = True,
     split: str = "test",
-    metrics: Sequence[str] = REPORTED,
     deflated: bool = False,
 ) -> list[Measured]:
     """Measure all candidates side by side; the first one is the teacher.
@@ -75,7 +73,6 @@ def measure_candidates(
         seed: Seed of the bootstrap.
         progress: Show a progress bar.
         split: The split.
-        metrics: Metrics in `quality`; nDCG@10 must be among them.
         deflated: Compress every file too, to see what zeros save.
 
     Returns:
@@ -97,7 +94,7 @@ def measure_candidates(
     single = _single_thread(candidates, lists_of, step, max_length, rankers[0].threads)
     parameters = _parameters(candidates, rankers)
     for candidate, ranker, lists, measurement, run in zip(candidates, rankers, lists_of, measured, runs, strict=True):
-        by_query = per_query(chosen.qrels, run, data.relevant_from, metrics)
+        by_query = per_query(chosen.qrels, run, data.relevant_from, reported(step))
         primary = {query: values[PRIMARY_METRIC] for query, values in by_query.items()}
         first = results[0] if results else None
         of = candidate.made_from
@@ -131,6 +128,11 @@ def measure_candidates(
     return [Measured(artifact, run) for artifact, run in zip(_corrected(results), runs, strict=True)]
 
 
+def reported(step: EvaluateStep) -> list[str]:
+    """Metrics in `quality`: those of every report, and what the step asks for besides."""
+    return list(dict.fromkeys((*REPORTED, *step.metrics)))
+
+
 def _texts(candidates: list[Candidate], data: RankingData) -> list[RankingData]:
     """The data as each candidate reads it; the same object for all that read alike."""
     asked = {candidate.score_text for candidate in candidates if candidate.score_text}
@@ -154,7 +156,7 @@ def build_report(
 ) -> RunReport:
     """Put everything measured into one report; steps are added when the run ends."""
     test = data.split("test")
-    first = per_query(test.qrels, first_stage_run(test.candidates), data.relevant_from, REPORTED)
+    first = per_query(test.qrels, first_stage_run(test.candidates), data.relevant_from, reported(recipe.evaluate))
     return RunReport(
         name=recipe.name,
         base_model=base_model_name(recipe),

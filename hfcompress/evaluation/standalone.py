@@ -17,7 +17,6 @@ from hfcompress.errors import DataError
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.measures import measure_of
 from hfcompress.evaluation.metrics import (
-    REPORTED,
     Run,
     agreement,
     first_stage_run,
@@ -28,7 +27,7 @@ from hfcompress.evaluation.metrics import (
     without_relevant,
 )
 from hfcompress.evaluation.report import Artifact, Delta, FirstStage, Machine
-from hfcompress.evaluation.results import PRIMARY_METRIC, machine, measure_candidates
+from hfcompress.evaluation.results import PRIMARY_METRIC, machine, measure_candidates, reported
 from hfcompress.evaluation.significance import compare
 from hfcompress.evaluation.subjects import RunFile, Subject, restricted, same_documents, subject_of
 from hfcompress.models import load_config, load_tokenizer, position_limit
@@ -162,7 +161,8 @@ def _evaluate(
     metrics: Sequence[str],
     run_file: Path | None = None,
 ) -> Evaluation:
-    names = list(dict.fromkeys((*REPORTED, *metrics)))
+    step = EvaluateStep(metrics=list(metrics), cold_start=False, single_thread_queries=0)
+    names = reported(step)
     for name in names:
         measure_of(name)
     if not margin > 0:
@@ -185,8 +185,8 @@ def _evaluate(
     models = [_as_it_reads(subject) for subject in subjects if isinstance(subject, Candidate)]
     if len(subjects) > 1 and runs:
         same_documents({subjects[place].path: run for place, run in runs.items()}, chosen if models else None)
-    step = EvaluateStep(margin=margin, cold_start=False, single_thread_queries=0)
-    measured = measure_candidates(models, data, step, max_length, 0, progress, split, names) if models else []
+    step = step.model_copy(update={"margin": margin})
+    measured = measure_candidates(models, data, step, max_length, 0, progress, split) if models else []
     rest = iter(measured)
     artifacts: list[Artifact | RunFigures] = []
     for place, subject in enumerate(subjects):

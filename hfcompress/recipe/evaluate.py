@@ -21,6 +21,8 @@ class EvaluateStep(Strict):
         single_thread_queries: Test queries timed one by one on one thread, at most some 20 seconds long; 0 for none.
         cold_start: Whether to start every artefact once in a process of its own, for its cold start and memory.
         moved_queries: Queries that lost most, and as many that gained most, to be explained; 0 for none.
+        metrics: Metrics that report and card have besides: `ndcg@K`, `mrr@K`, `recall@K`, `p@K`, `hit@K` or `judged@K`
+            with a whole number for K, `map` or `auc`.
         rounds: Parts in which the test queries are scored; all artefacts score a part in turn, so that drift of the
             machine's speed cancels.
         min_rank_correlation: Least Spearman rank correlation of a quantized artefact with the fp32 model that was
@@ -35,6 +37,7 @@ class EvaluateStep(Strict):
     single_thread_queries: Annotated[int, Field(ge=0)] = 10
     cold_start: bool = True
     moved_queries: Annotated[int, Field(ge=0)] = 5
+    metrics: list[str] = Field(default=[])
     rounds: Positive = 8
     min_rank_correlation: Annotated[float, Field(ge=0, le=1)] = 0.9
 
