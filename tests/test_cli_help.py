@@ -6,12 +6,13 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import typer
 
-from hfcompress import errors
+from hfcompress import __version__, errors
 from hfcompress.cli import EXIT_CODES, app, main
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +52,11 @@ def test_every_verb_has_an_example_that_its_own_parser_takes(words: tuple[str, .
 def test_help_shows_it(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     main([*words, "--help"])
     assert "Example: hfcompress" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out.strip() == __version__ == version("hfcompress")
 
 
 def test_exit_codes_are_documented() -> None:
