@@ -255,7 +255,7 @@ def _stages(work: Work, member: Member, rate: float, lists: int, reserve: float)
     left = spending.FULL_SHARE * (work.left - reserve)
     stages, epochs = remembered(
         work.workspace,
-        "epochs",
+        "stages",
         [*work.identity(), member.ratio, lists],
         lambda: spending.stages_for(left, lists, member.ratio, train_pair, SEARCH * _seconds(work, "family")),
     )

@@ -94,6 +94,8 @@ class BatchedRanker(ABC):
 
     def batches(self, pairs: Sequence[Pair]) -> Iterator[dict[str, np.ndarray]]:
         """Yield the inputs of each batch that `score` makes of pairs, as `forward` takes them."""
+        if not len(pairs):
+            return
         encoded = self._encode(pairs)
         for places in self._places(encoded):
             yield self._padded(encoded, places)

@@ -156,7 +156,7 @@ def test_an_interrupted_call_goes_on(inputs: Path, tmp_path: Path, monkeypatch: 
         with pytest.raises(KeyboardInterrupt):
             run(inputs, out, goal)
     done = set(json.loads((out / ".hfcompress" / "state.json").read_text())["steps"])
-    assert {"probe", "unpruned", "family", "lists", "scores", "epochs"} <= done
+    assert {"probe", "unpruned", "family", "lists", "scores", "stages"} <= done
     with pytest.raises(OutputError, match="--resume"):
         run(inputs, out, goal)
     said: list[str] = []
