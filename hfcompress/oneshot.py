@@ -129,7 +129,7 @@ def prune_checkpoint(
     for member in family.members:
         say(f"{title_of(member.target)}: {describe(member)}")
     speedups = None
-    if measured:
+    if measured and any(member.flops_kept < 1 for member in family.members):
         with timed("timing", say):
             speedups = _measure(model, tokenizer, data, family.members, deployment, progress)
     members = []

@@ -103,7 +103,8 @@ def prune_family(
         tokenizer: Its tokenizer.
         data: Data with a train split.
         step: How to prune.
-        targets: What to reach; none for the explicit shares of `step`.
+        targets: What to reach; none for the explicit shares of `step`. Where there are no shares either, as for a
+            vocabulary alone, the plan keeps everything and no pair is looked at.
         deployment: Where and how the pruned models will run; counts only for targets of time.
         max_length: Longest input in tokens.
         seed: Seed of everything random.
@@ -115,9 +116,11 @@ def prune_family(
         DataError: The calibration data cannot be used.
         PlanError: A target is out of reach.
     """
+    current = current_plan(model)
+    if not (targets or step.has_shares):
+        return Family(magnitude(model), [Pruned(None, current, {}, 0.0, 1.0, None, None, sequential=False)])
     collate = RankingCollator(tokenizer, max_length)
     calibration = Calibration(data, collate, step.calibration_queries, seed)
-    current = current_plan(model)
     with timed("importance", say):
         gradients = margin_gradients(model, calibration.fitting, seed, progress) if step.importance == "obs" else None
         importance = measure_importance(step.importance, model, calibration, gradients, progress)

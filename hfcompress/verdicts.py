@@ -34,6 +34,29 @@ def reason(delta: Delta, compared: int) -> str:
     )
 
 
+def weak_teacher(report: RunReport) -> str:
+    """A warning that the teacher of a run is no better than its first stage; empty where it is."""
+    stage = report.first_stage
+    return weak_ranking(stage.name, stage.quality["ndcg@10"], report.teacher.quality["ndcg@10"])
+
+
+def weak_ranking(name: str, first: float, teacher: float) -> str:
+    """The same from figures.
+
+    Args:
+        name: What the order of the candidates is called.
+        first: Its mean nDCG@10.
+        teacher: That of the teacher on the same queries.
+    """
+    if teacher > first:
+        return ""
+    return (
+        f"The teacher ranks these queries no better than {name} alone (nDCG@10 {md.fixed(teacher, _DIGITS)} against "
+        f"{md.fixed(first, _DIGITS)}): what is compressed here is not worth its time before the teacher itself ranks "
+        "better, for instance fine-tuned on such data."
+    )
+
+
 def rule(report: RunReport) -> str:
     """How the verdict is reached, for the list of methods."""
     tested = _tested(report)

@@ -3,7 +3,7 @@
 Every model gets dynamic and static int8 for ONNX Runtime and int8 for OpenVINO, calibrated on train queries of the data
 set; all are measured in turns with the unpruned model in fp32 PyTorch (batches sorted by length under a token budget,
 tokenization counted). The loss is against the same model in fp32. `--pruned FOLDER SPEED` says what speed its OpenVINO
-int8 has to reach.
+int8 has to reach. `--max-loss LOSS` takes mixed precision for ONNX Runtime, with that bound on the calibration loss.
 
     python scripts/int8_bars.py out/teacher/.hfcompress/teacher --max-length 128 \\
         --data ../shared/data/selqa --data ../shared/data/scifact \\
@@ -22,11 +22,11 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.results import measure_candidates
 from hfcompress.quantization.artifacts import graph_file
-from hfcompress.quantization.config import QuantizationConfig, config_for
+from hfcompress.quantization.config import MixedPrecisionConfig, QuantizationConfig, config_for
 from hfcompress.quantization.quantizer import RankerQuantizer
 from hfcompress.quiet import silence_libraries
 from hfcompress.recipe import EvaluateStep
-from hfcompress.run_data import calibration_pairs
+from hfcompress.run_data import calibration_pairs, ranking_pairs
 
 # What an artefact has to reach: times fp32 PyTorch, and largest loss of nDCG@10 against the same model in fp32.
 UNPRUNED = {"onnxruntime dynamic": (2.8, 0.005), "onnxruntime static": (2.8, 0.005), "openvino static": (4.3, 0.002)}
@@ -47,7 +47,7 @@ def candidates_of(
     options: argparse.Namespace,
 ) -> list[Candidate]:
     """Quantize one model; it in fp32 PyTorch first, then its graphs."""
-    pairs = calibration_pairs(data, options.calibration)
+    pairs = ranking_pairs(data) if options.max_loss else calibration_pairs(data, options.calibration)
     RankerQuantizer.from_pretrained(model, options.max_length).quantize(folder, configs, pairs)
     exact = Candidate(name, str(folder), "model.safetensors", "torch", "fp32")
     graphs = [
@@ -59,7 +59,10 @@ def candidates_of(
 
 def measure_set(options: argparse.Namespace, data: RankingData, work: Path) -> None:
     """Make, measure and print everything on one data set."""
-    configs = [config_for(), config_for(mode="static"), config_for("openvino")]
+    onnx: list[QuantizationConfig] = [config_for(), config_for(mode="static")]
+    if options.max_loss:
+        onnx = [MixedPrecisionConfig(options.max_loss, mode) for mode in ("dynamic", "static")]
+    configs = [*onnx, config_for("openvino")]
     models = [("unpruned", options.model, None), *((Path(name).name, name, bar) for name, bar in options.pruned)]
     candidates: list[Candidate] = []
     bars: dict[str, tuple[float | None, float]] = {}
@@ -104,6 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--pruned", nargs=2, action="append", default=[], metavar=("FOLDER", "SPEED"))
+    parser.add_argument("--max-loss", type=float, help="largest calibration loss, by layers that stay in fp32")
     parser.add_argument("--latency-queries", type=int, default=5)
     options = parser.parse_args()
     silence_libraries()

@@ -126,9 +126,15 @@ def speed(bench: Bench) -> dict[str, str]:
     step = PruneStep(target_speedup=2, runtime=bench.options.runtime, calibration_queries=bench.options.queries)
     deployment = deployment_of(step, [], RankerOptions(), 15)
     start = time.perf_counter()
+    collate = RankingCollator(bench.tokenizer, bench.options.max_length)
+    fitting = Calibration(bench.data, collate, bench.options.queries, bench.options.seeds[0]).fitting
+    obs(bench.model, fitting, margin_gradients(bench.model, fitting, bench.options.seeds[0]))
+    alone = time.perf_counter() - start
+    start = time.perf_counter()
     targets = [("target_speedup", value) for value in SPEEDUPS]
     family = bench.family(step, targets, deployment, bench.options.seeds[0])
     figures = {
+        "seconds for importance alone": f"{alone:.0f} (obs)",
         "seconds for the whole family": f"{time.perf_counter() - start:.0f} "
         f"({', '.join(f'{value:g}x' for value in SPEEDUPS)}; {8 * step.calibration_queries} pairs)",
         "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB",

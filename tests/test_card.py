@@ -172,6 +172,14 @@ def test_a_run_without_artefacts_has_no_verdict() -> None:
     assert str(ModelCard(text)) == text
 
 
+def test_a_weak_teacher_is_named_as_one() -> None:
+    report = example_report()
+    words = "**The teacher ranks these queries no better than BM25 alone (nDCG@10 0.5674 against 0.5674)"
+    assert words not in body(report)
+    report.first_stage.quality["ndcg@10"] = report.teacher.quality["ndcg@10"]
+    assert words in body(report)
+
+
 def test_results_table() -> None:
     rows = [line for line in body(example_report()).splitlines() if line.startswith("|")]
     assert "| BM25 (first stage) | 0.5190 | 0.4800 |  |  |  |  |  |" in rows

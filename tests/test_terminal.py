@@ -84,6 +84,17 @@ def test_the_verdict_in_words(report: RunReport, given: Verdict, words: str) -> 
     assert text.startswith("No artefact is shown to rank as well") == (given != "non-inferior")
 
 
+def test_a_teacher_that_is_no_better_than_the_first_stage(report: RunReport) -> None:
+    def shown() -> str:
+        screen = io.StringIO()
+        print_report(report, Console(file=screen, width=120))
+        return " ".join(screen.getvalue().split())
+
+    assert "no better than" not in shown()
+    report.first_stage.quality["ndcg@10"] = 0.6
+    assert "ranks these queries no better than BM25 alone (nDCG@10 0.5328 against 0.6000)" in shown()
+
+
 def test_a_report_without_artefacts_has_no_verdict(report: RunReport) -> None:
     assert verdict(report.model_copy(update={"artifacts": []})).startswith("No verdict")
 

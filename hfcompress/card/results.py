@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfcompress import figures
+from hfcompress import figures, verdicts
 from hfcompress import markdown as md
 from hfcompress.card.wording import difference, metric, optional, speedup
 from hfcompress.evaluation.metrics import REPORTED
@@ -42,9 +42,14 @@ def quality(report: RunReport) -> str:
         "Speed-up: against the teacher in fp32 PyTorch"
         f"{', with the interval of its median' if any(each.speedup_interval for each in report.artifacts) else ''}. "
         f"MB: 10^6 bytes of the files that a deployment needs, tokenizer included{_deflated(deflated)}."
-        f"{_packed(report)}\n\n"
+        f"{_packed(report)}\n\n{_weak(report)}"
         f"![nDCG@10 of the teacher and of every artefact against documents scored per second]({figures.PARETO_FILE})"
     )
+
+
+def _weak(report: RunReport) -> str:
+    warning = verdicts.weak_teacher(report)
+    return f"**{warning}**\n\n" if warning else ""
 
 
 def _deflated(measured: bool) -> str:

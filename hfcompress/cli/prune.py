@@ -35,6 +35,9 @@ def prune(
     runtime: Annotated[str, typer.Option(help="auto, torch, onnxruntime or openvino: where time counts.")] = "auto",
     vocabulary: Annotated[str | None, typer.Option(help="corpus: keep the tokens that the data needs.")] = None,
     min_count: Annotated[int, typer.Option(min=1, help="How often a token must occur to stay.")] = 1,
+    characters: Annotated[
+        str, typer.Option(help="Single characters that stay in the vocabulary: all, or those of the corpus.")
+    ] = "all",
     weight_sparsity: Annotated[
         float | None, typer.Option(help="Share of the weights left to set to zero, the smallest of each matrix.")
     ] = None,
@@ -81,7 +84,7 @@ def prune(
     if heads is not None or ffn is not None:
         settings["spread"] = "uniform" if structure == "stock" else "global"
     if vocabulary:
-        settings["vocabulary"] = {"min_count": min_count}
+        settings["vocabulary"] = {"min_count": min_count, "characters": characters}
     zeros = {"sparsity": weight_sparsity, "pattern": weight_pattern}
     if given := {name: value for name, value in zeros.items() if value is not None}:
         settings["weights"] = given

@@ -24,6 +24,8 @@ _WIDE_ONLY = ("mrr@10", "docs/s")  # left out of a narrow terminal, unless asked
 
 def print_report(report: RunReport, console: Console = out) -> None:
     """Print what a run measured: a table, then the verdict in words."""
+    from hfcompress.verdicts import weak_teacher
+
     title = f"{report.name}: {len(report.teacher.per_query)} test queries of {report.data.name}"
     table = result_table(title, console=console)
     add_first_stage(table, report.first_stage)
@@ -31,6 +33,8 @@ def print_report(report: RunReport, console: Console = out) -> None:
         add_row(table, artifact)
     console.print(table)
     console.print(verdict(report), markup=False)
+    if warning := weak_teacher(report):
+        console.print(warning, markup=False)
 
 
 def print_evaluation(result: Evaluation, metrics: Sequence[str] = (), console: Console = out) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hfcompress.compress.goal import Goal
 from hfcompress.compress.measured import load_artifacts, save_artifacts
-from hfcompress.compress.work import CALIBRATION_PAIRS, Work, quality
+from hfcompress.compress.work import CALIBRATION_PAIRS, Work, first_stage_quality, quality
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.report import Artifact
 from hfcompress.models import load_model, load_tokenizer
@@ -17,9 +17,10 @@ from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.rankers.load import activation_name
 from hfcompress.recipe import ArtifactStep
 from hfcompress.run_data import calibration_pairs, ranking_pairs
+from hfcompress.verdicts import weak_ranking
 
 FAMILY = (1.5, 2.0, 3.0, 4.0, 6.0)  # speed-ups by pruning that are tried where no target is given
-RESERVE = 1.08  # a little more is asked for than the target, since predictions are off by some percent
+RESERVE = 1.08  # a little more is asked for than the target: predictions, and figures of dev queries, are off by some %
 UNPRUNED = "unpruned"
 
 
@@ -79,6 +80,8 @@ def measure_unpruned(work: Work) -> tuple[Artifact, list[Base]]:
     teacher, *others = load_artifacts(folder)
     seconds = work.workspace.steps[-1].seconds / max(1, len(others))
     work.note("teacher", "teacher", 1.0, quality(teacher), quality(teacher), 0.0, teacher)
+    if warning := weak_ranking(work.data.first_stage, first_stage_quality(work.data, "dev"), quality(teacher)):
+        work.workspace.say(f"teacher: {warning}")
     if not steps:
         return teacher, [Base(None, teacher, 0.0, folder)]
     bases = [
@@ -111,14 +114,14 @@ def choose_base(work: Work, bases: Sequence[Base]) -> Base:
 
 
 def ratios(goal: Goal, base: Base) -> tuple[float, ...]:
-    """Speed-ups by pruning that are worth a search; none where the unpruned model is fast enough."""
+    """Speed-ups by pruning that are worth a search; none where the unpruned model is fast enough with some reserve."""
     if goal.target_speedup is not None:
-        missing = goal.target_speedup / base.artifact.speedup
+        missing = RESERVE * goal.target_speedup / base.artifact.speedup
     elif goal.target_latency_ms is not None:
-        missing = base.artifact.latency.p50_ms / goal.target_latency_ms
+        missing = RESERVE * base.artifact.latency.p50_ms / goal.target_latency_ms
     else:
         return FAMILY
-    return (round(missing * RESERVE, 3),) if missing > 1 else ()
+    return (round(missing, 3),) if missing > 1 else ()
 
 
 def _speed(goal: Goal, base: Base) -> float:

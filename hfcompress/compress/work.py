@@ -17,6 +17,7 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.data.score_text import score_text_of
 from hfcompress.errors import ModelError
 from hfcompress.evaluation.candidate import Candidate
+from hfcompress.evaluation.metrics import first_stage_run, means, per_query
 from hfcompress.evaluation.report import Artifact
 from hfcompress.evaluation.results import PRIMARY_METRIC, measure_candidates
 from hfcompress.models import load_config, load_tokenizer, model_fingerprint, position_limit
@@ -141,6 +142,12 @@ class Work:
 def quality(artifact: Artifact) -> float:
     """Mean nDCG@10."""
     return artifact.quality[PRIMARY_METRIC]
+
+
+def first_stage_quality(data: RankingData, split: str) -> float:
+    """Mean nDCG@10 of the order in which the candidates came."""
+    chosen = data.split(split)
+    return means(per_query(chosen.qrels, first_stage_run(chosen.candidates), data.relevant_from))[PRIMARY_METRIC]
 
 
 def prepare(

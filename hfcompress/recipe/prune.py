@@ -140,6 +140,11 @@ class PruneStep(Strict):
         found = [(name, value) for name in TARGETS if (value := getattr(self, name)) is not None]
         return found[0] if found else None
 
+    @property
+    def has_shares(self) -> bool:
+        """Whether heads, FFN neurons or layers go by explicit shares."""
+        return any(share is not None for share in (self.heads, self.ffn, self.layers))
+
     def by_stage(self) -> list[PruneStep]:
         """A step for each stage, with its share of the target; vocabulary and weights are pruned in the last."""
         if self.stages == 1 or self.target is None:

@@ -114,13 +114,18 @@ def test_rounds_where_there_is_time(inputs: Path, tmp_path: Path, monkeypatch: p
 def test_int8_alone_where_that_is_fast_enough(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "ratios", lambda goal, base: ())
     monkeypatch.setattr("hfcompress.compress.compress.ratios", lambda goal, base: ())
-    outcome = run(inputs, tmp_path / "out", Goal(runtime="onnxruntime", seconds=600, max_loss=0.5, target_speedup=1.01))
+    monkeypatch.setattr(choose, "first_stage_quality", lambda data, split: 0.9876)
+    said: list[str] = []
+    goal = Goal(runtime="onnxruntime", seconds=600, max_loss=0.5, target_speedup=1.01)
+    outcome = run(inputs, tmp_path / "out", goal, said)
     assert [each.stage for each in outcome.tried] == ["teacher", "int8", "int8", "int8"]
     assert outcome.report.pruning is None and outcome.chosen.runtime == "onnxruntime"
     assert Recipe.load(tmp_path / "out" / "recipe.yaml").prune is None
     assert outcome.delta.verdict == "non-inferior"
     decisions = [each.decision for each in outcome.tried[1:3]]
     assert sum("the form in which pruned models are tried too" in decision for decision in decisions) == 1
+    (warning,) = [line for line in said if line.startswith("teacher: The teacher ranks these queries no better than")]
+    assert "against 0.9876" in warning
 
 
 @pytest.mark.parametrize("target", [True, False])
