@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def save_checkpoint(
     model.config.sentence_transformers = {"activation_fn": activation, "version": _version("sentence-transformers")}
     with quiet():
         model.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "config.json", weights)  # safetensors lets the owner alone read what it writes
     _save_tokenizer(folder, tokenizer, max_length)
     for name, content in _sentence_transformers_files(activation, max_length).items():
         _write_json(folder / name, content)

@@ -149,6 +149,8 @@ def prune_checkpoint(
                 step.weights,
             )
             write_bytes(aside / folder / STRUCTURE_FILE, structure(summary))
+            if summary.vocabulary:
+                say(f"{title_of(pruned.target)}: {summary.vocabulary.in_words()}")
             members.append(
                 Member(
                     folder=folder,
@@ -280,16 +282,17 @@ def _plan(
 ) -> list[str]:
     """What is ahead, for the user."""
     sought = ", ".join(title_of(target) for target in targets) or "the shares given"
-    steps = [
-        ("data", f"read {', '.join(sets)}"),
-        ("importance", f"{step.importance} on {step.calibration_queries} train queries"),
-        ("search", f"plans for {sought}"),
-        ("timing", f"export to {step.runtime} and time beside the unpruned model") if measured else None,
-        ("writing", f"{'a checkpoint' if len(targets) < 2 else f'{len(targets)} checkpoints'} without training"),
-    ]
-    named = [step for step in steps if step]
-    lines = [f"plan for {out}: prune {name} in {len(named)} steps"]
-    return lines + [f"  {number}. {title:<10}  {what}" for number, (title, what) in enumerate(named, 1)]
+    steps = [("data", f"read {', '.join(sets)}")]
+    if targets or step.has_shares:
+        steps.append(("importance", f"{step.importance} on {step.calibration_queries} train queries"))
+        steps.append(("search", f"plans for {sought}"))
+        if measured:
+            steps.append(("timing", f"export to {step.runtime} and time beside the unpruned model"))
+    cuts = [cut for cut, asked in (("vocabulary", step.vocabulary), ("single weights", step.weights)) if asked]
+    what = "a checkpoint" if len(targets) < 2 else f"{len(targets)} checkpoints"
+    steps.append(("writing", f"{what} without training" + (f", with {' and '.join(cuts)} cut" if cuts else "")))
+    lines = [f"plan for {out}: prune {name} in {len(steps)} steps"]
+    return lines + [f"  {number}. {title:<10}  {what}" for number, (title, what) in enumerate(steps, 1)]
 
 
 def _check(name: str, out: Path, targets: Sequence[Target]) -> None:

@@ -89,6 +89,8 @@ CHECKPOINT = {
 
 def check_checkpoint(folder: Path, member: Member) -> PruningSummary:
     """The checkpoint opens by every way there is, with the same scores; returns what its `pruning.json` says."""
+    modes = {(folder / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1  # whoever may read the one may read the other
     model = load_model(str(folder))
     assert sum(parameter.numel() for parameter in model.parameters()) == member.parameters
     plan = current_plan(model)
@@ -201,12 +203,20 @@ def test_a_smaller_vocabulary(prune: Callable[..., list[Member]], encoder: Path,
 
 
 def test_only_the_vocabulary(
-    prune: Callable[..., list[Member]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prune: Callable[..., list[Member]], encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for needless in ("Calibration", "measure_importance", "latency_pairs"):
         monkeypatch.delattr(f"hfcompress.pruning.{needless}")
-    (member,) = prune(vocabulary={"min_count": 8, "characters": "corpus"}, measured=True)
+    said: list[str] = []
+    (member,) = prune(vocabulary={"min_count": 8, "characters": "corpus"}, measured=True, say=said.append)
     out = tmp_path / "out"
+    assert said[:3] == [
+        f"plan for {out}: prune {encoder} in 2 steps", "  1. data        read words",
+        "  2. writing     a checkpoint without training, with vocabulary cut",
+    ]  # fmt: skip
+    summary = PruningSummary.model_validate_json((out / "pruning.json").read_text())
+    assert summary.vocabulary is not None
+    assert f"explicit: {summary.vocabulary.in_words()}" in said
     assert member.encoder_flops_kept == 1 and member.calibration_loss == 0
     assert member.measured_speedup is None
     assert not (out / "modeling_hfcompress.py").exists()

@@ -83,7 +83,7 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished
     """A run as a user starts it; the folder, and what stood on stdout and stderr."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_for(inputs)))
-    command = [sys.executable, "-m", "hfcompress.cli", "run", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
+    command = [sys.executable, "-m", "hfcompress", "run", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
     told = {name: value for name, value in os.environ.items() if name not in ("HFCOMPRESS_DEBUG", "PYTHONWARNINGS")}
     done = subprocess.run(command, env=told, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -45,11 +45,7 @@ def _sought(pruning: PruningSummary) -> str:
             f"{pruning.predicted_speedup:.2f}x the speed of the unpruned model on the same runtime."
         )
     if (vocabulary := pruning.vocabulary) is not None:
-        sentences += (
-            f" {vocabulary.tokens_after:,} of {vocabulary.tokens_before:,} tokens are left in the vocabulary; "
-            f"{md.percent(vocabulary.changed_share, 1)} of {vocabulary.held_out_pairs:,} pairs of other queries are "
-            "cut into other tokens than before."
-        )
+        sentences += f" {vocabulary.in_words()}."
     if (weights := pruning.weights) is not None:
         which = "two of every four neighbours in a row" if weights.pattern == "2:4" else "the smallest of each matrix"
         sentences += (

@@ -63,6 +63,6 @@ def program_name() -> str:
     """This program as one would type it."""
     path = Path(sys.argv[0])
     if path.name == "__main__.py":
-        return "python -m hfcompress.cli"
+        return "python -m hfcompress"
     found = shutil.which(path.name)
     return path.name if found and Path(found).resolve() == path.resolve() else shlex.quote(sys.argv[0])

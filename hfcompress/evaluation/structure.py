@@ -40,6 +40,14 @@ class VocabularySummary(ReportPart):
     held_out_pairs: int
     changed_share: float
 
+    def in_words(self) -> str:
+        """How much is left, and what that changes."""
+        return (
+            f"{self.tokens_after:,} of {self.tokens_before:,} tokens are left in the vocabulary; "
+            f"{self.changed_share:.1%} of {self.held_out_pairs:,} pairs of other queries are cut into other tokens "
+            "than before"
+        )
+
 
 class SparsitySummary(ReportPart):
     """Single weights that are zero.

@@ -53,7 +53,7 @@ def prune(current: Run, name: str, made_of: str, stage: Stage) -> tuple[str, str
         )
         member = family.members[0]
         current.workspace.say(f"prune: {describe(member)}")
-        write_pruned(
+        summary, _ = write_pruned(
             folder,
             model,
             tokenizer,
@@ -65,6 +65,8 @@ def prune(current: Run, name: str, made_of: str, stage: Stage) -> tuple[str, str
             current.progress,
             step.weights,
         )
+        if summary.vocabulary:
+            current.workspace.say(f"prune: {summary.vocabulary.in_words()}")
 
     runtime = current.recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
     where = [current.recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
@@ -95,6 +97,8 @@ def _in_words(step: PruneStep) -> str:
     parts = [title_of(step.target)] if step.target else shares
     parts += ["vocabulary"] if step.vocabulary else []
     parts += [f"weights ({step.weights.pattern})"] if step.weights else []
+    if not (step.target or shares):
+        return f"cut {', '.join(parts)}"
     return f"{step.importance} importance on {step.calibration_queries} train queries, cut to {', '.join(parts)}"
 
 

@@ -1,4 +1,4 @@
-"""`python -m hfcompress.cli`."""
+"""`python -m hfcompress`."""
 
 from hfcompress.cli import main
 
