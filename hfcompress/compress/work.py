@@ -37,7 +37,7 @@ from hfcompress.workspace import Workspace
 
 DEV_QUERIES = 100  # to choose by
 DEV_SHARE = 5  # where there is no dev split, at most one train query of so many is for choosing
-TEST_QUERIES = (50, 500)  # at least and at most
+TEST_QUERIES = (50, 2000)  # at least and at most: a margin of 0.01 takes some 1,000 to 2,000 for a power of 80%
 TEST_SHARE = 0.1  # of the time, for scoring test queries with the teacher
 PSEUDO_QUERIES = 1000  # where there are no train queries with labels
 CALIBRATION_PAIRS = 128
