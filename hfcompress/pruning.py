@@ -177,7 +177,7 @@ def deployment_of(
     fitting = [artifact for artifact in graphs if step.runtime in ("auto", artifact.runtime)]
     quantization = config_from_recipe(fitting[0]) if fitting else DEFAULT_INT8.get(step.runtime)
     runtime = cast(Runtime, quantization.runtime if quantization else "torch")
-    timed = documents if step.target_latency_ms is not None else None
+    timed = documents if step.speed == "latency" or step.target_latency_ms is not None else None
     return Deployment(runtime, quantization, options, timed, first_token)
 
 

@@ -146,8 +146,8 @@ def test_time_is_measured_where_the_model_will_run(
 
 
 def test_a_latency_is_that_of_a_query_with_its_documents() -> None:
-    step = PruneStep.of({"target_latency_ms": 20})
-    assert deployment_of(step, [], RankerOptions(), 50).documents_per_request == 50
+    for settings in ({"target_latency_ms": 20}, {"target_speedup": 2, "speed": "latency"}):
+        assert deployment_of(PruneStep.of(settings), [], RankerOptions(), 50).documents_per_request == 50
 
 
 def test_latency_is_measured_on_whole_queries_of_train(word_data: RankingData) -> None:

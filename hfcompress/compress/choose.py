@@ -125,4 +125,4 @@ def ratios(goal: Goal, base: Base) -> tuple[float, ...]:
 
 
 def _speed(goal: Goal, base: Base) -> float:
-    return base.artifact.speedup if goal.target_latency_ms is None else 1 / base.artifact.latency.p50_ms
+    return base.artifact.speedup if goal.speed == "throughput" else 1 / base.artifact.latency.p50_ms

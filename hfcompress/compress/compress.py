@@ -168,7 +168,7 @@ def _recipe(work: Work, base: Base, choice: Choice | None) -> Recipe:
         recipe = recovery(work, choice.training.lists, choice.training.epochs)
     settings = recipe.model_copy(
         update={
-            "prune": pruning(choice.ratio, base, choice.vocabulary, choice.stages) if choice else None,
+            "prune": pruning(work.goal, choice.ratio, base, choice.vocabulary, choice.stages) if choice else None,
             "quantize": QuantizeStep(
                 artifacts=[base.step] if base.step else [], calibration_pairs=recipe.quantize.calibration_pairs
             ),

@@ -13,6 +13,7 @@ from datasets import Dataset, load_from_disk
 from hfcompress import pipeline
 from hfcompress.compress import halving, spending
 from hfcompress.compress.choose import Base
+from hfcompress.compress.goal import Goal
 from hfcompress.compress.measured import RESULT, load_artifacts, remembered, save_artifacts
 from hfcompress.compress.spending import Training
 from hfcompress.compress.work import CALIBRATION_PAIRS, Work, quality
@@ -121,10 +122,11 @@ def recovery(work: Work, lists: int, epochs: int) -> Recipe:
     return work.recipe.model_copy(update={"recover": step})
 
 
-def pruning(ratio: float, base: Base, vocabulary: bool, stages: int = 1) -> PruneStep:
+def pruning(goal: Goal, ratio: float, base: Base, vocabulary: bool, stages: int = 1) -> PruneStep:
     """The pruning step of a member."""
     return PruneStep(
         target_speedup=ratio,
+        speed=goal.speed,
         stages=stages,
         runtime=base.artifact.runtime,
         vocabulary=VocabularyStep() if vocabulary else None,
@@ -145,7 +147,7 @@ def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base
 
     def do(folder: Path, partial: Path) -> None:
         model, tokenizer = load_model(work.teacher, dtype="float32"), load_tokenizer(work.teacher, work.max_length)
-        step = pruning(wanted[0], base, vocabulary=False)
+        step = pruning(work.goal, wanted[0], base, vocabulary=False)
         deployment = deployment_of(step, [base.step] if base.step else [], work.options, work.recipe.data.candidates)
         family = prune_family(
             model,
@@ -200,7 +202,8 @@ def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base
         write_text(folder / "members.json", json.dumps(found))
 
     sizes = ", ".join(f"{ratio:g}x" for ratio in wanted)
-    inputs = [*work.identity(), list(wanted), base.step.model_dump(mode="json") if base.step else None]
+    deployed = base.step.model_dump(mode="json") if base.step else None
+    inputs = [*work.identity(), list(wanted), work.goal.speed, deployed]
     folder, _ = work.workspace.step("family", inputs, do, f"search, prune and measure on dev: {sizes}")
     found = json.loads((folder / "members.json").read_text(encoding="utf-8"))
     artifacts = load_artifacts(folder)[1:]

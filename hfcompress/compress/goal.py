@@ -8,7 +8,7 @@ from typing import Literal
 
 from hfcompress.errors import RecipeError
 from hfcompress.quantization.openvino import is_available, require_openvino
-from hfcompress.recipe import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8
+from hfcompress.recipe import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8, Speed
 
 RuntimeChoice = Literal["auto", "openvino", "onnxruntime", "torch"]
 RUNTIMES: tuple[RuntimeChoice, ...] = ("auto", "openvino", "onnxruntime", "torch")
@@ -70,6 +70,11 @@ class Goal:
                 expected=f"at least {SHORTEST:g} s; 30 to 60 minutes do well for a small model on a few cores",
                 remedy="raise --time-budget",
             )
+
+    @property
+    def speed(self) -> Speed:
+        """What pruning has to make faster: one query at a time where its time is bounded."""
+        return "throughput" if self.target_latency_ms is None else "latency"
 
     def artifacts(self) -> list[ArtifactStep]:
         """The int8 artefacts that may be what is deployed, each to be tried on the unpruned model."""

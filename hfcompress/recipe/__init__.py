@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hfcompress.recipe.data import DataStep, ScoreText, SplitLimits
 from hfcompress.recipe.evaluate import EvaluateStep, PublishStep
-from hfcompress.recipe.prune import TARGETS, PruneStep, Target, VocabularyStep, WeightPruning
+from hfcompress.recipe.prune import TARGETS, PruneStep, Speed, Target, VocabularyStep, WeightPruning
 from hfcompress.recipe.quantize import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8, PackedWeights, QuantizeStep
 from hfcompress.recipe.recipe import Recipe
 from hfcompress.recipe.recover import DistillationLoss, FeatureLoss, QuantizationAware, RecoverStep, ScoreSource
@@ -29,6 +29,7 @@ __all__ = [
     "RecoverStep",
     "ScoreSource",
     "ScoreText",
+    "Speed",
     "SplitLimits",
     "Target",
     "TeacherStep",

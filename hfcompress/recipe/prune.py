@@ -10,6 +10,7 @@ from hfcompress.recipe.base import Fraction, Positive, Share, Strict, invalid
 
 Pattern = Literal["unstructured", "2:4"]
 PATTERNS: tuple[str, ...] = get_args(Pattern)
+Speed = Literal["throughput", "latency"]
 TARGETS = ("target_speedup", "target_latency_ms", "target_parameters", "target_flops")
 Target = tuple[str, float]
 """A name among `TARGETS`, and its value."""
@@ -68,6 +69,8 @@ class PruneStep(Strict):
             query) or `magnitude` (norm of the weights).
         target_speedup: How many times faster than the unpruned model on the same runtime, in the same precision.
         target_latency_ms: Milliseconds for one query with `data.candidates` documents.
+        speed: What `target_speedup` counts: `throughput`, with many queries scored together, or `latency`, one query
+            with its candidates at a time, which costs that do not shrink with the model are a larger part of.
         target_parameters: Share of the model's parameters to keep, embeddings included.
         target_flops: Share of the encoder's multiply-adds to keep.
         heads: Share of the heads to keep, over all kept layers; all where left out.
@@ -91,6 +94,7 @@ class PruneStep(Strict):
     importance: Literal["obs", "fisher", "magnitude"] = "obs"
     target_speedup: Annotated[float, Field(gt=1)] | None = None
     target_latency_ms: Annotated[float, Field(gt=0)] | None = None
+    speed: Speed = "throughput"
     target_parameters: Share | None = None
     target_flops: Share | None = None
     heads: Fraction | None = None

@@ -44,9 +44,10 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spending, "FEWEST_LISTS", 4)
     monkeypatch.setattr(spending, "MOST_STAGES", 1)
 
-    def small(ratio: float, base: choose.Base, vocabulary: bool, stages: int = 1) -> PruneStep:
+    def small(goal: Goal, ratio: float, base: choose.Base, vocabulary: bool, stages: int = 1) -> PruneStep:
         return PruneStep(
             target_speedup=ratio,
+            speed=goal.speed,
             stages=stages,
             runtime=base.artifact.runtime,
             importance="magnitude",
@@ -126,6 +127,25 @@ def test_int8_alone_where_that_is_fast_enough(inputs: Path, tmp_path: Path, monk
     assert sum("the form in which pruned models are tried too" in decision for decision in decisions) == 1
     (warning,) = [line for line in said if line.startswith("teacher: The teacher ranks these queries no better than")]
     assert "against 0.9876" in warning
+
+
+def test_a_bound_on_a_query_prunes_for_the_time_of_a_query(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many queries scored together are another matter: what does not shrink with the model is hidden there."""
+    requests = []
+
+    def measure_costs(*given: object, **settings: object) -> CostTable:
+        requests.append(given[3].documents_per_request)  # type: ignore[attr-defined]
+        return SECONDS
+
+    monkeypatch.setattr("hfcompress.pruning.measure_costs", measure_costs)
+    monkeypatch.setattr("hfcompress.compress.compress.ratios", lambda goal, base: (2.0,))
+    goal = Goal(runtime="torch", seconds=600, max_loss=0.5, target_latency_ms=1000.0)
+    outcome = run(inputs, tmp_path / "out", goal)
+    prune = Recipe.load(tmp_path / "out" / "recipe.yaml").prune
+    assert prune is not None and (prune.target_speedup, prune.speed) == (2.0, "latency")
+    assert requests == [6, 6] and outcome.fast_enough  # in the family, and in the recipe's own run
 
 
 @pytest.mark.parametrize("target", [True, False])
