@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ ENOUGH = 0.5  # of the largest loss allowed: a student that loses so little this
 CHANGED = 0.005  # share of held-out pairs that a smaller vocabulary may cut into other tokens
 LEARNING_RATE = 2e-4
 SEARCH = 0.5  # of the time for a family goes into pruning once
+NEAR = (
+    0.02  # calibration loss of plain int8 on unpruned models: what is as near to the teacher gains nothing by recovery
+)
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,14 @@ class Member:
         folder: Its checkpoint.
         artifact: What was measured of it before any training, in the form in which it is deployed.
         flops_kept: Share of the encoder's multiply-adds that is left.
+        calibration_loss: How far its ranking is from the teacher's, on held-out calibration queries.
     """
 
     ratio: float
     folder: Path
     artifact: Artifact
     flops_kept: float
+    calibration_loss: float
 
     @property
     def label(self) -> str:
@@ -84,6 +90,10 @@ def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base)
     _warn_of_few_queries(work, [member.artifact for member in members.values()])
     losses = {ratio: quality(teacher) - quality(member.artifact) for ratio, member in members.items()}
     rates = {ratio: spending.pair_seconds(work.rate, member.flops_kept) for ratio, member in members.items()}
+    if len(wanted) == 1 and (ratio := _near(members, losses, work.goal.max_loss)):
+        loss = members[ratio].calibration_loss
+        work.decide(members[ratio].label, f"chosen as it is: as near to the teacher as int8 is (loss {loss:.3f})")
+        return Choice(ratio, Training(0, 0), vocabulary)
     reserve = _reserve(work)
     lists = _lists(work, rates, reserve)
     if not lists:
@@ -108,6 +118,16 @@ def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base)
     ratio = halving.choice(losses, work.goal.max_loss)
     stages, epochs = _stages(work, members[ratio], rates[ratio], lists, reserve)
     return Choice(ratio, Training(lists, epochs), vocabulary, stages)
+
+
+def _near(members: Mapping[float, Member], losses: Mapping[float, float], max_loss: float) -> float | None:
+    """The fastest member that needs no recovery, if there is one.
+
+    Training moves a model away from its teacher, too. Where hardly anything was lost, that costs more than it brings,
+    and the difference to the teacher, query by query, becomes larger and harder to tell from the margin.
+    """
+    near = [ratio for ratio, loss in losses.items() if loss <= max_loss and members[ratio].calibration_loss <= NEAR]
+    return max(near, default=None)
 
 
 def recovery(work: Work, lists: int, epochs: int) -> Recipe:
@@ -197,7 +217,8 @@ def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base
                     work.progress,
                 )
             candidates.append(base.candidate(f"pruned {ratio:g}x", place))
-            found.append({"ratio": ratio, "flops_kept": pruned.flops_kept, "vocabulary": vocabulary is not None})
+            figures = {"flops_kept": pruned.flops_kept, "calibration_loss": pruned.loss}
+            found.append({"ratio": ratio, **figures, "vocabulary": vocabulary is not None})
         save_artifacts(folder, work.measure(candidates))
         write_text(folder / "members.json", json.dumps(found))
 
@@ -210,7 +231,8 @@ def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base
     seconds = work.workspace.steps[-1].seconds / len(found)
     members = {}
     for each, artifact in zip(found, artifacts, strict=True):
-        member = Member(each["ratio"], folder / f"{each['ratio']:g}", artifact, each["flops_kept"])
+        place = folder / f"{each['ratio']:g}"
+        member = Member(each["ratio"], place, artifact, each["flops_kept"], each["calibration_loss"])
         members[member.ratio] = member
         work.note(member.label, "one-shot", member.ratio, quality(artifact), quality(teacher), seconds, artifact)
     return members, found[0]["vocabulary"]

@@ -43,6 +43,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "FAMILY", (1.5, 2.0, 3.0, 50.0))
     monkeypatch.setattr(spending, "FEWEST_LISTS", 4)
     monkeypatch.setattr(spending, "MOST_STAGES", 1)
+    monkeypatch.setattr(family, "NEAR", -1.0)  # a teacher of random weights is near to anything
 
     def small(goal: Goal, ratio: float, base: choose.Base, vocabulary: bool, stages: int = 1) -> PruneStep:
         return PruneStep(
@@ -110,6 +111,19 @@ def test_rounds_where_there_is_time(inputs: Path, tmp_path: Path, monkeypatch: p
     for step in ("prune-1", "recover-1", "prune-2", "recover-2"):
         assert any(line.startswith(f"{step}: done") for line in said)
     assert outcome.tried[-1].ratio == 2.0 and outcome.report.pruning is not None
+
+
+def test_what_is_near_enough_to_the_teacher_is_not_trained(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hfcompress.compress.compress.ratios", lambda goal, base: (1.5,))
+    monkeypatch.setattr(family, "NEAR", 100.0)
+    goal = Goal(runtime="torch", seconds=600, max_loss=0.5, target_speedup=1.01)
+    outcome = run(inputs, tmp_path / "out", goal)
+    recipe = Recipe.load(tmp_path / "out" / "recipe.yaml")
+    assert recipe.recover is None and recipe.prune and recipe.prune.target_speedup == 1.5
+    (decision,) = [each.decision for each in outcome.tried if each.name == "pruned 1.5x"]
+    assert decision.startswith("chosen as it is: as near to the teacher as int8 is")
 
 
 def test_int8_alone_where_that_is_fast_enough(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
