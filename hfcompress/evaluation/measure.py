@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ WARM_UP_QUERIES = 2
 WARM_UP_PAIRS = 2  # on one thread
 SINGLE_THREAD_SECONDS = 20.0
 IDLE_SECONDS = 0.05  # before each timed call: threads of the runtime that ran before wait in a busy loop for a while
+IN_A_ROW = 5  # single queries of one ranker, before the next one's turn; on one thread each query is a turn
 TOKENIZER_THREADS = "TOKENIZERS_PARALLELISM"
 
 
@@ -98,9 +100,8 @@ def measure(
     """Score all candidates of a split with every ranker, and time single queries.
 
     The queries are dealt into rounds, and all rankers score a round one after the other before the next begins, so
-    that the machine's drift falls on all alike; single queries are timed in the same way. Each call begins on an idle
-    machine, as a server's would that has one runtime. Quality and bulk speed come from the same pass: nothing is scored
-    twice.
+    that the machine's drift falls on all alike. Each begins on an idle machine, as a server's would that has one
+    runtime. Quality and bulk speed come from the same pass. Single queries are timed in turns too; see `_one_by_one`.
 
     Args:
         rankers: What to measure; the teacher first.
@@ -136,11 +137,8 @@ def measure(
                 flat = iter(scores.tolist())
                 result.scores.update({query: [next(flat) for _ in pairs[query]] for query in part})
                 bar.update(len(batch))
-        for query in timed:
-            for ranker, result, pairs in zip(rankers, results, pairs_of, strict=True):
-                result.query_seconds.append(_timed(ranker, pairs[query])[1])
-                result.query_documents.append(len(pairs[query]))
-                bar.update(len(pairs[query]))
+        lists = [[pairs[query] for query in timed] for pairs in pairs_of]
+        _one_by_one(rankers, lists, results, IN_A_ROW, scored=bar.update)
     return results
 
 
@@ -151,7 +149,7 @@ def measure_single_thread(
 
     Args:
         rankers: What to measure, each with one thread; the teacher first.
-        lists: For each ranker the pairs of the same queries, one list a query, as it reads them. No new query is begun
+        lists: For each ranker the pairs of the same queries, one list a query, as it reads them. No new turn is begun
             after `SINGLE_THREAD_SECONDS`.
         confidence: Of the interval of the speed-up.
 
@@ -162,13 +160,7 @@ def measure_single_thread(
     with _one_tokenizer_thread():
         for ranker, own in zip(rankers, lists, strict=True):
             ranker.score(own[0][:WARM_UP_PAIRS])
-        begun = time.perf_counter()
-        for of_query in zip(*lists, strict=True):
-            for ranker, result, pairs in zip(rankers, results, of_query, strict=True):
-                result.query_seconds.append(_timed(ranker, pairs)[1])
-                result.query_documents.append(len(pairs))
-            if time.perf_counter() - begun > SINGLE_THREAD_SECONDS:
-                break
+        _one_by_one(rankers, lists, results, 1, SINGLE_THREAD_SECONDS)
     for result in results:  # a query is a round here
         result.round_seconds, result.round_documents = result.query_seconds, result.query_documents
     return [
@@ -181,9 +173,48 @@ def measure_single_thread(
     ]
 
 
+def _one_by_one(
+    rankers: Sequence[BatchedRanker],
+    lists: Sequence[Sequence[Sequence[Pair]]],
+    results: Sequence[Measurement],
+    in_a_row: int,
+    seconds: float = math.inf,
+    scored: Callable[[int], object] = lambda documents: None,
+) -> None:
+    """Time single queries, each asked when the one before it is answered, as MLPerf Inference's single stream does.
+
+    The rankers take turns. The first query of a turn is scored once before and not counted:
+    threads have to wake up, and caches hold what the other rankers left there, which a server does not meet that is in
+    use and has one model.
+
+    Args:
+        rankers: What to time.
+        lists: For each ranker the pairs of the same queries.
+        results: Where the times go, one for each ranker.
+        in_a_row: Queries of a turn.
+        seconds: No new turn is begun after them.
+        scored: Called with the number of documents of each query that was timed.
+    """
+    begun = time.perf_counter()
+    for start in range(0, len(lists[0]), in_a_row):
+        for ranker, result, own in zip(rankers, results, lists, strict=True):
+            time.sleep(IDLE_SECONDS)
+            ranker.score(own[start])
+            for pairs in own[start : start + in_a_row]:
+                result.query_seconds.append(_clocked(ranker, pairs)[1])
+                result.query_documents.append(len(pairs))
+                scored(len(pairs))
+        if time.perf_counter() - begun > seconds:
+            break
+
+
 def _timed(ranker: BatchedRanker, pairs: Sequence[Pair]) -> tuple[np.ndarray, float]:
     """Scores and the wall time that they took, begun when no other ranker's threads are busy any more."""
     time.sleep(IDLE_SECONDS)
+    return _clocked(ranker, pairs)
+
+
+def _clocked(ranker: BatchedRanker, pairs: Sequence[Pair]) -> tuple[np.ndarray, float]:
     start = time.perf_counter()
     scores = ranker.score(pairs)
     return scores, time.perf_counter() - start

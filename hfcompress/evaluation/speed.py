@@ -10,7 +10,8 @@ class Latency(ReportPart):
 
     Attributes:
         docs_per_second: Documents scored a second when many queries are scored together.
-        p50_ms: Median time of one query with `candidates` documents, in milliseconds.
+        p50_ms: Median time of one query with `candidates` documents, in milliseconds; each is asked when the one before
+            it is answered.
         p95_ms: 95th percentile of the same.
         threads: Threads that the runtime may use.
         batch: The token budget of a batch (batch size times padded length).

@@ -30,16 +30,19 @@ class Counting:
 def test_rankers_take_turns_and_score_everything_once(word_data: RankingData) -> None:
     log: list[tuple[str, int]] = []
     rankers = [Counting("teacher", log), Counting("student", log)]
-    results = measure(rankers, word_data, "test", rounds=3, latency_queries=2, progress=False)
+    results = measure(rankers, word_data, "test", rounds=3, latency_queries=7, progress=False)
     split = word_data.splits["test"]
     documents = {query: len(listed) for query, listed in split.candidates.items()}
-    assert [name for name, _ in log] == ["teacher", "student"] * (1 + 3 + 2)
+    of_each = [documents[query] for query in split.candidates]
+    turns = [of_each[:1] + of_each[:5], of_each[5:6] + of_each[5:7]]  # the first of a turn is scored once before
+    assert [name for name, _ in log[:8]] == ["teacher", "student"] * (1 + 3)
+    assert log[8:] == [(name, size) for turn in turns for name in ("teacher", "student") for size in turn]
     warm_up = sum(list(documents.values())[:WARM_UP_QUERIES])
     assert log[:2] == [("teacher", warm_up), ("student", warm_up)]
     for result in results:
         assert set(result.scores) == set(split.candidates)
         assert sum(result.round_documents) == sum(documents.values())
-        assert result.query_documents == list(documents.values())[:2]
+        assert result.query_documents == of_each[:7]
         for query, listed in split.candidates.items():
             assert result.scores[query] == [len(word_data.corpus[document].content) for document in listed]
 
@@ -95,7 +98,7 @@ def test_one_thread_is_timed_in_turns_on_whole_queries(monkeypatch: pytest.Monke
     rankers = [Counting("teacher", log), Counting("student", log)]
     teacher, student = measure_single_thread(rankers, [lists, lists], 0.95)  # type: ignore[arg-type]
     assert log == [("teacher", 2), ("student", 2)] + [
-        (name, len(pairs)) for pairs in lists for name in ("teacher", "student")
+        (name, len(pairs)) for pairs in lists for name in ("teacher", "student") for _ in range(2)
     ]
     assert teacher.speedup == 1.0 and teacher.speedup_interval is None
     assert student.speedup > 0 and student.speedup_interval is not None
