@@ -51,7 +51,7 @@ LAYERS = [
     {"pipeline"},
     {"compress"},
     {"cli"},
-    {"optimum_cli", "optimum_namespace"},
+    {"__main__", "optimum_cli", "optimum_namespace"},
 ]
 
 
