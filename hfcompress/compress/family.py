@@ -38,9 +38,7 @@ ENOUGH = 0.5  # of the largest loss allowed: a student that loses so little this
 CHANGED = 0.005  # share of held-out pairs that a smaller vocabulary may cut into other tokens
 LEARNING_RATE = 2e-4
 SEARCH = 0.5  # of the time for a family goes into pruning once
-NEAR = (
-    0.02  # calibration loss of plain int8 on unpruned models: what is as near to the teacher gains nothing by recovery
-)
+NEAR = 0.02  # calibration loss; plain int8 of unpruned models has about as much
 
 
 @dataclass(frozen=True)
@@ -123,8 +121,8 @@ def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base)
 def _near(members: Mapping[float, Member], losses: Mapping[float, float], max_loss: float) -> float | None:
     """The fastest member that needs no recovery, if there is one.
 
-    Training moves a model away from its teacher, too. Where hardly anything was lost, that costs more than it brings,
-    and the difference to the teacher, query by query, becomes larger and harder to tell from the margin.
+    Training moves a model away from its teacher, too. Where hardly anything was lost it has little to bring back, and
+    makes the difference to the teacher, query by query, larger and harder to tell from the margin.
     """
     near = [ratio for ratio, loss in losses.items() if loss <= max_loss and members[ratio].calibration_loss <= NEAR]
     return max(near, default=None)
