@@ -429,6 +429,14 @@ def test_values_that_do_not_fit_are_named(path: str, value: Any, words: str) -> 
             pytest.param({"target_flops": 0.5, name: value}, [f"not target_flops, {name}"], id=f"target and {name}")
             for name, value in (("heads", 1.0), ("ffn", 0.5), ("layers", [0]))
         ),
+        *(
+            pytest.param({**budget, "speed": "latency"}, ["speed: latency", "target_speedup"], id=f"latency of {name}")
+            for name, budget in (
+                ("flops", {"target_flops": 0.5}),
+                ("heads", {"heads": 0.5}),
+                ("none", {"vocabulary": {}}),
+            )
+        ),
         pytest.param({"heads": 0.5, "spread": "uniform", "structure": "stock"}, ["leave out heads"], id="stock heads"),
         pytest.param({"ffn": 0.5, "structure": "stock"}, ["set spread: uniform"], id="stock of uneven widths"),
     ],

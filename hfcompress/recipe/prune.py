@@ -122,6 +122,8 @@ class PruneStep(Strict):
             raise ValueError(f"give one of {names}, or shares of heads, ffn and layers, or vocabulary, or weights")
         if self.stages > 1 and (not targets or self.target_latency_ms is not None):
             raise ValueError("stages go with target_speedup, target_parameters or target_flops, which have a halfway")
+        if self.speed == "latency" and self.target_speedup is None and self.target_latency_ms is None:
+            raise ValueError("speed: latency is about target_speedup, and there is none: add it, or leave out speed")
         if self.structure == "stock" and shares and (self.heads not in (None, 1.0) or self.spread == "global"):
             raise ValueError("structure: stock keeps all heads and one FFN width: leave out heads, set spread: uniform")
         return self
