@@ -86,7 +86,7 @@ def read_front_matter(card: str) -> dict[str, Any]:
             "The card names no licence",
             value=licence,
             expected="`license` in the front matter of README.md, as the Hub calls it, e.g. apache-2.0",
-            remedy="set publish.license in the recipe and run it again with --resume",
+            remedy="set publish.license in the recipe (--license of compress) and run it again with --resume",
         )
     if unset := sorted(_unset(fields)):
         raise _invalid("has fields that are not set", ", ".join(unset))

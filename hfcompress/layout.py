@@ -19,6 +19,7 @@ WORK_FOLDER = ".hfcompress"  # state, teacher, caches: never published
 PRUNING_FILE = "pruning.json"  # what was cut, beside a pruned checkpoint
 STRUCTURE_FILE = "figures/structure.png"
 
+CARD_FILE = "README.md"
 RECIPE_FILE = "recipe.yaml"  # of `compress`: what it ran in the end
 TRIED_FILE = "tried.json"  # and all that it tried before
 FRONT_FILE = "figures/front.png"
@@ -30,7 +31,7 @@ GENERATED = (
     "vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja", "spm.model", "sentencepiece.bpe.model",
     "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
     "onnx/*.onnx", "onnx/*.onnx_data", "onnx/*.onnx.data", "openvino/*.xml", "openvino/*.bin", "packed/*.safetensors",
-    "README.md", "report.json", "hfcompress_config.json", RECIPE_FILE, TRIED_FILE, "figures/*.png", "figures/*.svg",
+    CARD_FILE, "report.json", "hfcompress_config.json", RECIPE_FILE, TRIED_FILE, "figures/*.png", "figures/*.svg",
 )  # fmt: skip
 # What its owner may add.
 ADDED = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+import yaml
+from huggingface_hub import ModelCard, hf_hub_download
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -19,7 +21,7 @@ from transformers import (
 
 from hfcompress.architectures import architecture_of, require_one_score
 from hfcompress.errors import ModelError
-from hfcompress.layout import PACKED_FOLDER
+from hfcompress.layout import CARD_FILE, PACKED_FOLDER
 from hfcompress.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pruned_class
 from hfcompress.packing import read_packed
 from hfcompress.surgery import needs_custom_code, plan_of_config
@@ -153,6 +155,22 @@ def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTr
         raise _unusable(name, config, listed)
     align_weights(model)
     return model.eval()
+
+
+def license_of(name: str) -> str:
+    """Licence in the front matter of a model's card; empty where it has no card, or the card names none.
+
+    Args:
+        name: A folder, a Hub id, or `package:NAME/FOLDER`.
+    """
+    folder = Path(resolve(name))
+    try:
+        path = folder / CARD_FILE if folder.is_dir() else Path(hf_hub_download(name, CARD_FILE))
+        fields = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, TypeError, yaml.YAMLError):  # no card, no network, or no front matter that can be read
+        return ""
+    licence = fields.get("license_name") if fields.get("license") == "other" else fields.get("license")
+    return licence if isinstance(licence, str) and licence != "unknown" else ""
 
 
 def _class_for(config: PretrainedConfig) -> Any:

@@ -13,6 +13,7 @@ from transformers import set_seed
 from hfcompress.card import write_card
 from hfcompress.checks import check, check_data, judges
 from hfcompress.evaluation.report import RunReport
+from hfcompress.evaluation.results import license_for
 from hfcompress.layout import PACKED_FOLDER, WORK_FOLDER
 from hfcompress.markdown import duration
 from hfcompress.recipe import Recipe
@@ -61,7 +62,8 @@ def run(
     set_seed(recipe.seed)
     start = time.perf_counter()
     checkpoint, measured = do_steps(current)
-    report = RunReport.load(measured).model_copy(update={"steps": workspace.steps, "recipe": recipe.text})
+    told = {"steps": workspace.steps, "recipe": recipe.text, "license": license_for(recipe)}
+    report = RunReport.load(measured).model_copy(update=told)
     publish_locally(out, checkpoint, report)
     say(f"card: {out / 'README.md'}, finished in {duration(time.perf_counter() - start)}")
     return report

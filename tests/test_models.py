@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from hfcompress.errors import ModelError
 from hfcompress.models import (
+    license_of,
     load_config,
     load_encoder,
     load_model,
@@ -85,6 +86,25 @@ def test_a_fingerprint_follows_the_weights(tmp_path: Path) -> None:
     make_pico(seed=0).save_pretrained(tmp_path / "0")
     assert model_fingerprint(str(tmp_path / "0")) == before
     assert model_fingerprint("org/on-the-hub") == "org/on-the-hub"
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: mit\n---\n# Model", "mit"),
+        ("---\nlicense: other\nlicense_name: acme-1.0\n---\n", "acme-1.0"),
+        ("---\nlicense: unknown\n---\n", ""),
+        ("---\nlicense: [mit, apache-2.0]\n---\n", ""),
+        ("---\nlanguage: en\n---\n", ""),
+        ("---\nlicense: {mit\n---\n", ""),
+        ("# A model", ""),
+        (None, ""),
+    ],
+)
+def test_the_licence_is_that_of_the_models_card(tmp_path: Path, card: str | None, licence: str) -> None:
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert license_of(str(tmp_path)) == licence
 
 
 def test_tokenizers_get_the_length_asked_for(cross_encoder: Path) -> None:

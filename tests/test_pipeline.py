@@ -314,6 +314,10 @@ def test_resuming_keeps_finished_steps_and_redoes_what_changed(inputs: Path, tmp
     assert all(re.search(r" \(kept, took [\d.]+ \w+( \d+ s)?\)$", line) for line in said[2:6])
     assert sum("kept from an earlier run" in line for line in said) == len(again.steps)
     assert again.teacher.per_query == first.teacher.per_query
+    assert again.license == "" and "license: unknown" in (out / "README.md").read_text()
+    settings["publish"] = {"license": "mit"}
+    licensed = pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=lambda line: None)
+    assert all(step.reused for step in licensed.steps) and "license: mit" in (out / "README.md").read_text()
     settings["prune"]["heads"] = 0.25
     said.clear()
     changed = pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False, say=said.append)

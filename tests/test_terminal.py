@@ -208,6 +208,9 @@ def test_signals_end_a_run_with_the_command_that_resumes_it(
 def test_what_is_told_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
     assert advice("hfcompress", ["run", "a.yaml", "--resume", "-q"]).endswith("\n  hfcompress run a.yaml --resume -q")
     assert advice("hfcompress", ["rank", "run", "--query", "run"]) == "the same command starts anew"
+    for again in (["publish", "out", "--repo-id", "a/b"], ["--debug", "data", "mine", "set"]):
+        assert advice("hfcompress", again) == "the same command goes on where it stopped"
+    assert advice("hfcompress", ["data", "check", "mine"]) == "the same command starts anew"
     for typed, name in (("/a/hfcompress/__main__.py", "python -m hfcompress"), ("./my env/x", "'./my env/x'")):
         monkeypatch.setattr("sys.argv", [typed])
         assert program_name() == name

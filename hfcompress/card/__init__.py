@@ -11,10 +11,8 @@ from hfcompress.evaluation.explain import headline as headline_of
 from hfcompress.evaluation.report import Artifact, RunReport
 from hfcompress.files import write_bytes, write_text
 from hfcompress.front_matter import front_matter
-from hfcompress.layout import STRUCTURE_FILE
+from hfcompress.layout import CARD_FILE, STRUCTURE_FILE
 from hfcompress.snippets import loading_snippets
-
-CARD_FILE = "README.md"
 
 
 def write_card(folder: Path, report: RunReport) -> list[Path]:

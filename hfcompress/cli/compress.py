@@ -34,7 +34,9 @@ def compress(
     max_length: Annotated[int | None, typer.Option(min=8, help="Longest input in tokens.")] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Documents to rank for a query.")] = 20,
     threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 uses all cores.")] = 0,
-    licence: Annotated[str, typer.Option("--license", help="Licence of the compressed model.")] = "apache-2.0",
+    licence: Annotated[
+        str, typer.Option("--license", help="Licence of the compressed model; by default that of MODEL's card.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call began.")] = False,
     json_file: Json = None,

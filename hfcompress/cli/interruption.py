@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 RESUMABLE = frozenset({"run", "compress"})  # verbs with --resume
+GOES_ON = frozenset({"publish", "data mine"})  # verbs that find by themselves what an earlier call has done
 _FROM_SIGNAL = 128  # shells report the end by signal N as 128 + N
 TERMINATED = _FROM_SIGNAL + signal.SIGTERM
 
@@ -52,8 +53,10 @@ def advice(program: str | None, arguments: Sequence[str]) -> str:
         program: What was typed before the arguments; None for the name of this process.
         arguments: What was typed behind it.
     """
-    verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-    if verb not in RESUMABLE:
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    if {words[0] if words else "", " ".join(words[:2])} & GOES_ON:
+        return "the same command goes on where it stopped"
+    if not words or words[0] not in RESUMABLE:
         return "the same command starts anew"
     again = list(arguments) if "--resume" in arguments else [*arguments, "--resume"]
     return f"finished steps are kept; go on with\n  {program or program_name()} {shlex.join(again)}"

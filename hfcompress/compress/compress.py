@@ -87,7 +87,7 @@ def compress(
     max_length: int | None = None,
     candidates: int = 20,
     threads: int = 0,
-    license: str = "apache-2.0",
+    license: str = "",
     seed: int = 0,
     resume: bool = False,
     say: Callable[[str], None] = print,
@@ -103,7 +103,7 @@ def compress(
         max_length: Longest input in tokens; by default the model's.
         candidates: Documents to rank for a query.
         threads: Threads of every runtime; 0 uses all cores.
-        license: Licence of the compressed model.
+        license: Licence of the compressed model; by default that of the model's card.
         seed: Seed of everything random.
         resume: Go on with what an earlier call began.
         say: Called with a line for the user.

@@ -32,7 +32,7 @@ from hfcompress.evaluation.stability import measure_stability
 from hfcompress.evaluation.structure import PruningSummary
 from hfcompress.files import deflated_size_of, size_of
 from hfcompress.machine import cpu_flags, cpu_name, memory_gb, thread_count, versions
-from hfcompress.models import PACKAGE_SCHEME, load_model, load_tokenizer
+from hfcompress.models import PACKAGE_SCHEME, license_of, load_model, load_tokenizer
 from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import EvaluateStep, Recipe
@@ -161,7 +161,7 @@ def build_report(
         name=recipe.name,
         base_model=base_model_name(recipe),
         model_type=architecture_of(config).model_type,
-        license=recipe.publish.license,
+        license=license_for(recipe),
         max_length=recipe.teacher.max_length,
         recipe=recipe.text,
         primary_metric=PRIMARY_METRIC,
@@ -188,6 +188,11 @@ def base_model_name(recipe: Recipe) -> str:
     if step.model.startswith(PACKAGE_SCHEME) or Path(step.model).exists():
         return f"a local model ({Path(step.model).name})"
     return step.model
+
+
+def license_for(recipe: Recipe) -> str:
+    """Licence of the compressed model: what the recipe says, else what the original's card says; empty for none."""
+    return recipe.publish.license or license_of(recipe.teacher.model)
 
 
 def summarize_data(recipe: Recipe, data: RankingData) -> DataSummary:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard
 
-from hfcompress.card import CARD_FILE
 from hfcompress.errors import HubError, HubUnavailableError
 from hfcompress.hub.client import CONFLICT, WAITS, Hub, pause
 from hfcompress.hub.remote import MAIN, Remote, Target, changes, check_remote, files_at, look, pending, require_user
 from hfcompress.hub.repository import Repository
+from hfcompress.layout import CARD_FILE
 
 
 def push(hub: Hub, repository: Repository, target: Target, say: Callable[[str], None]) -> str | None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfcompress.card import CARD_FILE, render
+from hfcompress.card import render
 from hfcompress.errors import OutputError
 from hfcompress.evaluation.report import RunReport
 from hfcompress.front_matter import read_front_matter
 from hfcompress.hub.leaks import is_absolute_path, machine_paths_in, machine_paths_in_file, secrets_in
-from hfcompress.layout import ADDED, COMMON_FILES, GENERATED, VOCABULARIES, WORK_FOLDER, matches
+from hfcompress.layout import ADDED, CARD_FILE, COMMON_FILES, GENERATED, VOCABULARIES, WORK_FOLDER, matches
 from hfcompress.models import load_config
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.surgery import plan_of_config

@@ -46,7 +46,8 @@ class PublishStep(Strict):
     """What the model card says.
 
     Attributes:
-        license: Licence of the compressed model.
+        license: Licence of the compressed model, as the Hub calls it, e.g. `apache-2.0`; where left out, the one that
+            the card of `teacher.model` names, if any. Without one nothing is published.
     """
 
-    license: str = "apache-2.0"
+    license: str = ""

@@ -71,7 +71,7 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
         report = build_report(recipe, current.data, student.config, pruning, results, explanation)
         report.save(folder)
 
-    inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, recipe.publish.license, current.data.fingerprint()]
+    inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, current.data.fingerprint()]
     what = (
         f"teacher and artefacts on {len(current.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
     )
