@@ -120,6 +120,14 @@ def compress(
     base = choose_base(work, bases)
     wanted = ratios(goal, base)
     choice = _choice(work, wanted, teacher, base)
+    if choice is None and base.step is None:
+        latency = base.artifact.latency
+        raise PlanError(
+            "There is nothing to do",
+            value=f"{latency.p50_ms:.1f} ms a query, {latency.docs_per_second:.0f} documents/s",
+            expected="a target that the model in fp32 PyTorch is too slow for",
+            remedy="ask for more, or allow int8 with another --runtime",
+        )
     report = _run(work, out, _recipe(work, base, choice))
     chosen = _deployed(report, base)
     _note_verdict(work, choice, report, chosen)
@@ -139,7 +147,7 @@ def _choice(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base
     try:
         return search(work, wanted, teacher, base)
     except PlanError as error:
-        if work.goal.target_speedup is not None or work.goal.target_latency_ms is not None:
+        if work.goal.target_speedup is not None or work.goal.target_latency_ms is not None or base.step is None:
             raise
         work.workspace.say(f"prune: left out. {error}")
         return None

@@ -66,6 +66,21 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Pruned models of one search.
+
+    Attributes:
+        members: Each by its speed-up.
+        vocabulary: Whether their vocabulary was cut too.
+        made_of: What distinguishes them from those of another search.
+    """
+
+    members: dict[float, Member]
+    vocabulary: bool
+    made_of: str
+
+
+@dataclass(frozen=True)
 class Choice:
     """How far to prune and how to recover.
 
@@ -84,27 +99,29 @@ class Choice:
 
 def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base) -> Choice:
     """Search a family, recover its members shortly in rounds, and choose one to be recovered fully."""
-    members, vocabulary = _family(work, wanted, teacher, base)
+    family = _family(work, wanted, teacher, base)
+    members = family.members
     _warn_of_few_queries(work, [member.artifact for member in members.values()])
     losses = {ratio: quality(teacher) - quality(member.artifact) for ratio, member in members.items()}
     rates = {ratio: spending.pair_seconds(work.rate, member.flops_kept) for ratio, member in members.items()}
     if len(wanted) == 1 and (ratio := _near(members, losses, work.goal.max_loss)):
         loss = members[ratio].calibration_loss
         work.decide(members[ratio].label, f"chosen as it is: as near to the teacher as int8 is (loss {loss:.3f})")
-        return Choice(ratio, Training(0, 0), vocabulary)
+        return Choice(ratio, Training(0, 0), family.vocabulary)
     reserve = _reserve(work)
-    lists = _lists(work, rates, reserve)
+    lists = _lists(work, family, rates, reserve)
     if not lists:
         ratio = halving.choice(losses, work.goal.max_loss)
         work.decide(members[ratio].label, "chosen as it is: no time is left for a recovery")
-        return Choice(ratio, Training(0, 0), vocabulary)
+        return Choice(ratio, Training(0, 0), family.vocabulary)
     scored, scored_of = pipeline.score(work_run(work, recovery(work, lists, 1)), work.teacher, *_teacher_of(work))
     for number in range(ROUNDS):
-        short = 0 if len(losses) == 1 else _short(work, number, [rates[ratio] for ratio in losses], lists)
+        left = [rates[ratio] for ratio in losses]
+        short = 0 if len(losses) == 1 else _short(work, family, number, left, lists, reserve)
         if not short:
             break
         for ratio in losses:
-            found = _recovered(work, members[ratio], scored, scored_of, short)
+            found = _recovered(work, family, members[ratio], scored, scored_of, short)
             losses[ratio], rates[ratio] = quality(teacher) - found["ndcg"], found["seconds"] / found["pairs"]
             name = f"{members[ratio].label}, {short} lists"
             work.note(name, "short recovery", ratio, found["ndcg"], quality(teacher), found["seconds"])
@@ -114,8 +131,11 @@ def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base)
             work.decide(f"{members[ratio].label}, {short} lists", f"loss {losses[ratio]:+.4f} on dev: {fate}")
         losses = {ratio: losses[ratio] for ratio in kept}
     ratio = halving.choice(losses, work.goal.max_loss)
-    stages, epochs = _stages(work, members[ratio], rates[ratio], lists, reserve)
-    return Choice(ratio, Training(lists, epochs), vocabulary, stages)
+    stages, epochs = _stages(work, family, members[ratio], rates[ratio], lists, reserve)
+    if not epochs:
+        work.decide(members[ratio].label, "chosen as it is: no time is left for a recovery")
+        return Choice(ratio, Training(0, 0), family.vocabulary)
+    return Choice(ratio, Training(lists, epochs), family.vocabulary, stages)
 
 
 def _near(members: Mapping[float, Member], losses: Mapping[float, float], max_loss: float) -> float | None:
@@ -160,7 +180,7 @@ def _teacher_of(work: Work) -> tuple[str]:
     return (pipeline.train_teacher(work_run(work, work.recipe))[1],)
 
 
-def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base) -> tuple[dict[float, Member], bool]:
+def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base) -> Family:
     """Prune once for each ratio without training, export, and measure beside the teacher."""
 
     def do(folder: Path, partial: Path) -> None:
@@ -223,7 +243,7 @@ def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base
     sizes = ", ".join(f"{ratio:g}x" for ratio in wanted)
     deployed = base.step.model_dump(mode="json") if base.step else None
     inputs = [*work.identity(), list(wanted), work.goal.speed, deployed]
-    folder, _ = work.workspace.step("family", inputs, do, f"search, prune and measure on dev: {sizes}")
+    folder, made_of = work.workspace.step("family", inputs, do, f"search, prune and measure on dev: {sizes}")
     found = json.loads((folder / "members.json").read_text(encoding="utf-8"))
     artifacts = load_artifacts(folder)[1:]
     seconds = work.workspace.steps[-1].seconds / len(found)
@@ -233,7 +253,7 @@ def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base
         member = Member(each["ratio"], place, artifact, each["flops_kept"], each["calibration_loss"])
         members[member.ratio] = member
         work.note(member.label, "one-shot", member.ratio, quality(artifact), quality(teacher), seconds, artifact)
-    return members, found[0]["vocabulary"]
+    return Family(members, found[0]["vocabulary"], made_of)
 
 
 def _warn_of_few_queries(work: Work, artifacts: list[Artifact]) -> None:
@@ -247,12 +267,12 @@ def _warn_of_few_queries(work: Work, artifacts: list[Artifact]) -> None:
 
 
 def _reserve(work: Work) -> float:
-    """Seconds that the last run needs beside training: it prunes again, exports, and measures on the test split."""
+    """Seconds that the last run needs beside training: it loads, prunes again, exports, and measures on test."""
     dev, test = len(work.data.splits["dev"]), len(work.data.splits["test"])
-    return SEARCH * _seconds(work, "family") + _seconds(work, "unpruned") * (1 + test / dev) / 2
+    return work.loading + SEARCH * _seconds(work, "family") + _seconds(work, "unpruned") * (1 + test / dev) / 2
 
 
-def _lists(work: Work, rates: dict[float, float], reserve: float) -> int:
+def _lists(work: Work, family: Family, rates: dict[float, float], reserve: float) -> int:
     """How many lists to score: what the full recovery of a middling member will have time for."""
     middling = sorted(rates.values())[len(rates) // 2]
     share = (1 - spending.SHORT_SHARE) ** (ROUNDS if len(rates) > 1 else 0) * spending.FULL_SHARE
@@ -262,13 +282,13 @@ def _lists(work: Work, rates: dict[float, float], reserve: float) -> int:
         remembered(
             work.workspace,
             "lists",
-            [*work.identity(), sorted(rates), work.supervision.model_dump(mode="json")],
+            [family.made_of, work.goal.seconds, work.supervision.model_dump(mode="json")],
             lambda: spending.full_recovery(seconds, middling, 1 / work.rate, available).lists,
         )
     )
 
 
-def _stages(work: Work, member: Member, rate: float, lists: int, reserve: float) -> tuple[int, int]:
+def _stages(work: Work, family: Family, member: Member, rate: float, lists: int, reserve: float) -> tuple[int, int]:
     """Rounds of pruning and recovery that there is time for, and passes in each."""
     expected = spending.pair_seconds(work.rate, member.flops_kept)
 
@@ -279,7 +299,7 @@ def _stages(work: Work, member: Member, rate: float, lists: int, reserve: float)
     stages, epochs = remembered(
         work.workspace,
         "stages",
-        [*work.identity(), member.ratio, lists],
+        [family.made_of, work.goal.seconds, member.ratio, lists],
         lambda: spending.stages_for(left, lists, member.ratio, train_pair, SEARCH * _seconds(work, "family")),
     )
     return stages, epochs
@@ -289,19 +309,21 @@ def _seconds(work: Work, step: str) -> float:
     return next(each.seconds for each in work.workspace.steps if each.name == step)
 
 
-def _short(work: Work, number: int, rates: list[float], most: int) -> int:
-    seconds = spending.SHORT_SHARE * work.left
+def _short(work: Work, family: Family, number: int, rates: list[float], most: int, reserve: float) -> int:
+    seconds = spending.SHORT_SHARE * (work.left - reserve)
     return int(
         remembered(
             work.workspace,
             f"round{number}",
-            [*work.identity(), len(rates), most],
+            [family.made_of, work.goal.seconds, len(rates), most],
             lambda: spending.short_recoveries(seconds, rates, most),
         )
     )
 
 
-def _recovered(work: Work, member: Member, scored: Path, scored_of: str, lists: int) -> dict[str, float]:
+def _recovered(
+    work: Work, family: Family, member: Member, scored: Path, scored_of: str, lists: int
+) -> dict[str, float]:
     """Train a member on the first lists, once."""
 
     def do(folder: Path, partial: Path) -> None:
@@ -323,7 +345,7 @@ def _recovered(work: Work, member: Member, scored: Path, scored_of: str, lists: 
         result = {"ndcg": figures["best_dev_ndcg@10"], "seconds": time.perf_counter() - start, "pairs": pairs}
         write_text(folder / RESULT, json.dumps(result))
 
-    inputs = [*work.identity(), scored_of, lists, member.ratio]
+    inputs = [family.made_of, scored_of, lists, member.ratio]
     folder, _ = work.workspace.step(
         f"recovered{member.ratio:g}on{lists}", inputs, do, f"train {member.label} on {lists} lists"
     )

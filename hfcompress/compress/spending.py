@@ -74,8 +74,8 @@ def short_recoveries(seconds: float, train_pairs: Sequence[float], most: int) ->
 
 
 def epochs_for(seconds: float, lists: int, train_pair: float) -> int:
-    """Passes over lists that fit into the time; at least one."""
-    return max(1, min(MOST_EPOCHS, math.floor(seconds / (DOCUMENTS * lists * train_pair))))
+    """Passes over lists that fit into the time; at least one where there is any."""
+    return 0 if seconds <= 0 else max(1, min(MOST_EPOCHS, math.floor(seconds / (DOCUMENTS * lists * train_pair))))
 
 
 def stages_for(

@@ -20,7 +20,7 @@ from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.metrics import first_stage_run, means, per_query
 from hfcompress.evaluation.report import Artifact
 from hfcompress.evaluation.results import PRIMARY_METRIC, measure_candidates
-from hfcompress.models import load_config, load_tokenizer, model_fingerprint, position_limit
+from hfcompress.models import load_config, load_tokenizer, model_fingerprint, position_limit, resolve
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.recipe import (
     DataStep,
@@ -36,6 +36,7 @@ from hfcompress.run_data import load_run_data
 from hfcompress.workspace import Workspace
 
 DEV_QUERIES = 100  # to choose by
+FEWEST_DEV = 2  # give an interval
 DEV_SHARE = 5  # where there is no dev split, at most one train query of so many is for choosing
 TEST_QUERIES = (50, 2000)  # at least and at most: a margin of 0.01 takes some 1,000 to 2,000 for a power of 80%
 TEST_SHARE = 0.1  # of the time, for scoring test queries with the teacher
@@ -55,6 +56,8 @@ class Work:
         workspace: Where results are kept.
         rate: Pairs a second of the teacher in fp32 PyTorch.
         progress: Show progress bars.
+        began: When the call began, by `time.perf_counter`.
+        loading: Seconds that loading the data took; the last run needs no longer for it.
         tried: Everything tried.
     """
 
@@ -65,8 +68,9 @@ class Work:
     workspace: Workspace
     rate: float
     progress: bool
+    began: float
+    loading: float
     tried: list[Tried] = field(default_factory=list)
-    began: float = field(default_factory=time.perf_counter)
 
     @property
     def teacher(self) -> str:
@@ -167,8 +171,9 @@ def prepare(
     Raises:
         HfCompressError: Something that the user can mend.
     """
+    began = time.perf_counter()
     recipe = Recipe(
-        name=re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name).strip("-._") + "-compressed",
+        name=f"{_name(model)}-compressed",
         seed=seed,
         data=DataStep(sets=list(sets), candidates=candidates, score_text=score_text_of(load_config(model))),
         teacher=TeacherStep(model=model, max_length=_length(model, max_length)),
@@ -178,22 +183,35 @@ def prepare(
     )
     check(recipe)
     recipe, supervision, data = _with_queries(recipe, progress)
-    check_data(recipe, data)
+    for checked in (recipe, _loading(recipe, supervision)):
+        check_data(checked, data)
     workspace.begin()
+    known = [model_fingerprint(model), data.fingerprint(), recipe.teacher.max_length, threads]
     rate = remembered(
         workspace,
         "probe",
-        [model_fingerprint(model), data.fingerprint(), recipe.teacher.max_length, threads],
+        known,
         lambda: pairs_per_second(model, data, "dev", recipe.teacher.max_length, RankerOptions(threads)),
     )
     fewest, most = TEST_QUERIES
-    test = min(most, max(fewest, int(TEST_SHARE * goal.seconds * rate / candidates)))
+    affordable = int(TEST_SHARE * goal.seconds * rate / candidates)
+    # Not by the budget of a resumed call: with other test queries, nothing that was measured would count any more.
+    test = remembered(workspace, "test", known, lambda: min(most, max(fewest, affordable)))
     each = max(1, test // len(sets))
+    start = time.perf_counter()
     if len(data.splits["test"]) > each:
         limits = recipe.data.max_queries.model_copy(update={"test": each})
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_queries": limits})})
         data = load_run_data(_loading(recipe, supervision), progress)
-    return Work(goal, recipe, supervision, data, workspace, rate, progress)
+    loading = max(start - began, time.perf_counter() - start)
+    return Work(goal, recipe, supervision, data, workspace, rate, progress, began, loading)
+
+
+def _name(model: str) -> str:
+    """A name for the recipe, made of the model's."""
+    place = Path(resolve(model))
+    name = (place.resolve() if place.is_dir() else place).name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "model"
 
 
 def _length(model: str, asked: int | None) -> int:
@@ -221,7 +239,7 @@ def _with_queries(recipe: Recipe, progress: bool) -> tuple[Recipe, RecoverStep, 
     if not data.splits.get("dev"):
         grades = data.split("train").qrels.values()
         labelled = sum(any(grade > 0 for grade in each.values()) for each in grades)
-        step = step.model_copy(update={"dev_from_train": max(1, min(DEV_QUERIES, labelled // DEV_SHARE))})
+        step = step.model_copy(update={"dev_from_train": max(FEWEST_DEV, min(DEV_QUERIES, labelled // DEV_SHARE))})
         recipe = recipe.model_copy(update={"data": step})
         data = load_run_data(_loading(recipe, supervision), progress)
     return recipe, supervision, data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,12 @@ def test_int8_alone_where_that_is_fast_enough(inputs: Path, tmp_path: Path, monk
     assert "against 0.9876" in warning
 
 
+def test_nothing_to_do(inputs: Path, tmp_path: Path) -> None:
+    """Without int8 and without pruning there is nothing that could be deployed."""
+    with pytest.raises(PlanError, match="nothing to do"):
+        run(inputs, tmp_path / "out", Goal(runtime="torch", seconds=600, target_latency_ms=60_000.0))
+
+
 def test_a_bound_on_a_query_prunes_for_the_time_of_a_query(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +192,7 @@ def test_no_time_for_a_recovery(inputs: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_an_interrupted_call_goes_on(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, goal = tmp_path / "out", Goal(runtime="torch", seconds=600, max_loss=0.2)
+    out, goal, said = tmp_path / "out", Goal(runtime="torch", seconds=600, max_loss=0.2), []
 
     def interrupted(*given: object, **settings: object) -> None:
         raise KeyboardInterrupt
@@ -194,14 +201,19 @@ def test_an_interrupted_call_goes_on(inputs: Path, tmp_path: Path, monkeypatch: 
         patch.setattr(pipeline, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(inputs, out, goal)
-    done = set(json.loads((out / ".hfcompress" / "state.json").read_text())["steps"])
-    assert {"probe", "unpruned", "family", "lists", "scores", "stages"} <= done
-    with pytest.raises(OutputError, match="--resume"):
-        run(inputs, out, goal)
-    said: list[str] = []
-    run(inputs, out, goal, said, resume=True)
-    assert any(line.startswith("family: kept") for line in said)
-    assert any(line.startswith("scores: kept") for line in said)
+        done = set(json.loads((out / ".hfcompress" / "state.json").read_text())["steps"])
+        assert {"probe", "unpruned", "family", "lists", "scores", "stages"} <= done
+        with pytest.raises(OutputError, match="--resume"):
+            run(inputs, out, goal)
+        # Short recoveries of other students are not taken for those of these.
+        with pytest.raises(KeyboardInterrupt):
+            run(inputs, out, Goal(runtime="onnxruntime", seconds=600, max_loss=0.2), said, resume=True)
+        assert any(re.match(r"recovered[\d.]+on\d+: done", line) for line in said)
+    # Another budget changes what is planned, and nothing that was measured.
+    said.clear()
+    run(inputs, out, Goal(runtime="onnxruntime", seconds=900, max_loss=0.2), said, resume=True)
+    for step in ("unpruned", "family", "scores"):
+        assert any(line.startswith(f"{step}: kept") for line in said)
 
 
 def test_no_train_and_no_dev_split(

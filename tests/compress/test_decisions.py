@@ -14,7 +14,7 @@ from hfcompress.compress.front_figure import front_figure
 from hfcompress.compress.goal import Goal, parse_duration
 from hfcompress.compress.halving import choice, survivors
 from hfcompress.compress.tried import Tried, front, load, ranked, save
-from hfcompress.compress.work import first_stage_quality
+from hfcompress.compress.work import _name, first_stage_quality
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import RecipeError
 
@@ -65,6 +65,7 @@ def test_no_recovery_where_it_would_teach_nothing() -> None:
 def test_epochs_for() -> None:
     assert spending.epochs_for(1000, 500, 0.05) == 5
     assert spending.epochs_for(1, 500, 0.05) == 1  # less than a pass is none
+    assert spending.epochs_for(-1, 500, 0.05) == 0
     assert spending.epochs_for(1e6, 500, 0.05) == spending.MOST_EPOCHS
 
 
@@ -79,6 +80,15 @@ def test_rounds_of_pruning_and_recovery() -> None:
     assert stages(2000) == (1, 5) and stages(2100) == (2, 2)
     assert stages(3300) == (2, 3) and stages(3401) == (3, 2)
     assert stages(1e6) == (3, 2) and stages(1e6, ratio=1.5) == (2, 3) and stages(1e6, ratio=1.3) == (1, 6)
+
+
+def test_a_recipe_is_named_after_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my-reranker"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    names = {".": "my-reranker", "org/a model": "a-model", str(folder): "my-reranker", "模型": "model", "..": None}
+    for given, name in names.items():
+        assert _name(given) == (name or tmp_path.name)
 
 
 def test_a_smaller_model_trains_faster() -> None:
