@@ -51,7 +51,7 @@ word with the query has 0."""
 _HFCOMPRESS = """import hfcompress
 
 {own_texts}
-ranker = hfcompress.load_ranker(folder)  # the fastest int8 file that this machine can open
+ranker = hfcompress.load_ranker(folder)  # the int8 file that was fastest where the report was made
 scores = ranker.score([(query, document) for document in documents])
 """
 
@@ -154,7 +154,8 @@ def loading_snippets(report: RunReport) -> str:
     parts = [
         *([_SCORES_NOTE.format(**scores)] if settings else []),
         fence(_HFCOMPRESS.format(**values), "python"),
-        "Scores compare the documents of one query: only their order counts. The same with other libraries:",
+        "Scores compare the documents of one query: only their order counts. sentence-transformers applies the activation "
+        "that config.json names, usually a sigmoid; all others here give logits. The same with other libraries:",
         _folded("transformers", trusted, _TRANSFORMERS.format(**values)),
         _folded("sentence-transformers", trusted, _SENTENCE_TRANSFORMERS.format(**values)),
     ]
