@@ -131,3 +131,38 @@ def test_a_run_for_all_splits_serves_those_that_are_cut() -> None:
     data = finish(draft, {}, 5, 0)
     assert len(data.splits) == 3
     assert all(listed == ["d"] for split in data.splits.values() for listed in split.candidates.values())
+
+
+@pytest.mark.parametrize(
+    ("inside", "text"),
+    [
+        ("First part. <P>Second.</P> <i>Third</i> tail", "First part. Second. Third tail"),
+        ("\n<P>One.\n<P>Two.\n", "One. Two."),
+        ("where a <b and c> d, a<b, a < b", "where a <b and c> d, a<b, a < b"),
+        ('<F P="102">Type</F> of<BR/>news <!-- note -->', "Type of news <!-- note -->"),
+        ("One <title>Two</title> three", "One Two three"),
+        ("Topic: as it stands", "Topic: as it stands"),
+    ],
+)
+def test_tags_inside_a_text_end_nothing(folder: Path, inside: str, text: str) -> None:
+    docs = f"<DOC><DOCNO>d1</DOCNO><PROFILE>p</PROFILE>\n<TEXT>{inside}</TEXT><PUB>x</PUB></DOC>"
+    write(folder, docs__trec__gz=docs)
+    assert read_trec(folder).corpus["d1"].text == text
+
+
+def test_the_oldest_topics_have_further_fields(folder: Path) -> None:
+    head = "<head> Tipster Topic Description\n<num> Number: 301\n<dom> Domain: Law\n<title> Topic: Cats\n"
+    write(folder, topics__txt=f"<top>\n{head}<smry> Not read.\n<desc> Nor this.\n</top>")
+    assert read_trec(folder).queries == {"301": "Cats"}
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u0085", "\x0c", "\x1e"])
+def test_only_line_feeds_end_a_line(folder: Path, mark: str) -> None:
+    write(folder, topics__txt=f"301\tcats{mark}sleep\r\n302\tbirds\r\n")
+    assert read_trec(folder).queries == {"301": f"cats{mark}sleep", "302": "birds"}
+
+
+def test_json_lines_with_a_line_separator_inside(folder: Path) -> None:
+    (folder / "docs.trec.gz").unlink()
+    write(folder, docs__jsonl='{"id": "d1", "text": "one\u2028two"}\r\n')
+    assert read_trec(folder).corpus == {"d1": Document("", "one\u2028two")}
