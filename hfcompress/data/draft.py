@@ -80,8 +80,8 @@ def finish(
     a hash of seed and query text: 20% test, 10% dev. Equal texts fall into one split, and no other query changes sides
     when some are added.
 
-    Candidates are those of the source; in a pool its listed documents, in the order of BM25; else what BM25 retrieves,
-    in the train split behind the documents that are judged as not relevant.
+    Candidates are the first of those that the source gives; in a pool its listed documents, all of them, in the order of
+    BM25; else what BM25 retrieves, in the train split behind the documents that are judged as not relevant.
 
     Args:
         draft: What was read.
@@ -166,7 +166,7 @@ def _with_candidates(data: RankingData, draft: Draft, count: int) -> dict[str, S
     splits = {}
     for name, split in data.splits.items():
         if name in draft.candidates and not draft.pool:
-            splits[name] = split
+            splits[name] = Split(split.qrels, {query: listed[:count] for query, listed in split.candidates.items()})
             continue
         index = index or Bm25Index(texts, data.language)
         if draft.pool:

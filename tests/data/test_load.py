@@ -192,7 +192,7 @@ class Part:
         return (Qrel(f"q{n}", f"d{n}", -1 if n == 3 else 1, "0") for n in self.numbers or ())
 
     def scoreddocs_iter(self) -> Any:
-        return (Scored(f"q{n}", f"d{m}", float(m)) for n in self.numbers or () for m in range(3))
+        return (Scored(f"q{n}", f"d{m}", float(m)) for n in self.numbers or () for m in range(5))
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_irds_parts() -> None:
     data = load("irds:small")
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 20, "dev": 5, "test": 5}
     assert data.splits["train"].qrels["q3"] == {"d3": 0} and data.language == "de"
-    assert data.splits["test"].candidates["q25"] == ["d2", "d1", "d0"]
+    assert data.splits["test"].candidates["q25"] == ["d4", "d3", "d2"]
     assert data.corpus["d1"].content == "T answer 1"
 
 

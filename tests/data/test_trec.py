@@ -69,6 +69,8 @@ def test_a_run_gives_the_candidates_by_score(folder: Path) -> None:
     assert data.name == "robust" and data.first_stage == "given order"
     assert data.splits["test"].candidates == {"301": ["d1", "d2"], "302": ["d2"]}
     assert data.splits["test"].qrels == {"301": {"d1": 2, "d2": 0}, "302": {"d2": 1}}
+    cut = load_data(DataStep(sets=[str(folder)], candidates=1), progress=False)
+    assert cut.splits["test"].candidates == {"301": ["d1"], "302": ["d2"]} and cut.first_stage == "given order"
     (folder / "run.bm25.txt").unlink()
     data = load_data(DataStep(sets=[str(folder)], candidates=1), progress=False)
     assert data.splits["test"].candidates == {"301": ["d1"], "302": ["d2"]}
