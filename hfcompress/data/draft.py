@@ -78,10 +78,10 @@ def finish(
 
     Dev and test, where the source lacks them and has train queries, or queries without a split, are cut from those by
     a hash of seed and query text: 20% test, 10% dev. Equal texts fall into one split, and no other query changes sides
-    when some are added.
+    when some are added. Queries that nobody judged stay in train, unless none is judged or one of the same text is cut.
 
-    Candidates are the first of those that the source gives; in a pool its listed documents, all of them, in the order of
-    BM25; else what BM25 retrieves, in the train split behind the documents that are judged as not relevant.
+    Candidates are the first of those that the source gives; in a pool all its documents, in the order of BM25; else what
+    BM25 retrieves, in the train split behind the documents that are judged as not relevant.
 
     Args:
         draft: What was read.
@@ -140,23 +140,30 @@ def _cut_splits(draft: Draft, seed: int) -> list[str]:
         for split in SPLITS:
             draft.candidates[split] = {**listed, **draft.candidates.get(split, {})}
     train = {**draft.qrels.get("train", {}), **draft.qrels.pop(ALL, {})}
+    judged = {_plain(draft.queries.get(query, query)) for query, grades in train.items() if grades}
+    unjudged = not judged and not any(grades for table in draft.qrels.values() for grades in table.values())
     missing = [split for split in ("dev", "test") if split not in draft.qrels]
     if not train or not missing:
         draft.qrels["train"] = train
         return []
     draft.qrels.update({split: {} for split in ("train", *missing)})
     for query, grades in train.items():
-        split = hashed_split(draft.queries.get(query, query), seed)
+        text = draft.queries.get(query, query)
+        split = hashed_split(text, seed) if unjudged or _plain(text) in judged else "train"
         draft.qrels[split if split in missing else "train"][query] = grades
     if "train" in draft.candidates:
         draft.candidates |= dict.fromkeys(missing, draft.candidates["train"])
-    return missing
+    return [split for split in missing if draft.qrels[split]]
 
 
 def hashed_split(text: str, seed: int) -> str:
     """The split of a query by a hash of its text, without regard to case and spaces."""
-    share = int(stable_hash(f"{seed}:{' '.join(text.lower().split())}")[:8], 16) / 16**8
+    share = int(stable_hash(f"{seed}:{_plain(text)}")[:8], 16) / 16**8
     return "test" if share < TEST_SHARE else "dev" if share < TEST_SHARE + DEV_SHARE else "train"
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _with_candidates(data: RankingData, draft: Draft, count: int) -> dict[str, Split]:
