@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hfcompress.data.bm25 import Bm25Index
-from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check, check_texts, stable_hash
+from hfcompress.data.ranking import Document, RankingData, Split, check, check_texts, stable_hash
 from hfcompress.errors import DataError
 
 ALL = "whole"  # the split of what comes without one; `datasets` keeps "all" for itself
@@ -80,8 +80,8 @@ def finish(
     a hash of seed and query text: 20% test, 10% dev. Equal texts fall into one split, and no other query changes sides
     when some are added. Queries that nobody judged stay in train, unless none is judged or one of the same text is cut.
 
-    Candidates are the first of those that the source gives; in a pool all its documents, in the order of BM25; else what
-    BM25 retrieves, in the train split behind the documents that are judged as not relevant.
+    Candidates are the first of those that the source gives; in a pool all its documents, in the order of BM25; else
+    what BM25 retrieves, in the train split behind the documents that are judged as not relevant.
 
     Args:
         draft: What was read.
@@ -107,8 +107,10 @@ def finish(
         )
     check_texts(draft.name, draft.queries, draft.corpus)
     notes = list(draft.notes)
+    whole = draft.candidates.pop(ALL, {})
     if cut := _cut_splits(draft, seed):
         notes.append(f"{' and '.join(cut)} cut from the other queries by a hash of their text (seed {seed})")
+    notes += _share_candidates(draft, whole)
     data = check(
         RankingData(
             name=draft.name,
@@ -135,10 +137,6 @@ def finish(
 
 def _cut_splits(draft: Draft, seed: int) -> list[str]:
     """Move queries of `whole`, or of `train`, to the splits that are missing; returns the names of those."""
-    listed = draft.candidates.pop(ALL, {})
-    if listed:
-        for split in SPLITS:
-            draft.candidates[split] = {**listed, **draft.candidates.get(split, {})}
     train = {**draft.qrels.get("train", {}), **draft.qrels.pop(ALL, {})}
     judged = {_plain(draft.queries.get(query, query)) for query, grades in train.items() if grades}
     unjudged = not judged and not any(grades for table in draft.qrels.values() for grades in table.values())
@@ -151,9 +149,45 @@ def _cut_splits(draft: Draft, seed: int) -> list[str]:
         text = draft.queries.get(query, query)
         split = hashed_split(text, seed) if unjudged or _plain(text) in judged else "train"
         draft.qrels[split if split in missing else "train"][query] = grades
-    if "train" in draft.candidates:
-        draft.candidates |= dict.fromkeys(missing, draft.candidates["train"])
+    listed = draft.candidates.get("train", {})
+    draft.candidates |= {split: listed for split in missing if any(map(listed.get, draft.qrels[split]))}
     return [split for split in missing if draft.qrels[split]]
+
+
+def _share_candidates(draft: Draft, whole: Mapping[str, list[str]]) -> list[str]:
+    """Give candidates without a split to the splits that have such queries; returns notes on queries without any.
+
+    Raises:
+        DataError: Candidates are given, and none for a query of the split.
+    """
+    tables = {split: list(queries) for split, queries in draft.qrels.items() if queries}
+    shared = [split for split, queries in tables.items() if any(whole.get(query) for query in queries)]
+    if whole and not shared:
+        raise _foreign(draft.name, whole, [query for queries in tables.values() for query in queries])
+    for split in shared:
+        draft.candidates[split] = {**whole, **draft.candidates.get(split, {})}
+    notes = []
+    for split, queries in tables.items() if not draft.pool else ():
+        listed = draft.candidates.get(split)
+        if listed is None:
+            if whole:
+                notes.append(f"no {split} query has given candidates: they are retrieved with BM25")
+            continue
+        without = sum(not listed.get(query) for query in queries)
+        if without == len(queries):
+            raise _foreign(draft.name, listed, queries)
+        if without:
+            notes.append(f"{without} of {len(queries)} {split} queries have no given candidates")
+    return notes
+
+
+def _foreign(name: str, listed: Mapping[str, list[str]], queries: list[str]) -> DataError:
+    return DataError(
+        f"The candidates given with {name!r} are for none of its queries, or of none of its documents",
+        value=list(listed)[:5],
+        expected=f"documents of the collection for queries such as {queries[:5]}",
+        remedy="check that the run, the topics and the documents belong to the same data set",
+    )
 
 
 def hashed_split(text: str, seed: int) -> str:

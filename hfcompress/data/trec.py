@@ -40,7 +40,8 @@ def read_trec(folder: Path) -> Draft:
     - `run.SPLIT.*`: six columns, `query Q0 document rank score tag`; by score, those of equal score
       in the order of the lines, they are the candidates.
 
-    Each may be `.gz`. Without a split in its name, qrels are split by hash, and a run serves all splits.
+    Each may be `.gz`. Without a split in its name, qrels are split by hash, and a run serves all splits of which it
+    has queries.
 
     Raises:
         DataError: A file is missing or malformed.

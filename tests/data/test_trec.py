@@ -168,3 +168,26 @@ def test_json_lines_with_a_line_separator_inside(folder: Path) -> None:
     (folder / "docs.trec.gz").unlink()
     write(folder, docs__jsonl='{"id": "d1", "text": "one\u2028two"}\r\n')
     assert read_trec(folder).corpus == {"d1": Document("", "one\u2028two")}
+
+
+@pytest.mark.parametrize("name", ["run.bm25.txt", "run.test.txt"])
+@pytest.mark.parametrize(("old", "new"), [("30", "topic-"), (" d", " doc-")], ids=["queries", "documents"])
+def test_a_run_of_other_ids_is_refused(folder: Path, name: str, old: str, new: str) -> None:
+    (folder / "run.bm25.txt").unlink()
+    (folder / name).write_text(RUN.replace(old, new), encoding="utf-8")
+    with pytest.raises(DataError, match=r"are for none of its queries.*such as \['301', '302'\]"):
+        load_data(DataStep(sets=[str(folder)]), progress=False)
+
+
+def test_queries_that_a_run_lacks_are_counted(folder: Path) -> None:
+    (folder / "run.bm25.txt").write_text(RUN.splitlines()[0], encoding="utf-8")
+    data = load_data(DataStep(sets=[str(folder)]), progress=False)
+    assert data.splits["test"].candidates == {"301": ["d2"], "302": []}
+    assert data.notes[-1] == "1 of 2 test queries have no given candidates"
+
+
+def test_a_run_serves_the_splits_whose_queries_it_has(folder: Path) -> None:
+    write(folder, topics__txt="301\tcats\n302\tbirds\n303\tswallows\n", qrels__train__txt="303 0 d2 1\n")
+    data = load_data(DataStep(sets=[str(folder)]), progress=False)
+    assert data.splits["test"].candidates["301"] == ["d1", "d2"] and data.splits["train"].candidates["303"][0] == "d2"
+    assert data.notes[-1] == "no train query has given candidates: they are retrieved with BM25"
