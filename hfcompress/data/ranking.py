@@ -125,8 +125,11 @@ class RankingData:
         return [self.corpus[document_id].content for document_id in document_ids]
 
     def set_of(self, query_id: str) -> str:
-        """Name of the data set that a query comes from."""
-        return query_id.partition("/")[0] if self.sets else self.name
+        """Name of the data set that a query comes from; of names that begin alike, the longest that fits."""
+        if not self.sets:
+            return self.name
+        fitting = [name for name in self.sets if query_id.startswith(f"{name}/")]
+        return max(fitting, key=len, default=query_id.partition("/")[0])  # a query that was made is of no set
 
     def limited(self, limits: Mapping[str, int | None], candidates: int | None = None) -> RankingData:
         """Keep at most `limits[split]` queries of each split and, outside a pool set, `candidates` documents a query.

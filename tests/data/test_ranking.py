@@ -250,6 +250,15 @@ def test_joined_sets_name_all_their_languages(languages: list[str], joined: str)
     assert merge([merge(sets), example("more", language="de")]).language.split(", ")[0] == "de"
 
 
+def test_the_set_of_a_query_may_have_slashes_in_its_name() -> None:
+    names = ["beir/scifact", "beir/nfcorpus", "beir", "beir/nfcorpus/test"]
+    data = merge([example(name) for name in names])
+    assert [data.set_of(f"{name}/q1") for name in names] == names
+    assert data.set_of("beir/nfcorpus/q1/2") == "beir/nfcorpus"
+    assert data.set_of("pseudo-query/d1") == "pseudo-query"
+    assert example("beir/scifact").set_of("a/q1") == "beir/scifact"
+
+
 # Fingerprint
 
 
