@@ -140,7 +140,7 @@ class RankingData:
         depth = None if self.pool else candidates
         splits = {}
         for name, split in self.splits.items():
-            kept = sorted(split.candidates, key=stable_hash)[: limits.get(name)]
+            kept = first_queries(split.candidates, limits.get(name))
             splits[name] = Split(
                 qrels={query: split.qrels[query] for query in kept if query in split.qrels},
                 candidates={query: list(split.candidates[query])[:depth] for query in kept},
@@ -158,7 +158,7 @@ class RankingData:
         """
         train = self.split("train")
         labelled = [query for query, grades in train.qrels.items() if any(grade > 0 for grade in grades.values())]
-        moved = set(sorted(labelled, key=stable_hash)[:queries])
+        moved = set(first_queries(labelled, queries))
         if len(labelled) - len(moved) < 2:
             raise DataError(
                 f"Too few train queries of {self.name!r} would be left beside the dev split",
@@ -207,6 +207,11 @@ class RankingData:
 def stable_hash(identifier: str) -> str:
     """SHA-1 of an id in hexadecimal: an order that is the same on every machine."""
     return hashlib.sha1(identifier.encode(), usedforsecurity=False).hexdigest()
+
+
+def first_queries(queries: Iterable[str], limit: int | None) -> list[str]:
+    """The queries that a limit keeps: the first in the order of the SHA-1 of their id, all of them for None."""
+    return sorted(queries, key=stable_hash)[:limit]
 
 
 def check(data: RankingData) -> RankingData:

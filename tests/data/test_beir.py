@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from hfcompress.data.beir import load_beir
+from hfcompress.data.bm25 import retrieve
 from hfcompress.data.ranking import Document
 from hfcompress.errors import DataError
 
@@ -182,6 +184,31 @@ def test_a_folder_without_any_judgement_is_split_by_hash(tmp_path: Path) -> None
     listed = {query: found for split in data.splits.values() for query, found in split.candidates.items()}
     assert len(listed) == 33 and listed["q3"] == ["d5"] and len(listed["q1"]) == 2
     assert load_beir(folder, 2, unlabelled=True, seed=1).splits["test"] != data.splits["test"]
+
+
+@pytest.mark.parametrize(("unlabelled", "judged"), [(False, True), (True, True), (True, False)])
+def test_limits_choose_before_retrieval_what_they_would_choose_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unlabelled: bool, judged: bool
+) -> None:
+    folder = write_folder(tmp_path, bm25={"train": [("q3", "d5", "1", "9")]})
+    more = [{"_id": f"m{number}", "text": f"question {number} about cats"} for number in range(40)]
+    put(folder, "queries.jsonl", lines([*QUERIES, *more]))
+    put(folder, "qrels/dev.tsv", "".join(f"m{number}\td1\t1\n" for number in range(20)))
+    if not judged:
+        shutil.rmtree(folder / "qrels")
+    limits = {"train": 6, "dev": 3, "test": 1}
+    whole = load_beir(folder, 2, unlabelled).limited(limits)
+    asked: list[str] = []
+
+    def counted(queries: dict[str, str], *rest: Any) -> dict[str, list[str]]:
+        asked.extend(queries)
+        return retrieve(queries, *rest)
+
+    monkeypatch.setattr("hfcompress.data.beir.retrieve", counted)
+    data = load_beir(folder, 2, unlabelled, limits=limits)
+    assert data.splits == whole.splits and data.fingerprint() == whole.fingerprint()
+    chosen = {query for split in data.splits.values() for query in split.candidates}
+    assert chosen >= set(asked) >= chosen - {"q3"} and len(asked) <= sum(limits.values())
 
 
 def test_pool_candidates_are_the_judged_documents_in_first_stage_order(tmp_path: Path) -> None:
