@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from hfcompress.data.bm25 import retrieve
-from hfcompress.data.draft import hashed_split
+from hfcompress.data.draft import hashed_split, lift_grades
 from hfcompress.data.lines import bad_line
 from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check, check_texts, first_queries
 from hfcompress.errors import DataError
@@ -30,7 +31,7 @@ def load_beir(
     The candidates of a split are those of `bm25/SPLIT.tsv` (columns query-id, corpus-id, rank); where there is no such
     file, they are retrieved with BM25. In a *pool set* (`meta.json` has `"candidates": "pool"`) they are the judged
     documents of a query, also the ones judged as not relevant. `meta.json` may also name `relevant_from`, `language`,
-    `permissive` (the licence) and `publish_texts`.
+    `permissive` (the licence) and `publish_texts`. Grades below 0 (junk) count as 0.
 
     Args:
         folder: The data folder.
@@ -60,6 +61,7 @@ def load_beir(
     }
     check_texts(folder.resolve().name, queries, corpus)  # before BM25, which needs some word
     judged = {split: qrels for split in SPLITS if (qrels := _read_qrels(folder, split)) is not None}
+    notes = lift_grades(judged)
     members = {split: list(qrels) for split, qrels in judged.items()}
     first_stage = "BM25"
     listed: dict[str, dict[str, list[str]]] = {}  # candidates that need not be retrieved
@@ -117,6 +119,7 @@ def load_beir(
             publish_texts=bool(meta.get("publish_texts", False)),
             license=str(meta.get("permissive", meta.get("license", ""))),
             language=language,
+            notes=tuple(notes),
             first_stage=first_stage,
         )
     )
@@ -225,8 +228,8 @@ def _read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]] | None:
         return None
     qrels: dict[str, dict[str, int]] = {}
     for path, number, (query, document, grade, *_) in _read_table(folder, name):
-        if not grade.strip().isdecimal():
-            raise bad_line(path, number, grade, "a grade that is an integer of 0 or more")
+        if not re.fullmatch(r"-?\d+", grade.strip()):
+            raise bad_line(path, number, grade, "a grade that is an integer")
         if document in qrels.setdefault(query, {}):
             raise bad_line(path, number, f"{query} {document}", "each document judged once a query")
         qrels[query][document] = int(grade)

@@ -71,6 +71,22 @@ def drop_unknown(draft: Draft) -> None:
         draft.notes.append(f"{lost} judgements left out, whose topic or document is not in the files")
 
 
+def lift_grades(tables: Mapping[str, dict[str, dict[str, int]]]) -> list[str]:
+    """Set grades below 0, which TREC has for junk, to 0: judged and not relevant. Returns a note if there are any.
+
+    Args:
+        tables: Judgements as in `Draft.qrels`; changed in place.
+    """
+    lifted = 0
+    for table in tables.values():
+        for grades in table.values():
+            for document, grade in grades.items():
+                if grade < 0:
+                    grades[document] = 0
+                    lifted += 1
+    return [f"{lifted} judgements with a grade below 0 count as 0"] if lifted else []
+
+
 def finish(
     draft: Draft, limits: Mapping[str, int | None], candidates: int, seed: int, unlabelled: bool = False
 ) -> RankingData:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hfcompress.data.draft import ALL, Draft, drop_unknown, split_name
+from hfcompress.data.draft import ALL, Draft, drop_unknown, lift_grades, split_name
 from hfcompress.data.lines import bad_line, read_text
 from hfcompress.data.ranking import Document
 from hfcompress.data.trec_run import read_run
@@ -66,12 +66,13 @@ def read_trec(folder: Path) -> Draft:
             query, _, document, grade = columns[:4]
             if not re.fullmatch(r"-?\d+", grade):
                 raise bad_line(path, number, grade, "a grade that is an integer")
-            target.setdefault(query, {})[document] = max(0, int(grade))
+            target.setdefault(query, {})[document] = int(grade)
     for path in _files(folder, RUNS):
         draft.candidates[_split_of(path)] = {
             query: sorted(scores, key=lambda document: -scores[document]) for query, scores in read_run(path).items()
         }
     drop_unknown(draft)
+    draft.notes += lift_grades(draft.qrels)
     return draft
 
 

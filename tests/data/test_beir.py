@@ -103,6 +103,14 @@ def test_plain_and_gzipped_folders_give_the_same_data(tmp_path: Path) -> None:
     assert plain.fingerprint() == zipped.fingerprint()
 
 
+def test_grades_below_0_count_as_0_and_are_counted(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    put(tmp_path, "qrels/test.tsv", "q1\td1\t1\nq1\td2\t-1\nq2\td3\t-2\n")
+    data = load_beir(tmp_path)
+    assert data.splits["test"].qrels == {"q1": {"d1": 1, "d2": 0}, "q2": {"d3": 0}}
+    assert data.notes == ("2 judgements with a grade below 0 count as 0",)
+
+
 def test_meta_json_is_read(tmp_path: Path) -> None:
     meta = {"relevant_from": 2, "language": "de", "permissive": "CC BY 4.0", "licence": "x", "publish_texts": True}
     data = load_beir(write_folder(tmp_path, meta=meta))
@@ -294,12 +302,12 @@ BAD_LINES: list[tuple[str, str, list[str]]] = [
     (
         "qrels/test.tsv",
         "query-id\tcorpus-id\tscore\nq1\td1\t1.5",
-        ["test.tsv, line 2", "'1.5'", "integer of 0 or more"],
+        ["test.tsv, line 2", "'1.5'", "a grade that is an integer"],
     ),
     ("qrels/test.tsv", "q1\td1\t1.0", ["test.tsv, line 1", "'1.0'"]),
     ("qrels/test.tsv", "q1\td1\tyes", ["test.tsv, line 1", "'yes'"]),
     ("qrels/test.tsv", "q1\td1\t", ["test.tsv, line 1", "''"]),
-    ("qrels/test.tsv", "q1\td1\t1\nq1\td2\t-1", ["test.tsv, line 2", "'-1'", "integer of 0 or more"]),
+    ("qrels/test.tsv", "q1\td1\t1\nq1\td2\t--1", ["test.tsv, line 2", "'--1'", "a grade that is an integer"]),
     ("qrels/test.tsv", "q1\td1\t1\nq1\td1\t2", ["test.tsv, line 2", "q1 d1"]),
     ("qrels/test.tsv", "q1\td1", ["test.tsv, line 1", "three tab-separated columns"]),
     ("qrels/test.tsv", "q1 0 d1 1", ["test.tsv, line 1", "q1 0 d1 1"]),

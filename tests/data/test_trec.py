@@ -61,7 +61,10 @@ def test_tagged_files(folder: Path) -> None:
         "d2": Document("", "Swallows leave in autumn."),
     }
     assert draft.qrels == {"test": {"301": {"d1": 2, "d2": 0}, "302": {"d2": 1}}}
-    assert draft.notes == ["2 judgements left out, whose topic or document is not in the files"]
+    assert draft.notes == [
+        "2 judgements left out, whose topic or document is not in the files",
+        "1 judgements with a grade below 0 count as 0",
+    ]
 
 
 def test_a_run_gives_the_candidates_by_score(folder: Path) -> None:
