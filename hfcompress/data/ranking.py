@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,10 @@ class RankingData:
 
     def fingerprint(self) -> str:
         """SHA-256 over all ids, texts, judgements, candidates and `score_text`, in the order in which they are used."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256()
 
         def add(*parts: str) -> None:

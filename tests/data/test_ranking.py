@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import replace
 from typing import Any
@@ -260,6 +261,15 @@ def test_the_set_of_a_query_may_have_slashes_in_its_name() -> None:
 
 
 # Fingerprint
+
+
+def test_texts_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = example()
+    before = data.fingerprint()
+    monkeypatch.setattr(hashlib, "sha256", lambda: pytest.fail("hashed again"))
+    assert data.fingerprint() == before and data == example()
+    monkeypatch.undo()
+    assert replace(data, relevant_from=2).fingerprint() != before == replace(data).fingerprint()
 
 
 def test_equal_data_has_an_equal_fingerprint() -> None:
