@@ -14,6 +14,7 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.data.score_text import HIGHEST, score_text_of
 from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.evaluation.measures import measure_of
+from hfcompress.evaluation.metrics import without_relevant
 from hfcompress.models import load_config, load_tokenizer, position_limit, resolve
 from hfcompress.quantization.openvino import require_openvino
 from hfcompress.rankers.load import FILE_RUNTIMES, activation_of, ranking_tokenizer
@@ -131,27 +132,40 @@ def judges(recipe: Recipe, data: RankingData) -> bool:
 
 
 def check_data(recipe: Recipe, data: RankingData) -> None:
-    """Check that the splits which the recipe needs are there and judged.
+    """Check that the splits which the recipe needs are there and judged, with documents to rank.
 
     Raises:
-        DataError: A split is missing, or has no relevant document.
+        DataError: A split is missing, or has no relevant document or no candidates.
     """
-    data.split("test", labelled=not judges(recipe, data))
-    if len(data.splits["test"]) < 2:
+    test = data.split("test", labelled=not judges(recipe, data))
+    measured = len(test) if judges(recipe, data) else len(test.qrels) - len(without_relevant(test.qrels))
+    if measured < 2:
         raise DataError(
             "One test query gives no interval and no verdict",
-            value=len(data.splits["test"]),
-            expected="at least 2 test queries; a few hundred for a verdict that decides something",
+            value=f"{measured} of {len(test)} test queries have a relevant document",
+            expected="at least 2 such test queries; a few hundred for a verdict that decides something",
             remedy="raise data.max_queries.test, or add test queries",
         )
+    _check_candidates(data, "test")
     if recipe.teacher.train or recipe.prune or recipe.recover:
         fisher = recipe.prune is not None and recipe.prune.importance == "fisher"
         data.split("train", labelled=bool(recipe.teacher.train) or fisher or not _unlabelled(recipe))
         if "dev" in data.splits:
             data.split("dev", labelled=not judges(recipe, data))
+            _check_candidates(data, "dev")
     if (training := recipe.teacher.train) is not None:
         check_corpus(data, 1 + training.hard_negatives + training.random_negatives)
     if recipe.prune:
         check_corpus(data, CALIBRATION_DOCUMENTS)
     if recipe.recover:
         check_corpus(data, recipe.recover.documents)
+
+
+def _check_candidates(data: RankingData, split: str) -> None:
+    if not any(data.splits[split].candidates.values()):
+        raise DataError(
+            f"No {split} query of {data.name!r} has a document to rank",
+            value=f"{len(data.splits[split])} queries with 0 candidates",
+            expected="candidates for the queries that are measured",
+            remedy=f"correct the file with the candidates of {split}, or remove it to have them retrieved with BM25",
+        )

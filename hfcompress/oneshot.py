@@ -85,7 +85,7 @@ def prune_checkpoint(
 
     Args:
         name: A folder, a Hub id, or `package:NAME/FOLDER`.
-        sets: `api-search` or folders in BEIR's layout, with a train split.
+        sets: As `data.sets` in a recipe, with a train split.
         out: Folder to write: the checkpoint, or with several targets a folder for each; and `family.json`.
         step: How to prune; its own target counts only where `targets` is empty.
         targets: What to reach, all of one kind.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 from transformers import PreTrainedTokenizerFast
 
@@ -74,18 +75,19 @@ def source_fingerprint(source: ScoreSource) -> str:
 def calibration_pairs(data: RankingData, count: int) -> list[tuple[str, str]]:
     """Pairs of train queries (test queries only where there is no train split) with candidates spread over the list."""
     split = data.splits.get("train") or data.splits["test"]
-    pairs = []
-    for number, (query, documents) in enumerate(split.candidates.items()):
-        if documents:
-            pairs += data.pairs(query, [documents[number % len(documents)]])
-    return pairs[:count]
+    pairs = (
+        data.pairs(query, [documents[number % len(documents)]])[0]
+        for number, (query, documents) in enumerate(split.candidates.items())
+        if documents
+    )
+    return list(islice(pairs, count))
 
 
 def ranking_pairs(data: RankingData) -> list[tuple[str, str]]:
     """Pairs of a few train queries with several candidates each, spread over the list."""
     split = data.splits.get("train") or data.splits["test"]
     pairs = []
-    for query, documents in list(split.candidates.items())[:RANKING_QUERIES]:
+    for query, documents in islice(split.candidates.items(), RANKING_QUERIES):
         if documents:
             pairs += data.pairs(query, documents[:: math.ceil(len(documents) / RANKING_DOCUMENTS)])
     return pairs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,19 +13,25 @@ from pathlib import Path
 from typing import IO
 
 from hfcompress.data.bm25 import retrieve
-from hfcompress.data.draft import hashed_split
+from hfcompress.data.draft import hashed_split, lift_grades
 from hfcompress.data.lines import bad_line
-from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check, check_texts
+from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check, check_texts, first_queries
 from hfcompress.errors import DataError
 
 
-def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False, seed: int = 0) -> RankingData:
+def load_beir(
+    folder: Path,
+    candidates: int = 20,
+    unlabelled: bool = False,
+    seed: int = 0,
+    limits: Mapping[str, int | None] | None = None,
+) -> RankingData:
     """Read `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv` and, where present, `bm25/SPLIT.tsv`; each may be `.gz`.
 
     The candidates of a split are those of `bm25/SPLIT.tsv` (columns query-id, corpus-id, rank); where there is no such
     file, they are retrieved with BM25. In a *pool set* (`meta.json` has `"candidates": "pool"`) they are the judged
     documents of a query, also the ones judged as not relevant. `meta.json` may also name `relevant_from`, `language`,
-    `permissive` (the licence) and `publish_texts`.
+    `permissive` (the licence) and `publish_texts`. Grades below 0 (junk) count as 0.
 
     Args:
         folder: The data folder.
@@ -32,6 +39,8 @@ def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False, seed
         unlabelled: Take the queries that no qrels file names for train queries without labels; their candidates are
             those of `bm25/train.tsv`, where it has them. Where there are no qrels at all, queries are split by hash.
         seed: Seed of that split.
+        limits: At most so many queries of a split, as `RankingData.limited` chooses them; candidates are retrieved only
+            for these.
 
     Raises:
         DataError: A file is missing, empty or malformed, or ids do not resolve.
@@ -51,46 +60,55 @@ def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False, seed
         row["_id"]: Document(title=row.get("title") or "", text=row["text"]) for row in _read_jsonl(folder, "corpus")
     }
     check_texts(folder.resolve().name, queries, corpus)  # before BM25, which needs some word
-    splits, first_stage = {}, "BM25"
-    for split in SPLITS:
-        qrels = _read_qrels(folder, split)
-        if qrels is None:
-            continue
-        wanted = {query: queries[query] for query in qrels if query in queries}
+    judged = {split: qrels for split in SPLITS if (qrels := _read_qrels(folder, split)) is not None}
+    notes = lift_grades(judged)
+    members = {split: list(qrels) for split, qrels in judged.items()}
+    first_stage = "BM25"
+    listed: dict[str, dict[str, list[str]]] = {}  # candidates that need not be retrieved
+    for split, qrels in judged.items():
+        given = _read_candidates(folder, split)
         if pool:
-            given = _read_candidates(folder, split)
             if given is None:
                 first_stage = "order of the judgements"
-            listed = given or {}
-            chosen = {query: _pool(listed.get(query, []), judged) for query, judged in qrels.items()}
-        else:
-            given = _read_candidates(folder, split)
-            if given is not None and not given.keys() & qrels.keys():
-                raise DataError(
-                    f"{folder / 'bm25' / split}.tsv names no query of qrels/{split}.tsv",
-                    value=list(given)[:5],
-                    expected=f"candidates for queries such as {list(qrels)[:5]}",
-                    remedy="check that both files belong to the same data set",
-                )
-            chosen = retrieve(wanted, corpus, candidates, language) if given is None else given
-        splits[split] = Split(qrels=qrels, candidates={query: chosen.get(query, []) for query in qrels})
-    if unlabelled and not splits:
-        splits = _unjudged(folder, queries, corpus, candidates, language, seed)
+            listed[split] = {query: _pool((given or {}).get(query, []), grades) for query, grades in qrels.items()}
+            continue
+        if given is not None and not given.keys() & qrels.keys():
+            raise DataError(
+                f"{folder / 'bm25' / split}.tsv names no query of qrels/{split}.tsv",
+                value=list(given)[:5],
+                expected=f"candidates for queries such as {list(qrels)[:5]}",
+                remedy="check that both files belong to the same data set",
+            )
+        listed[split] = {} if given is None else {query: given.get(query, []) for query in qrels}
+    if unlabelled and not judged:
+        members = _hashed(queries, seed)
+        everywhere: dict[str, list[str]] = {}
+        for split in SPLITS:
+            everywhere |= _read_candidates(folder, split) or {}
+        listed = dict.fromkeys(members, everywhere)
     elif unlabelled:
-        train = splits.get("train", Split({}, {}))
-        others = queries.keys() - {query for split in splits.values() for query in split.qrels}
-        listed = _read_candidates(folder, "train") or {}
-        wanted = {query: queries[query] for query in queries if query in others and query not in listed}
-        chosen = listed | retrieve(wanted, corpus, candidates, language)
-        added = {query: chosen[query] for query in queries if query in others}
-        splits["train"] = Split(qrels=train.qrels, candidates={**train.candidates, **added})
-    if not splits:
+        known = {query for qrels in judged.values() for query in qrels}
+        members["train"] = [*members.get("train", []), *(query for query in queries if query not in known)]
+        listed["train"] = {**(_read_candidates(folder, "train") or {}), **listed.get("train", {})}
+    if not members:
         raise DataError(
             f"The data folder {folder} has no judgements",
             expected="at least qrels/test.tsv",
             remedy="add the qrels files",
         )
-    return check(
+    limits = limits or {}
+    wanted = {
+        query: queries[query]
+        for split, those in members.items()
+        for query in first_queries(those, limits.get(split))
+        if query in queries and query not in listed[split]
+    }
+    found = retrieve(wanted, corpus, candidates, language) if wanted else {}
+    splits = {
+        split: Split(judged.get(split, {}), {query: listed[split].get(query, found.get(query, [])) for query in those})
+        for split, those in members.items()
+    }
+    data = check(
         RankingData(
             name=folder.resolve().name,
             queries=queries,
@@ -101,32 +119,25 @@ def load_beir(folder: Path, candidates: int = 20, unlabelled: bool = False, seed
             publish_texts=bool(meta.get("publish_texts", False)),
             license=str(meta.get("permissive", meta.get("license", ""))),
             language=language,
+            notes=tuple(notes),
             first_stage=first_stage,
         )
     )
+    return data.limited(limits) if limits else data
 
 
-def _unjudged(
-    folder: Path, queries: dict[str, str], corpus: dict[str, Document], candidates: int, language: str, seed: int
-) -> dict[str, Split]:
-    """Splits by hash of queries without judgements, with the candidates of any `bm25/SPLIT.tsv`, or retrieved."""
-    listed: dict[str, list[str]] = {}
-    for name in SPLITS:
-        listed |= _read_candidates(folder, name) or {}
-    unlisted = {query: text for query, text in queries.items() if query not in listed}
-    listed |= retrieve(unlisted, corpus, candidates, language)
+def _hashed(queries: Mapping[str, str], seed: int) -> dict[str, list[str]]:
+    """Queries without judgements by the split to which a hash assigns them."""
     split_of = {query: hashed_split(text, seed) for query, text in queries.items()}
-    return {
-        name: Split({}, {query: listed[query] for query in queries if split_of[query] == name})
-        for name in SPLITS
-        if name in split_of.values()
-    }
+    found = {name: [query for query in queries if split_of[query] == name] for name in SPLITS}
+    return {name: of_split for name, of_split in found.items() if of_split}
 
 
 def _pool(listed: list[str], judged: Mapping[str, int]) -> list[str]:
     """Judged documents in the order of the first stage; those it did not list come last."""
     first = [document for document in listed if document in judged]
-    return first + [document for document in judged if document not in set(first)]
+    seen = set(first)
+    return first + [document for document in judged if document not in seen]
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -217,8 +228,8 @@ def _read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]] | None:
         return None
     qrels: dict[str, dict[str, int]] = {}
     for path, number, (query, document, grade, *_) in _read_table(folder, name):
-        if not grade.strip().isdecimal():
-            raise bad_line(path, number, grade, "a grade that is an integer of 0 or more")
+        if not re.fullmatch(r"-?\d+", grade.strip()):
+            raise bad_line(path, number, grade, "a grade that is an integer")
         if document in qrels.setdefault(query, {}):
             raise bad_line(path, number, f"{query} {document}", "each document judged once a query")
         qrels[query][document] = int(grade)

@@ -219,7 +219,7 @@ def _split_facts(data: RankingData, split: Split) -> SplitFacts:
         for query, documents in split.candidates.items()
         if documents and relevant[query]
     ]
-    listed = sum(document in set(split.candidates[query]) for query, keys in relevant.items() for document in keys)
+    listed = sum(len(set(keys) & set(split.candidates[query])) for query, keys in relevant.items())
     total = sum(map(len, relevant.values()))
     texts = Counter(_key(data.queries[query]) for query in split.candidates)
     grades = Counter(grade for query in split.candidates for grade in split.qrels.get(query, {}).values())

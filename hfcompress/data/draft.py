@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hfcompress.data.bm25 import Bm25Index
-from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, check, check_texts, stable_hash
+from hfcompress.data.ranking import Document, RankingData, Split, check, check_texts, stable_hash
 from hfcompress.errors import DataError
 
 ALL = "whole"  # the split of what comes without one; `datasets` keeps "all" for itself
@@ -71,6 +71,22 @@ def drop_unknown(draft: Draft) -> None:
         draft.notes.append(f"{lost} judgements left out, whose topic or document is not in the files")
 
 
+def lift_grades(tables: Mapping[str, dict[str, dict[str, int]]]) -> list[str]:
+    """Set grades below 0, which TREC has for junk, to 0: judged and not relevant. Returns a note if there are any.
+
+    Args:
+        tables: Judgements as in `Draft.qrels`; changed in place.
+    """
+    lifted = 0
+    for table in tables.values():
+        for grades in table.values():
+            for document, grade in grades.items():
+                if grade < 0:
+                    grades[document] = 0
+                    lifted += 1
+    return [f"{lifted} judgements with a grade below 0 count as 0"] if lifted else []
+
+
 def finish(
     draft: Draft, limits: Mapping[str, int | None], candidates: int, seed: int, unlabelled: bool = False
 ) -> RankingData:
@@ -78,10 +94,10 @@ def finish(
 
     Dev and test, where the source lacks them and has train queries, or queries without a split, are cut from those by
     a hash of seed and query text: 20% test, 10% dev. Equal texts fall into one split, and no other query changes sides
-    when some are added.
+    when some are added. Queries that nobody judged stay in train, unless none is judged or one of the same text is cut.
 
-    Candidates are those of the source; in a pool its listed documents, in the order of BM25; else what BM25 retrieves,
-    in the train split behind the documents that are judged as not relevant.
+    Candidates are the first of those that the source gives; in a pool all its documents, in the order of BM25; else
+    what BM25 retrieves, in the train split behind the documents that are judged as not relevant.
 
     Args:
         draft: What was read.
@@ -107,8 +123,10 @@ def finish(
         )
     check_texts(draft.name, draft.queries, draft.corpus)
     notes = list(draft.notes)
+    whole = draft.candidates.pop(ALL, {})
     if cut := _cut_splits(draft, seed):
         notes.append(f"{' and '.join(cut)} cut from the other queries by a hash of their text (seed {seed})")
+    notes += _share_candidates(draft, whole)
     data = check(
         RankingData(
             name=draft.name,
@@ -135,28 +153,67 @@ def finish(
 
 def _cut_splits(draft: Draft, seed: int) -> list[str]:
     """Move queries of `whole`, or of `train`, to the splits that are missing; returns the names of those."""
-    listed = draft.candidates.pop(ALL, {})
-    if listed:
-        for split in SPLITS:
-            draft.candidates[split] = {**listed, **draft.candidates.get(split, {})}
     train = {**draft.qrels.get("train", {}), **draft.qrels.pop(ALL, {})}
+    judged = {_plain(draft.queries.get(query, query)) for query, grades in train.items() if grades}
+    unjudged = not judged and not any(grades for table in draft.qrels.values() for grades in table.values())
     missing = [split for split in ("dev", "test") if split not in draft.qrels]
     if not train or not missing:
         draft.qrels["train"] = train
         return []
     draft.qrels.update({split: {} for split in ("train", *missing)})
     for query, grades in train.items():
-        split = hashed_split(draft.queries.get(query, query), seed)
+        text = draft.queries.get(query, query)
+        split = hashed_split(text, seed) if unjudged or _plain(text) in judged else "train"
         draft.qrels[split if split in missing else "train"][query] = grades
-    if "train" in draft.candidates:
-        draft.candidates |= dict.fromkeys(missing, draft.candidates["train"])
-    return missing
+    listed = draft.candidates.get("train", {})
+    draft.candidates |= {split: listed for split in missing if any(map(listed.get, draft.qrels[split]))}
+    return [split for split in missing if draft.qrels[split]]
+
+
+def _share_candidates(draft: Draft, whole: Mapping[str, list[str]]) -> list[str]:
+    """Give candidates without a split to the splits that have such queries; returns notes on queries without any.
+
+    Raises:
+        DataError: Candidates are given, and none for a query of the split.
+    """
+    tables = {split: list(queries) for split, queries in draft.qrels.items() if queries}
+    shared = [split for split, queries in tables.items() if any(whole.get(query) for query in queries)]
+    if whole and not shared:
+        raise _foreign(draft.name, whole, [query for queries in tables.values() for query in queries])
+    for split in shared:
+        draft.candidates[split] = {**whole, **draft.candidates.get(split, {})}
+    notes = []
+    for split, queries in tables.items() if not draft.pool else ():
+        listed = draft.candidates.get(split)
+        if listed is None:
+            if whole:
+                notes.append(f"no {split} query has given candidates: they are retrieved with BM25")
+            continue
+        without = sum(not listed.get(query) for query in queries)
+        if without == len(queries):
+            raise _foreign(draft.name, listed, queries)
+        if without:
+            notes.append(f"{without} of {len(queries)} {split} queries have no given candidates")
+    return notes
+
+
+def _foreign(name: str, listed: Mapping[str, list[str]], queries: list[str]) -> DataError:
+    return DataError(
+        f"The candidates given with {name!r} are for none of its queries, or of none of its documents",
+        value=list(listed)[:5],
+        expected=f"documents of the collection for queries such as {queries[:5]}",
+        remedy="check that the run, the topics and the documents belong to the same data set",
+    )
 
 
 def hashed_split(text: str, seed: int) -> str:
     """The split of a query by a hash of its text, without regard to case and spaces."""
-    share = int(stable_hash(f"{seed}:{' '.join(text.lower().split())}")[:8], 16) / 16**8
+    share = int(stable_hash(f"{seed}:{_plain(text)}")[:8], 16) / 16**8
     return "test" if share < TEST_SHARE else "dev" if share < TEST_SHARE + DEV_SHARE else "train"
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _with_candidates(data: RankingData, draft: Draft, count: int) -> dict[str, Split]:
@@ -166,7 +223,7 @@ def _with_candidates(data: RankingData, draft: Draft, count: int) -> dict[str, S
     splits = {}
     for name, split in data.splits.items():
         if name in draft.candidates and not draft.pool:
-            splits[name] = split
+            splits[name] = Split(split.qrels, {query: listed[:count] for query, listed in split.candidates.items()})
             continue
         index = index or Bm25Index(texts, data.language)
         if draft.pool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from hfcompress.data.draft import ALL, Draft, drop_unknown, split_name
+from hfcompress.data.draft import ALL, Draft, drop_unknown, lift_grades, split_name
 from hfcompress.data.ranking import Document
 from hfcompress.errors import DataError, MissingExtraError
 
@@ -59,7 +59,7 @@ def _read(identifier: str, corpus: Any, parts: dict[str, Any]) -> Draft:
         draft.queries |= {query.query_id: _text(query) for query in part.queries_iter()}
         table = draft.qrels.setdefault(split, {})
         for judgement in part.qrels_iter():
-            table.setdefault(judgement.query_id, {})[judgement.doc_id] = max(0, int(judgement.relevance))
+            table.setdefault(judgement.query_id, {})[judgement.doc_id] = int(judgement.relevance)
         if part.has_scoreddocs():
             scored: dict[str, list[tuple[float, str]]] = {}
             for hit in part.scoreddocs_iter():
@@ -69,6 +69,7 @@ def _read(identifier: str, corpus: Any, parts: dict[str, Any]) -> Draft:
             }
     draft.language = str((corpus.docs_lang() if hasattr(corpus, "docs_lang") else "") or "")
     drop_unknown(draft)
+    draft.notes += lift_grades(draft.qrels)
     return draft
 
 

@@ -46,7 +46,8 @@ def _load(name: str, step: DataStep, limits: Mapping[str, int | None], progress:
         return check(BUILT_IN[name](limits, progress)).limited(limits, step.candidates)
     path = Path(name).expanduser()
     if not name.startswith((HUB, IRDS)) and _is_beir(path):
-        return load_beir(path, step.candidates, unlabelled, step.split_seed).limited(limits, step.candidates)
+        data = load_beir(path, step.candidates, unlabelled, step.split_seed, limits)
+        return data.limited(limits, step.candidates)
     draft = _read(name, path, step.label_threshold)
     return finish(draft, limits, step.candidates, step.split_seed, unlabelled)
 

@@ -163,9 +163,9 @@ def _lists(data: RankingData, depth: int) -> Dataset:
     found = retrieve(queries, data.corpus, depth, data.language)
     rows = []
     for query, text in queries.items():
-        relevant = [document for document, grade in train.qrels.get(query, {}).items() if grade > 0]
+        relevant = dict.fromkeys(document for document, grade in train.qrels.get(query, {}).items() if grade > 0)
         if relevant:
-            listed = [*relevant, *(document for document in found[query] if document not in set(relevant))]
+            listed = [*relevant, *(document for document in found[query] if document not in relevant)]
             rows.append(
                 {
                     "query_id": query,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -125,8 +126,11 @@ class RankingData:
         return [self.corpus[document_id].content for document_id in document_ids]
 
     def set_of(self, query_id: str) -> str:
-        """Name of the data set that a query comes from."""
-        return query_id.partition("/")[0] if self.sets else self.name
+        """Name of the data set that a query comes from; of names that begin alike, the longest that fits."""
+        if not self.sets:
+            return self.name
+        fitting = [name for name in self.sets if query_id.startswith(f"{name}/")]
+        return max(fitting, key=len, default=query_id.partition("/")[0])  # a query that was made is of no set
 
     def limited(self, limits: Mapping[str, int | None], candidates: int | None = None) -> RankingData:
         """Keep at most `limits[split]` queries of each split and, outside a pool set, `candidates` documents a query.
@@ -137,7 +141,7 @@ class RankingData:
         depth = None if self.pool else candidates
         splits = {}
         for name, split in self.splits.items():
-            kept = sorted(split.candidates, key=stable_hash)[: limits.get(name)]
+            kept = first_queries(split.candidates, limits.get(name))
             splits[name] = Split(
                 qrels={query: split.qrels[query] for query in kept if query in split.qrels},
                 candidates={query: list(split.candidates[query])[:depth] for query in kept},
@@ -155,7 +159,7 @@ class RankingData:
         """
         train = self.split("train")
         labelled = [query for query, grades in train.qrels.items() if any(grade > 0 for grade in grades.values())]
-        moved = set(sorted(labelled, key=stable_hash)[:queries])
+        moved = set(first_queries(labelled, queries))
         if len(labelled) - len(moved) < 2:
             raise DataError(
                 f"Too few train queries of {self.name!r} would be left beside the dev split",
@@ -178,6 +182,10 @@ class RankingData:
 
     def fingerprint(self) -> str:
         """SHA-256 over all ids, texts, judgements, candidates and `score_text`, in the order in which they are used."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256()
 
         def add(*parts: str) -> None:
@@ -204,6 +212,11 @@ class RankingData:
 def stable_hash(identifier: str) -> str:
     """SHA-1 of an id in hexadecimal: an order that is the same on every machine."""
     return hashlib.sha1(identifier.encode(), usedforsecurity=False).hexdigest()
+
+
+def first_queries(queries: Iterable[str], limit: int | None) -> list[str]:
+    """The queries that a limit keeps: the first in the order of the SHA-1 of their id, all of them for None."""
+    return sorted(queries, key=stable_hash)[:limit]
 
 
 def check(data: RankingData) -> RankingData:

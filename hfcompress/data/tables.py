@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfcompress.data.columns import Table, read_columns
-from hfcompress.data.draft import ALL, Draft, split_name
+from hfcompress.data.draft import ALL, Draft, lift_grades, split_name
 from hfcompress.data.ranking import Document
 from hfcompress.errors import DataError
 
@@ -151,6 +151,7 @@ def _read_hub_beir(repository: str, configs: list[str]) -> Draft:
         for row in table:
             grades = draft.qrels.setdefault(split, {}).setdefault(str(row["query-id"]), {})
             grades[str(row["corpus-id"])] = int(row.get("score", 1))
+    draft.notes += lift_grades(draft.qrels)
     return draft
 
 

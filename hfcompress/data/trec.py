@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hfcompress.data.draft import ALL, Draft, drop_unknown, split_name
+from hfcompress.data.draft import ALL, Draft, drop_unknown, lift_grades, split_name
 from hfcompress.data.lines import bad_line, read_text
 from hfcompress.data.ranking import Document
 from hfcompress.data.trec_run import read_run
@@ -17,7 +17,11 @@ TOPICS = ("topics", "queries")
 DOCUMENTS = ("docs", "documents", "collection", "corpus")
 QRELS, RUNS = ("qrels",), ("run",)
 _TAGGED = re.compile(r"<(top|doc)\b[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
-_LABEL = re.compile(r"^\s*(?:number|topic|description|narrative)\s*:\s*", re.IGNORECASE)
+# Tags: a name alone, or with attributes. Other angle brackets are text: "a < b", "<b and c>".
+_FIELD = r"</?(?:num|title|desc|narr|docno|headline|text)(?:\s[^<>]*)?>"
+_TAG = r"</?[a-z]\w*(?:\s[^<>]*=[^<>]*)?\s*/?>"
+_ANY_TAG = re.compile(f"{_FIELD}|{_TAG}", re.IGNORECASE)
+_LABEL = re.compile(r"^(?:number|topic)\s*:\s*", re.IGNORECASE)
 
 
 def is_trec(folder: Path) -> bool:
@@ -36,7 +40,8 @@ def read_trec(folder: Path) -> Draft:
     - `run.SPLIT.*`: six columns, `query Q0 document rank score tag`; by score, those of equal score
       in the order of the lines, they are the candidates.
 
-    Each may be `.gz`. Without a split in its name, qrels are split by hash, and a run serves all splits.
+    Each may be `.gz`. Without a split in its name, qrels are split by hash, and a run serves all splits of which it
+    has queries.
 
     Raises:
         DataError: A file is missing or malformed.
@@ -61,12 +66,13 @@ def read_trec(folder: Path) -> Draft:
             query, _, document, grade = columns[:4]
             if not re.fullmatch(r"-?\d+", grade):
                 raise bad_line(path, number, grade, "a grade that is an integer")
-            target.setdefault(query, {})[document] = max(0, int(grade))
+            target.setdefault(query, {})[document] = int(grade)
     for path in _files(folder, RUNS):
         draft.candidates[_split_of(path)] = {
             query: sorted(scores, key=lambda document: -scores[document]) for query, scores in read_run(path).items()
         }
     drop_unknown(draft)
+    draft.notes += lift_grades(draft.qrels)
     return draft
 
 
@@ -82,11 +88,11 @@ def _split_of(path: Path) -> str:
 
 
 def _columns(path: Path, count: int, names: str) -> Iterator[tuple[int, list[str]]]:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if line.strip():
-            columns = line.split()
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        columns = line.split()
+        if columns:
             if len(columns) < count:
-                raise bad_line(path, number, line, f"{count} columns: {names}")
+                raise bad_line(path, number, line.strip(), f"{count} columns: {names}")
             yield number, columns
 
 
@@ -97,7 +103,8 @@ def _records(path: Path) -> Iterator[tuple[str, str, str]]:
     if first == "<":
         yield from _blocks(path, text)
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, ended in enumerate(text.split("\n"), 1):  # not splitlines, which cuts at U+2028 and form feeds too
+        line = ended.rstrip("\r")
         if not line.strip():
             continue
         if first == "{":
@@ -127,11 +134,10 @@ def _blocks(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
     found = False
     for match in _TAGGED.finditer(text):
         found = True
-        topic = match.group(1).lower() == "top"
-        parts = _parts(match.group(2))
-        key = parts.get("num" if topic else "docno", "")
-        title = parts.get("title", parts.get("headline", ""))
-        body = title if topic else parts.get("text", "")
+        topic, block = match.group(1).lower() == "top", match.group(2)
+        key = _LABEL.sub("", _field(block, "num")) if topic else _field(block, "docno")
+        title = _field(block, "title") or _field(block, "headline")
+        body = _LABEL.sub("", title) if topic else _field(block, "text")
         if not key or not body:
             raise DataError(
                 f"{path} has a block without id or text",
@@ -146,11 +152,13 @@ def _blocks(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
         )
 
 
-def _parts(block: str) -> dict[str, str]:
-    pieces = re.split(r"<(/?\w+)[^>]*>", block)
-    parts: dict[str, str] = {}
-    for tag, text in zip(pieces[1::2], pieces[2::2], strict=True):
-        cleaned = " ".join(_LABEL.sub("", text).split())
-        if not tag.startswith("/") and cleaned:
-            parts[tag.lower()] = f"{parts[tag.lower()]} {cleaned}" if tag.lower() in parts else cleaned
-    return parts
+def _field(block: str, name: str) -> str:
+    """What all fields of a name hold, with a space for every other tag inside; empty if there is none.
+
+    A field without its closing tag ends with the next field, and all but the text, which may hold tags, with any tag:
+    TREC's oldest topics have more of them than are read here.
+    """
+    end = _FIELD if name == "text" else f"{_FIELD}|{_TAG}"
+    pattern = rf"<{name}(?:\s[^<>]*)?>(?:(.*?)</{name}\s*>|(.*?)(?={end}|\Z))"
+    found = re.findall(pattern, block, re.IGNORECASE | re.DOTALL)
+    return " ".join(_ANY_TAG.sub(" ", " ".join(closed or unclosed for closed, unclosed in found)).split())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hfcompress.data.lines import bad_line, read_text
-from hfcompress.errors import DataError
+from hfcompress.errors import DataError, OutputError
 from hfcompress.files import write_text
 
 Scores = dict[str, dict[str, float]]
@@ -63,14 +64,41 @@ def write_run(
     Raises:
         DataError: An id is empty or holds white space, which this format cannot carry.
     """
+    check_ids(orders)
     name = "-".join(tag.split()) or "run"
     lines = []
     for query, scores in run.items():
-        _check_id("query", query)
         for rank, document in enumerate(orders[query], 1):
-            _check_id("document", document)
             lines.append(f"{query} Q0 {document} {rank} {float(scores[document])!r} {name}\n")
     return write_text(path, "".join(lines))
+
+
+def check_target(path: Path) -> None:
+    """Check that a run file can be written: the nearest folder above it that is there takes files.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(
+            "The run file cannot be written there",
+            value=str(path),
+            expected="the path of a file, in a folder that can be written or made",
+            remedy="choose another path with --run",
+        )
+
+
+def check_ids(lists: Mapping[str, Sequence[str]]) -> None:
+    """Check that a run file can hold the ids of queries and of their documents.
+
+    Raises:
+        DataError: An id is empty or holds white space, which this format cannot carry.
+    """
+    for query, documents in lists.items():
+        _check_id("query", query)
+        for document in documents:
+            _check_id("document", document)
 
 
 def _check_id(kind: str, identifier: str) -> None:

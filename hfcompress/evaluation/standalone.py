@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import SPLITS, RankingData, Split
 from hfcompress.data.score_text import score_text_of
-from hfcompress.data.trec_run import write_run
+from hfcompress.data.trec_run import check_ids, check_target, write_run
 from hfcompress.errors import DataError
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.measures import measure_of
@@ -89,7 +89,7 @@ def evaluate_models(
     Args:
         model: A folder, a Hub id, a file in a folder, or a run file.
         baseline: What to compare with; None measures the model alone.
-        sets: `api-search` or folders in BEIR's layout.
+        sets: As `data.sets` in a recipe.
         split: The split.
         runtime: Where the model runs; its fastest file by default.
         max_length: Longest input in tokens; by default the model's, at most its positions.
@@ -133,7 +133,7 @@ def compare_rankers(
         first: What the other is compared with: a folder, a Hub id, a file in a folder, or a run file. A folder stands
             for its fastest file.
         second: What is judged.
-        sets: `api-search` or folders in BEIR's layout.
+        sets: As `data.sets` in a recipe.
         split: The split.
         max_length: Longest input in tokens; by default that of each model.
         max_queries: At most so many queries.
@@ -167,6 +167,8 @@ def _evaluate(
         measure_of(name)
     if not margin > 0:
         raise DataError("The margin does not fit", value=margin, expected="a margin above 0", remedy="correct --margin")
+    if run_file:
+        check_target(run_file)
     # The other splits are not looked at: one query keeps them valid, and candidates for more need not be retrieved.
     limits = SplitLimits(**{**dict.fromkeys(SPLITS, 1), split: max_queries})
     data = load_data(DataStep(sets=sets, candidates=candidates, max_queries=limits), progress)
@@ -182,6 +184,8 @@ def _evaluate(
     runs: dict[int, Run] = {
         place: restricted(each, chosen) for place, each in enumerate(subjects) if isinstance(each, RunFile)
     }
+    if run_file and isinstance(subjects[-1], Candidate):
+        check_ids(chosen.candidates)
     models = [_as_it_reads(subject) for subject in subjects if isinstance(subject, Candidate)]
     if len(subjects) > 1 and runs:
         same_documents({subjects[place].path: run for place, run in runs.items()}, chosen if models else None)

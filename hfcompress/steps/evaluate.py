@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.collapse import Suspect, refuse_collapse, suspects
+from hfcompress.evaluation.collapse import SUSPECTS, Suspect, refuse_collapse, suspects
 from hfcompress.evaluation.explain import explain
 from hfcompress.evaluation.explanation import Explanation
 from hfcompress.evaluation.results import Measured, build_report, measure_candidates
@@ -97,7 +98,8 @@ def _explanation(current: Run, measured: list[Measured], teacher: str, checkpoin
 
 def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:
     """The parts of the student, rounded one at a time as a quantized artefact that has collapsed was."""
-    lists = [current.data.pairs(*listed) for listed in current.data.split("test").candidates.items()]
+    candidates = current.data.split("test").candidates
+    lists = [current.data.pairs(*listed) for listed in islice(candidates.items(), SUSPECTS)]
     tokenizer = load_tokenizer(str(checkpoint), current.max_length)
     model = load_model(str(checkpoint), dtype="float32")
     if isinstance(config, WeightQuantizationConfig):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from hfcompress.data.beir import load_beir
+from hfcompress.data.bm25 import retrieve
 from hfcompress.data.ranking import Document
 from hfcompress.errors import DataError
 
@@ -101,6 +103,14 @@ def test_plain_and_gzipped_folders_give_the_same_data(tmp_path: Path) -> None:
     assert plain.fingerprint() == zipped.fingerprint()
 
 
+def test_grades_below_0_count_as_0_and_are_counted(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    put(tmp_path, "qrels/test.tsv", "q1\td1\t1\nq1\td2\t-1\nq2\td3\t-2\n")
+    data = load_beir(tmp_path)
+    assert data.splits["test"].qrels == {"q1": {"d1": 1, "d2": 0}, "q2": {"d3": 0}}
+    assert data.notes == ("2 judgements with a grade below 0 count as 0",)
+
+
 def test_meta_json_is_read(tmp_path: Path) -> None:
     meta = {"relevant_from": 2, "language": "de", "permissive": "CC BY 4.0", "licence": "x", "publish_texts": True}
     data = load_beir(write_folder(tmp_path, meta=meta))
@@ -182,6 +192,31 @@ def test_a_folder_without_any_judgement_is_split_by_hash(tmp_path: Path) -> None
     listed = {query: found for split in data.splits.values() for query, found in split.candidates.items()}
     assert len(listed) == 33 and listed["q3"] == ["d5"] and len(listed["q1"]) == 2
     assert load_beir(folder, 2, unlabelled=True, seed=1).splits["test"] != data.splits["test"]
+
+
+@pytest.mark.parametrize(("unlabelled", "judged"), [(False, True), (True, True), (True, False)])
+def test_limits_choose_before_retrieval_what_they_would_choose_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unlabelled: bool, judged: bool
+) -> None:
+    folder = write_folder(tmp_path, bm25={"train": [("q3", "d5", "1", "9")]})
+    more = [{"_id": f"m{number}", "text": f"question {number} about cats"} for number in range(40)]
+    put(folder, "queries.jsonl", lines([*QUERIES, *more]))
+    put(folder, "qrels/dev.tsv", "".join(f"m{number}\td1\t1\n" for number in range(20)))
+    if not judged:
+        shutil.rmtree(folder / "qrels")
+    limits = {"train": 6, "dev": 3, "test": 1}
+    whole = load_beir(folder, 2, unlabelled).limited(limits)
+    asked: list[str] = []
+
+    def counted(queries: dict[str, str], *rest: Any) -> dict[str, list[str]]:
+        asked.extend(queries)
+        return retrieve(queries, *rest)
+
+    monkeypatch.setattr("hfcompress.data.beir.retrieve", counted)
+    data = load_beir(folder, 2, unlabelled, limits=limits)
+    assert data.splits == whole.splits and data.fingerprint() == whole.fingerprint()
+    chosen = {query for split in data.splits.values() for query in split.candidates}
+    assert chosen >= set(asked) >= chosen - {"q3"} and len(asked) <= sum(limits.values())
 
 
 def test_pool_candidates_are_the_judged_documents_in_first_stage_order(tmp_path: Path) -> None:
@@ -267,12 +302,12 @@ BAD_LINES: list[tuple[str, str, list[str]]] = [
     (
         "qrels/test.tsv",
         "query-id\tcorpus-id\tscore\nq1\td1\t1.5",
-        ["test.tsv, line 2", "'1.5'", "integer of 0 or more"],
+        ["test.tsv, line 2", "'1.5'", "a grade that is an integer"],
     ),
     ("qrels/test.tsv", "q1\td1\t1.0", ["test.tsv, line 1", "'1.0'"]),
     ("qrels/test.tsv", "q1\td1\tyes", ["test.tsv, line 1", "'yes'"]),
     ("qrels/test.tsv", "q1\td1\t", ["test.tsv, line 1", "''"]),
-    ("qrels/test.tsv", "q1\td1\t1\nq1\td2\t-1", ["test.tsv, line 2", "'-1'", "integer of 0 or more"]),
+    ("qrels/test.tsv", "q1\td1\t1\nq1\td2\t--1", ["test.tsv, line 2", "'--1'", "a grade that is an integer"]),
     ("qrels/test.tsv", "q1\td1\t1\nq1\td1\t2", ["test.tsv, line 2", "q1 d1"]),
     ("qrels/test.tsv", "q1\td1", ["test.tsv, line 1", "three tab-separated columns"]),
     ("qrels/test.tsv", "q1 0 d1 1", ["test.tsv, line 1", "q1 0 d1 1"]),

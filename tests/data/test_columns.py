@@ -248,6 +248,24 @@ def test_unlabelled_queries_alone_are_split() -> None:
     assert not any(split.labelled for split in data.splits.values())
 
 
+def test_unlabelled_queries_stay_in_train_beside_judged_ones() -> None:
+    draft = read_columns("x", {"all": animals()})
+    judged = set(draft.queries)
+    draft.queries |= {f"more {number}": f"other question {number}" for number in range(40)}
+    data = finished(draft, unlabelled=True)
+    assert set(data.splits["dev"].candidates) | set(data.splits["test"].candidates) <= judged
+    assert len(data.splits["dev"]) and len(data.splits["test"]) and set(data.splits["train"].candidates) - judged
+    assert sum(map(len, data.splits.values())) == len(judged) + 40
+
+
+def test_a_missing_split_is_not_cut_from_unlabelled_queries_alone() -> None:
+    draft = read_columns("x", {"test": animals()})
+    draft.queries |= {f"more {number}": f"other question {number}" for number in range(40)}
+    data = finished(draft, unlabelled=True)
+    assert sorted(data.splits) == ["test", "train"] and len(data.splits["train"]) == 40
+    assert not any("cut from" in note for note in data.notes)
+
+
 def test_nothing_to_read() -> None:
     with pytest.raises(DataError, match="'x' is empty"):
         finished(Draft("x"))

@@ -135,12 +135,13 @@ def test_a_hub_set_with_a_configuration(hub: dict[tuple[str, str | None], Datase
 def test_a_hub_set_in_beirs_layout(hub: dict[tuple[str, str | None], DatasetDict]) -> None:
     corpus = [{"_id": f"d{n}", "title": "", "text": f"answer {n}"} for n in range(4)]
     queries = [{"_id": f"q{n}", "text": f"question {n}"} for n in range(4)]
-    qrels = [{"query-id": f"q{n}", "corpus-id": f"d{n}", "score": 2} for n in range(4)]
+    qrels = [{"query-id": f"q{n}", "corpus-id": f"d{n}", "score": 2 - 3 * (n == 3)} for n in range(4)]
     hub["mteb/small", "corpus"] = DatasetDict(corpus=Dataset.from_list(corpus))
     hub["mteb/small", "queries"] = DatasetDict(queries=Dataset.from_list(queries))
     hub["mteb/small", "default"] = DatasetDict(test=Dataset.from_list(qrels))
     data = load("hub:mteb/small")
-    assert data.splits["test"].qrels == {f"q{n}": {f"d{n}": 2} for n in range(4)}
+    assert data.splits["test"].qrels == {f"q{n}": {f"d{n}": 2 * (n < 3)} for n in range(4)}
+    assert data.notes[0] == "1 judgements with a grade below 0 count as 0"
 
 
 @pytest.mark.parametrize("name", ["hub:org/gone", "hub:org/gone:config"])
@@ -192,7 +193,7 @@ class Part:
         return (Qrel(f"q{n}", f"d{n}", -1 if n == 3 else 1, "0") for n in self.numbers or ())
 
     def scoreddocs_iter(self) -> Any:
-        return (Scored(f"q{n}", f"d{m}", float(m)) for n in self.numbers or () for m in range(3))
+        return (Scored(f"q{n}", f"d{m}", float(m)) for n in self.numbers or () for m in range(5))
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_irds_parts() -> None:
     data = load("irds:small")
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 20, "dev": 5, "test": 5}
     assert data.splits["train"].qrels["q3"] == {"d3": 0} and data.language == "de"
-    assert data.splits["test"].candidates["q25"] == ["d2", "d1", "d0"]
+    assert data.splits["test"].candidates["q25"] == ["d4", "d3", "d2"]
     assert data.corpus["d1"].content == "T answer 1"
 
 

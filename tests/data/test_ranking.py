@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import replace
 from typing import Any
@@ -250,7 +251,25 @@ def test_joined_sets_name_all_their_languages(languages: list[str], joined: str)
     assert merge([merge(sets), example("more", language="de")]).language.split(", ")[0] == "de"
 
 
+def test_the_set_of_a_query_may_have_slashes_in_its_name() -> None:
+    names = ["beir/scifact", "beir/nfcorpus", "beir", "beir/nfcorpus/test"]
+    data = merge([example(name) for name in names])
+    assert [data.set_of(f"{name}/q1") for name in names] == names
+    assert data.set_of("beir/nfcorpus/q1/2") == "beir/nfcorpus"
+    assert data.set_of("pseudo-query/d1") == "pseudo-query"
+    assert example("beir/scifact").set_of("a/q1") == "beir/scifact"
+
+
 # Fingerprint
+
+
+def test_texts_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = example()
+    before = data.fingerprint()
+    monkeypatch.setattr(hashlib, "sha256", lambda: pytest.fail("hashed again"))
+    assert data.fingerprint() == before and data == example()
+    monkeypatch.undo()
+    assert replace(data, relevant_from=2).fingerprint() != before == replace(data).fingerprint()
 
 
 def test_equal_data_has_an_equal_fingerprint() -> None:

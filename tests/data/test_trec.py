@@ -61,7 +61,10 @@ def test_tagged_files(folder: Path) -> None:
         "d2": Document("", "Swallows leave in autumn."),
     }
     assert draft.qrels == {"test": {"301": {"d1": 2, "d2": 0}, "302": {"d2": 1}}}
-    assert draft.notes == ["2 judgements left out, whose topic or document is not in the files"]
+    assert draft.notes == [
+        "2 judgements left out, whose topic or document is not in the files",
+        "1 judgements with a grade below 0 count as 0",
+    ]
 
 
 def test_a_run_gives_the_candidates_by_score(folder: Path) -> None:
@@ -69,6 +72,8 @@ def test_a_run_gives_the_candidates_by_score(folder: Path) -> None:
     assert data.name == "robust" and data.first_stage == "given order"
     assert data.splits["test"].candidates == {"301": ["d1", "d2"], "302": ["d2"]}
     assert data.splits["test"].qrels == {"301": {"d1": 2, "d2": 0}, "302": {"d2": 1}}
+    cut = load_data(DataStep(sets=[str(folder)], candidates=1), progress=False)
+    assert cut.splits["test"].candidates == {"301": ["d1"], "302": ["d2"]} and cut.first_stage == "given order"
     (folder / "run.bm25.txt").unlink()
     data = load_data(DataStep(sets=[str(folder)], candidates=1), progress=False)
     assert data.splits["test"].candidates == {"301": ["d1"], "302": ["d2"]}
@@ -131,3 +136,61 @@ def test_a_run_for_all_splits_serves_those_that_are_cut() -> None:
     data = finish(draft, {}, 5, 0)
     assert len(data.splits) == 3
     assert all(listed == ["d"] for split in data.splits.values() for listed in split.candidates.values())
+
+
+@pytest.mark.parametrize(
+    ("inside", "text"),
+    [
+        ("First part. <P>Second.</P> <i>Third</i> tail", "First part. Second. Third tail"),
+        ("\n<P>One.\n<P>Two.\n", "One. Two."),
+        ("where a <b and c> d, a<b, a < b", "where a <b and c> d, a<b, a < b"),
+        ('<F P="102">Type</F> of<BR/>news <!-- note -->', "Type of news <!-- note -->"),
+        ("One <title>Two</title> three", "One Two three"),
+        ("Topic: as it stands", "Topic: as it stands"),
+    ],
+)
+def test_tags_inside_a_text_end_nothing(folder: Path, inside: str, text: str) -> None:
+    docs = f"<DOC><DOCNO>d1</DOCNO><PROFILE>p</PROFILE>\n<TEXT>{inside}</TEXT><PUB>x</PUB></DOC>"
+    write(folder, docs__trec__gz=docs)
+    assert read_trec(folder).corpus["d1"].text == text
+
+
+def test_the_oldest_topics_have_further_fields(folder: Path) -> None:
+    head = "<head> Tipster Topic Description\n<num> Number: 301\n<dom> Domain: Law\n<title> Topic: Cats\n"
+    write(folder, topics__txt=f"<top>\n{head}<smry> Not read.\n<desc> Nor this.\n</top>")
+    assert read_trec(folder).queries == {"301": "Cats"}
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u0085", "\x0c", "\x1e"])
+def test_only_line_feeds_end_a_line(folder: Path, mark: str) -> None:
+    write(folder, topics__txt=f"301\tcats{mark}sleep\r\n302\tbirds\r\n")
+    assert read_trec(folder).queries == {"301": f"cats{mark}sleep", "302": "birds"}
+
+
+def test_json_lines_with_a_line_separator_inside(folder: Path) -> None:
+    (folder / "docs.trec.gz").unlink()
+    write(folder, docs__jsonl='{"id": "d1", "text": "one\u2028two"}\r\n')
+    assert read_trec(folder).corpus == {"d1": Document("", "one\u2028two")}
+
+
+@pytest.mark.parametrize("name", ["run.bm25.txt", "run.test.txt"])
+@pytest.mark.parametrize(("old", "new"), [("30", "topic-"), (" d", " doc-")], ids=["queries", "documents"])
+def test_a_run_of_other_ids_is_refused(folder: Path, name: str, old: str, new: str) -> None:
+    (folder / "run.bm25.txt").unlink()
+    (folder / name).write_text(RUN.replace(old, new), encoding="utf-8")
+    with pytest.raises(DataError, match=r"are for none of its queries.*such as \['301', '302'\]"):
+        load_data(DataStep(sets=[str(folder)]), progress=False)
+
+
+def test_queries_that_a_run_lacks_are_counted(folder: Path) -> None:
+    (folder / "run.bm25.txt").write_text(RUN.splitlines()[0], encoding="utf-8")
+    data = load_data(DataStep(sets=[str(folder)]), progress=False)
+    assert data.splits["test"].candidates == {"301": ["d2"], "302": []}
+    assert data.notes[-1] == "1 of 2 test queries have no given candidates"
+
+
+def test_a_run_serves_the_splits_whose_queries_it_has(folder: Path) -> None:
+    write(folder, topics__txt="301\tcats\n302\tbirds\n303\tswallows\n", qrels__train__txt="303 0 d2 1\n")
+    data = load_data(DataStep(sets=[str(folder)]), progress=False)
+    assert data.splits["test"].candidates["301"] == ["d1", "d2"] and data.splits["train"].candidates["303"][0] == "d2"
+    assert data.notes[-1] == "no train query has given candidates: they are retrieved with BM25"

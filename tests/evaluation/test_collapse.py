@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +20,7 @@ from hfcompress.evaluation.metrics import rank_correlation
 from hfcompress.evaluation.report import Artifact, Drift, Latency, Stability
 from hfcompress.quantization.config import WeightQuantizationConfig
 from hfcompress.quantization.weights import packed_rounding
+from hfcompress.steps import evaluate as steps
 from hfcompress.surgery import apply_plan
 
 NO_DRIFT = Drift(largest=0, mean=0, swapped_share=0)
@@ -147,3 +152,15 @@ def test_suspects_of_packed_weights(tokenizer: BertTokenizerFast, word_data: Ran
         )}  # fmt: skip
         assert {name for name, kept in found.items() if kept < 1} == (moved or found.keys())
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_run_reads_no_more_lists_than_are_tried(word_data: RankingData, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = word_data.splits["test"].candidates
+    lists: list[Any] = []
+    for name in ("load_tokenizer", "load_model", "weight_steps"):
+        monkeypatch.setattr(steps, name, lambda *_, **__: None)
+    monkeypatch.setattr(steps, "suspects", lambda *arguments: lists.extend(arguments[2]) or [])
+    monkeypatch.setattr(steps, "SUSPECTS", 3)
+    current = cast(Any, SimpleNamespace(data=word_data, max_length=32))
+    steps._suspects(current, Path("checkpoint"), cast(Any, SimpleNamespace()))
+    assert lists == [word_data.pairs(*listed) for listed in list(test.items())[:3]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -183,6 +184,32 @@ def spoiled(path: Path, number: int, line: str | None) -> Path:
     copy = path.with_name("spoiled.run")
     copy.write_text("\n".join(lines) + "\n")
     return copy
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_measuring(
+    inputs: Path, tmp_path: Path, refused: Callable[..., None]
+) -> None:
+    words = ["run file cannot be written there", "--run"]
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "file" / "my.run"):
+        refused(words, "evaluate", inputs / "first", "--run", path)
+
+
+def test_ids_that_a_run_cannot_hold_are_refused_before_measuring(
+    inputs: Path, tmp_path: Path, refused: Callable[..., None]
+) -> None:
+    folder = shutil.copytree(inputs / "words", tmp_path / "spaced")
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        path.write_text(re.sub(r"\bd(\d+)\b", r"d \1", path.read_text()))
+    refused(
+        ["cannot hold this document id", "spaced/d "],
+        "evaluate",
+        inputs / "first",
+        "--data",
+        folder,
+        "--run",
+        tmp_path / "my.run",
+    )
 
 
 @pytest.mark.parametrize(
