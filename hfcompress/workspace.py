@@ -193,5 +193,6 @@ class Workspace:
 
 
 def _fingerprint(name: str, inputs: Any) -> str:
-    text = json.dumps([name, inputs, versions().get("transformers")], sort_keys=True)
+    # Another version of either may make something else of the same inputs.
+    text = json.dumps([name, inputs, *map(versions().get, ("hfcompress", "transformers"))], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
