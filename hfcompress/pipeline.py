@@ -14,7 +14,7 @@ from hfcompress.card import write_card
 from hfcompress.checks import check, check_data, judges
 from hfcompress.evaluation.report import RunReport
 from hfcompress.evaluation.results import license_for
-from hfcompress.files import write_text
+from hfcompress.files import replaced_file, write_text
 from hfcompress.layout import PACKED_FOLDER, STRUCTURE_FILE, WORK_FOLDER
 from hfcompress.markdown import duration
 from hfcompress.optimum_config import RankerCompressionConfig
@@ -96,11 +96,8 @@ def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:
     """Put the checkpoint, the report and the card into the output folder, with the report's recipe everywhere."""
     for source in sorted(checkpoint.rglob("*")):
         if source.is_file():
-            target = out / source.relative_to(checkpoint)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f".{target.name}.part")
-            shutil.copyfile(source, aside)
-            aside.replace(target)
+            with replaced_file(out / source.relative_to(checkpoint)) as aside:
+                shutil.copyfile(source, aside)
     # A kept checkpoint may be of a recipe that differs in what its files do not depend on, such as the margin.
     config = RankerCompressionConfig.from_pretrained(checkpoint)
     config.recipe = Recipe.from_yaml(report.recipe).model_dump(mode="json")

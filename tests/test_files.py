@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hfcompress.errors import OutputError
-from hfcompress.files import replaced_folder
+from hfcompress.files import replaced_file, replaced_folder, write_bytes
 
 
 def replace(path: Path, content: str = "new") -> Path:
@@ -85,3 +85,19 @@ def test_what_is_finished_is_kept_where_it_cannot_be_moved(tmp_path: Path, monke
     with pytest.raises(OutputError, match=r"Permission denied.*take the result from .*\.out\.part"):
         replace(tmp_path / "out")
     assert files_in(tmp_path) == {".out.part/inner/file": "new"}
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    with replaced_file(path) as first:
+        first.write_text("half of the first")
+        assert write_bytes(path, b"second").read_bytes() == b"second"
+    assert files_in(tmp_path) == {"deep/file": "half of the first"}
+
+
+def test_a_file_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "file", b"before")
+    with pytest.raises(OSError, match="full"), replaced_file(tmp_path / "file") as aside:
+        aside.write_text("half")
+        raise OSError(errno.ENOSPC, "The disk is full")
+    assert files_in(tmp_path) == {"file": "before"}
