@@ -37,6 +37,10 @@ GENERATED = (
 ADDED = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt")
 # Vocabularies hold whatever the tokenizer was trained on, paths too.
 VOCABULARIES = ("tokenizer.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt")
+# All that a tokenizer can be made of.
+TOKENIZER_FILES = (
+    *VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "spm.model", "sentencepiece.bpe.model",
+)  # fmt: skip
 
 
 def matches(path: str, patterns: tuple[str, ...]) -> bool:

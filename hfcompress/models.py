@@ -21,7 +21,7 @@ from transformers import (
 
 from hfcompress.architectures import architecture_of, require_one_score
 from hfcompress.errors import ModelError
-from hfcompress.layout import CARD_FILE, PACKED_FOLDER
+from hfcompress.layout import CARD_FILE, PACKED_FOLDER, TOKENIZER_FILES
 from hfcompress.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pruned_class
 from hfcompress.packing import read_packed
 from hfcompress.surgery import needs_custom_code, plan_of_config
@@ -61,7 +61,7 @@ def resolve(name: str) -> str:
 
 
 def model_fingerprint(name: str, graph: str | None = None) -> str:
-    """SHA-256 over config and weights of a local model; the name itself for a model on the Hub.
+    """SHA-256 over config, weights and tokenizer of a local model; the name itself for a model on the Hub.
 
     Args:
         name: A folder, a Hub id, or `package:NAME/FOLDER`.
@@ -74,7 +74,9 @@ def model_fingerprint(name: str, graph: str | None = None) -> str:
     packed = folder.glob(f"{PACKED_FOLDER}/*.safetensors")
     graphs = [folder / graph, (folder / graph).with_suffix(".bin")] if graph else []
     graphs = [path for path in graphs if path.is_file()]
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors"), *packed, *graphs]):
+    words = [path for name in TOKENIZER_FILES if (path := folder / name).is_file()]
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors"), *packed, *graphs, *words]):
+        digest.update(path.name.encode() + b"\x00")
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
@@ -103,13 +105,17 @@ def load_encoder(name: str) -> PreTrainedModel:
     """Load an encoder with a new head that gives one score, to be trained as a cross-encoder.
 
     Raises:
-        ModelError: There is no such model, or it is no encoder of a supported family.
+        ModelError: There is no such model, it is no encoder of a supported family, or it has no weights in safetensors.
         PlanError: It is a pruned one, whose record of pruning is damaged or of another format.
     """
     config = load_config(name)
     config.num_labels = 1
     config.problem_type = None
-    return _class_for(config).from_pretrained(resolve(name), config=config, dtype="auto").float()
+    try:
+        model = _class_for(config).from_pretrained(resolve(name), config=config, dtype="auto", use_safetensors=True)
+    except OSError as error:
+        raise _unopened(name, "AutoModel", error) from error
+    return model.float()
 
 
 def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTrainedModel:
@@ -122,22 +128,24 @@ def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTr
             own, and where it has none its only packed file.
 
     Raises:
-        ModelError: There is no such model or file, it does not give one score, or weights are missing, left over or of
-            another shape.
+        ModelError: There is no such model or file, it does not give one score, its weights are not in safetensors, or
+            some are missing, left over or of another shape.
         PlanError: The checkpoint is pruned, and its record of pruning is damaged or of another format.
     """
     config = load_config(name)
     require_one_score(config)
     packed = _packed_file(name, file)
-    source: dict[str, Any] = {"pretrained_model_name_or_path": None if packed else resolve(name)}
+    source: dict[str, Any] = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
     if packed:
-        source["state_dict"] = read_packed(packed)
+        source = {"pretrained_model_name_or_path": None, "state_dict": read_packed(packed)}
     try:
         # Mismatched sizes are let through here so that all faults are found, and refused below.
         model, loading = _class_for(config).from_pretrained(
             **source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except (RuntimeError, OSError, SafetensorError) as error:
+    except OSError as error:
+        raise _unopened(name, "AutoModelForSequenceClassification", error) from error
+    except (RuntimeError, SafetensorError) as error:
         raise _unusable(name, config, str(error).splitlines()[0]) from error
     faults = {kind: keys for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if (keys := loading[kind])}
     if faults:
@@ -200,6 +208,17 @@ def _packed_file(name: str, file: str | None) -> Path | None:
             remedy="name one of these files, or leave file out for the checkpoint's own weights",
         )
     return folder / file
+
+
+def _unopened(name: str, opener: str, error: OSError) -> ModelError:
+    """Weights in pickle are refused: opening one can run code that it carries."""
+    return ModelError(
+        f"The weights of {name!r} cannot be opened",
+        value=str(error).splitlines()[0],
+        expected="model.safetensors, since pickles such as pytorch_model.bin are not read",
+        remedy=f"where there is a pickle alone, convert it: transformers.{opener}.from_pretrained(NAME)"
+        ".save_pretrained(FOLDER), with the tokenizer saved into that folder too",
+    )
 
 
 def _unusable(name: str, config: PretrainedConfig, fault: str) -> ModelError:

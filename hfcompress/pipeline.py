@@ -14,8 +14,10 @@ from hfcompress.card import write_card
 from hfcompress.checks import check, check_data, judges
 from hfcompress.evaluation.report import RunReport
 from hfcompress.evaluation.results import license_for
-from hfcompress.layout import PACKED_FOLDER, WORK_FOLDER
+from hfcompress.files import replaced_file, write_text
+from hfcompress.layout import PACKED_FOLDER, STRUCTURE_FILE, WORK_FOLDER
 from hfcompress.markdown import duration
+from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.recipe import Recipe
 from hfcompress.run_data import load_run_data
 from hfcompress.steps.base import Run, stages
@@ -91,14 +93,15 @@ def do_steps(current: Run) -> tuple[Path, Path]:
 
 
 def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:
-    """Put the checkpoint, the report and the card into the output folder."""
+    """Put the checkpoint, the report and the card into the output folder, with the report's recipe everywhere."""
     for source in sorted(checkpoint.rglob("*")):
         if source.is_file():
-            target = out / source.relative_to(checkpoint)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f".{target.name}.part")
-            shutil.copyfile(source, aside)
-            aside.replace(target)
+            with replaced_file(out / source.relative_to(checkpoint)) as aside:
+                shutil.copyfile(source, aside)
+    # A kept checkpoint may be of a recipe that differs in what its files do not depend on, such as the margin.
+    config = RankerCompressionConfig.from_pretrained(checkpoint)
+    config.recipe = Recipe.from_yaml(report.recipe).model_dump(mode="json")
+    write_text(out / RankerCompressionConfig.CONFIG_NAME, config.to_json_string())
     stale = [path for path in out.rglob("*") if _is_stale(path, out, checkpoint)]
     for path in stale:
         path.unlink()
@@ -107,11 +110,12 @@ def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:
 
 
 def _is_stale(path: Path, out: Path, checkpoint: Path) -> bool:
-    """Whether an earlier run left this file of the repository layout and this one did not write it."""
+    """Whether an earlier run left this file of the repository layout and this one did not write it, or not yet."""
     relative = path.relative_to(out)
+    ours = relative.parts[0] in ("onnx", "openvino", PACKED_FOLDER, "modeling_hfcompress.py")
     return (
         path.is_file()
-        and relative.parts[0] in ("onnx", "openvino", PACKED_FOLDER, "modeling_hfcompress.py")
+        and (ours or relative.as_posix() == STRUCTURE_FILE)  # the card draws it again where something was pruned
         and WORK_FOLDER not in relative.parts
         and not (checkpoint / relative).is_file()
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from hfcompress.machine import versions
 from hfcompress.markdown import duration
 
 STATE_FORMAT = 1
+_PARTIAL = re.compile(r"-[0-9a-f]{12}")  # what a folder for partial work adds to the name of its step
 Work = Callable[[Path, Path], None]
 
 
@@ -128,17 +130,20 @@ class Workspace:
             if what is not None:
                 self.say(f"{name}: kept from an earlier run ({duration(record['seconds'])} then)")
             return result, fingerprint
-        partial = self.folder / f"{name}-{fingerprint[:12]}"
+        partial = self.folder / f"{name}-{fingerprint[:12]}"  # see _PARTIAL
         if what:
             self.say(f"{name}: {what}")
         start = time.perf_counter()
         with replaced_folder(result) as folder:
             work(folder, partial)
+            if self._done.pop(name, None):  # from here on the folder may hold either result
+                self._write_state()
         seconds = time.perf_counter() - start
-        for path in self.folder.glob(f"{name}-*"):
-            shutil.rmtree(path)
         self._done[name] = {"fingerprint": fingerprint, "seconds": round(seconds, 2)}
         self._write_state()
+        for path in self.folder.iterdir():
+            if _PARTIAL.fullmatch(path.name.removeprefix(name)):  # not `recover-1`, a step of its own
+                shutil.rmtree(path)
         self.steps.append(Step(name=name, seconds=round(seconds, 2), reused=False))
         if what is not None:
             self.say(f"{name}: done in {duration(seconds)}")
@@ -193,5 +198,6 @@ class Workspace:
 
 
 def _fingerprint(name: str, inputs: Any) -> str:
-    text = json.dumps([name, inputs, versions().get("transformers")], sort_keys=True)
+    # Another version of either may make something else of the same inputs.
+    text = json.dumps([name, inputs, *map(versions().get, ("hfcompress", "transformers"))], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -562,6 +562,28 @@ def test_rank_with_a_run_file(tmp_path: Path, command: Command, documents: Path)
     clear_fault(command("rank", path, "--query", "cat", "--docs", documents), str(path), "run file", "name a model")
 
 
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_rank_shows_at_least_one(command: Command, models: Path, documents: Path, top_k: int) -> None:
+    code, message = command("rank", models / "encoder", "--query", "cat", "--docs", documents, "--top-k", top_k)
+    assert code == 2 and "--top-k" in message and "greater than or equal to 1" in message
+
+
+def test_rank_takes_a_line_for_a_document(
+    tmp_path: Path, command: Command, cross_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked: list[str] = []
+
+    def rank(self: object, query: str, documents: list[str], top_k: int | None) -> list[Any]:
+        ranked.extend(documents)
+        return []
+
+    monkeypatch.setattr("hfcompress.rankers.base.BatchedRanker.rank", rank)
+    path = tmp_path / "documents.txt"
+    path.write_bytes("the\u2028cat\r\na\x0cdog\r\nthe\x85bird".encode())
+    assert command("rank", cross_encoder, "--query", "cat", "--docs", path)[0] == 0
+    assert ranked == ["the\u2028cat", "a\x0cdog", "the\x85bird"]
+
+
 def test_rank_without_its_options(command: Command, models: Path) -> None:
     code, message = command("rank", models / "encoder")
     assert code == 2 and message.startswith("error: ") and "--query" in message
@@ -672,6 +694,8 @@ def test_prune_with_sound_options(prune: Callable[..., tuple[int, str]], options
         (["--importance", "random", "--target-flops", "0.5"], ["importance", "'obs', 'fisher' or 'magnitude'"]),
         (["--runtime", "tensorrt", "--target-speedup", "2"], ["runtime", "'onnxruntime' or 'openvino'"]),
         (["--vocabulary", "all"], ["no such vocabulary", "'all'", "--vocabulary"]),
+        (["--target-flops", "0.5", "--min-count", "2"], ["--min-count 2", "add --vocabulary corpus"]),
+        (["--target-flops", "0.5", "--characters", "corpus"], ["--characters corpus", "add --vocabulary corpus"]),
         (["--target-flops", "0.5", "--heads", "0.5"], ["give one target", "target_flops, heads"]),
         (["--target-flops", "0.5", "--ffn", "1"], ["give one target", "target_flops, ffn"]),
         (["--target-flops", "0.5", "--target-speedup", "2"], ["give one target", "target_speedup, target_flops"]),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import FAMILIES, make_pico, pico_config, random_inputs
-from transformers import GPT2Config, GPT2ForSequenceClassification
+from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedModel
 
 from hfcompress.errors import ModelError
 from hfcompress.models import (
@@ -86,6 +88,26 @@ def test_a_fingerprint_follows_the_weights(tmp_path: Path) -> None:
     make_pico(seed=0).save_pretrained(tmp_path / "0")
     assert model_fingerprint(str(tmp_path / "0")) == before
     assert model_fingerprint("org/on-the-hub") == "org/on-the-hub"
+    seen = {before}
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (tmp_path / "0" / name).write_text("{}")
+        seen.add(model_fingerprint(str(tmp_path / "0")))
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize(("load", "opener"), [(load_model, "SequenceClassification"), (load_encoder, "AutoModel")])
+def test_pickled_weights_are_refused(
+    load: Callable[[str], PreTrainedModel], opener: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_pico()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "model")
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=rf"pickles.*{opener}\.from_pretrained\(NAME\)\.save_pretrained"):
+        load(str(tmp_path))
+    (tmp_path / "model").rename(tmp_path / "model.safetensors")
+    monkeypatch.setattr(torch, "load", None)  # a pickle beside the weights is not opened
+    load(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -443,6 +444,11 @@ def test_prune_and_inspect(
         assert f"{len(layer.heads)}/{HEADS}" in printed and f"{len(layer.ffn)}/{FFN}" in printed
     drawn = PruningSummary.model_validate_json((folder / "figures" / "structure.png").read_bytes())
     assert drawn == PruningSummary.model_validate_json((folder / "pruning.json").read_bytes())
+    # Nothing is drawn into a folder that cannot be written.
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, mode, **_: mode != os.W_OK)
+        code, printed, _ = command(patch, capsys, "inspect", folder)
+    assert code == 0 and "is read-only" in printed
     # Without what the command wrote down, the plan in config.json is drawn, with an importance that is not known.
     (folder / "pruning.json").unlink()
     code, *_ = command(monkeypatch, capsys, "inspect", folder, "--png", tmp_path / "plan.png")
@@ -459,6 +465,8 @@ def test_inspect_draws_any_model(
     code, printed, _ = command(monkeypatch, capsys, "inspect", cross_encoder, "--png", tmp_path / "plan.png")
     assert code == 0 and "4 of 4 layers" in printed and f"{FFN}/{FFN}" in printed
     assert imread(tmp_path / "plan.png").shape[0] > 100
+    code, printed, _ = command(monkeypatch, capsys, "inspect", cross_encoder)
+    assert code == 0 and "heat map: not drawn" in printed and "--png" in printed
     assert files(cross_encoder) == before
 
 

@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from conftest import make_pico, write_beir
 from datasets import Dataset, load_from_disk
+from report_samples import example_report
 from safetensors import safe_open
 from transformers import BertTokenizerFast
 
@@ -298,6 +300,23 @@ def test_compression_config_is_saved_in_optimums_manner(finished: Finished) -> N
     assert Recipe.model_validate(config.recipe).name == "pico"
     assert PruningPlan.from_dict(config.plan).heads_of == 4
     assert config.quantization["onnx/model_quantized.onnx"]["per_channel"] in (True, None)
+
+
+def test_what_is_published_goes_with_the_report_of_the_day(tmp_path: Path) -> None:
+    out, checkpoint = tmp_path / "out", tmp_path / "int8"
+    settings: dict[str, Any] = {"name": "pico", "data": {"sets": ["words"]}, "teacher": {"model": "encoder"}}
+    before = Recipe.model_validate({**settings, "prune": {"heads": 0.5}})
+    RankerCompressionConfig(recipe=before.model_dump(mode="json"), versions={"a": "1"}).save_pretrained(checkpoint)
+    pipeline.publish_locally(out, checkpoint, example_report(recipe=before.text))
+    written = (out / "hfcompress_config.json").read_bytes()
+    assert written == (checkpoint / "hfcompress_config.json").read_bytes()
+    assert (out / "figures" / "structure.png").is_file()
+
+    after = Recipe.model_validate({**settings, "evaluate": {"margin": 0.02}, "publish": {"license": "mit"}})
+    pipeline.publish_locally(out, checkpoint, example_report(recipe=after.text, pruning=None))
+    config = RankerCompressionConfig.from_pretrained(out)
+    assert config.recipe == after.model_dump(mode="json") and config.versions == {"a": "1"}
+    assert [path.name for path in (out / "figures").iterdir()] == ["pareto.png"]
 
 
 def test_resuming_keeps_finished_steps_and_redoes_what_changed(inputs: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from safetensors import SafetensorError
 
 from hfcompress.cli import main, terminal
 from hfcompress.cli.interruption import advice, program_name
@@ -161,6 +163,37 @@ def test_json_that_cannot_be_written_is_found_first(
 
 
 # Faults and interruptions
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/out/.part"), ["closed", "/out/.part", "permissions"]),
+        (OSError(errno.EROFS, "Read-only file system", "/out"), ["closed", "'/out'"]),
+        (OSError(errno.ENOSPC, "No space left on device"), ["The disk is full", "--out"]),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), ["The disk is full", "--out"]),
+    ],
+)
+def test_a_full_or_closed_disk_is_no_fault_of_hfcompress(
+    fault: Exception, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("hfcompress.cli.app", fail)
+    assert ended(["doctor"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and "Remedy: " in message and "Traceback" not in message
+    assert all(word in message for word in words)
+
+
+def test_other_faults_of_the_system_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("hfcompress.cli.app", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        main(["doctor"])
 
 
 @pytest.mark.parametrize("options", [[], ["--debug"]])

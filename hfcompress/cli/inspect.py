@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,10 @@ from hfcompress.cli.terminal import Debug, Json, console_for, write_json
 def inspect(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or any model that hfcompress opens.")],
     png: Annotated[
-        Path | None, typer.Option(help="Where to draw the plan; figures/structure.png in the folder by default.")
+        Path | None,
+        typer.Option(
+            help="Where to draw the plan; by default figures/structure.png in the folder of a run or a prune."
+        ),
     ] = None,
     json_file: Json = None,
     debug: Debug = False,
@@ -29,7 +33,7 @@ def inspect(
     from hfcompress.evaluation.report import REPORT_FILE, RunReport
     from hfcompress.figures import structure
     from hfcompress.files import write_bytes
-    from hfcompress.layout import STRUCTURE_FILE
+    from hfcompress.layout import PRUNING_FILE, STRUCTURE_FILE, WORK_FOLDER
     from hfcompress.models import load_config
     from hfcompress.quiet import silence_libraries
     from hfcompress.surgery import plan_of_config
@@ -54,8 +58,13 @@ def inspect(
         "report": report.model_dump(mode="json") if report else None,
     }
     write_json(json_file, json.dumps(shown, indent=2))
-    if png or folder.is_dir():
+    # Other folders, such as those of the Hub's cache, are not for hfcompress to write into.
+    ours = (folder / WORK_FOLDER).is_dir() or (folder / PRUNING_FILE).is_file()
+    if png or (ours and os.access(folder, os.W_OK)):
         drawn = write_bytes(png or folder / STRUCTURE_FILE, structure(pruning))
         console.print(f"heat map: {drawn}", soft_wrap=True)
+    else:
+        reason = "is read-only" if ours else "is of no run on this machine"
+        console.print(f"heat map: not drawn, since {folder} {reason}; --png FILE draws it elsewhere", soft_wrap=True)
     if report:
         print_report(report, console)

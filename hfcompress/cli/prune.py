@@ -70,6 +70,13 @@ def prune(
         raise DataError(
             "There is no such vocabulary", value=vocabulary, expected="corpus", remedy="correct --vocabulary"
         )
+    if not vocabulary and (min_count != 1 or characters != "all"):
+        raise DataError(
+            "--min-count and --characters are about the vocabulary, which is kept whole",
+            value=f"--min-count {min_count} --characters {characters}",
+            expected="both only with --vocabulary corpus",
+            remedy="add --vocabulary corpus, or leave them out",
+        )
     asked = {
         "target_speedup": target_speedup,
         "target_latency_ms": target_latency_ms,

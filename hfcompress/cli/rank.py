@@ -18,7 +18,7 @@ def rank(
     ],
     query: Annotated[str, typer.Option(help="The query.")],
     docs: Annotated[Path, typer.Option(help="Text file with one document a line.")],
-    top_k: Annotated[int | None, typer.Option(help="Show only the best.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Show only the best.")] = None,
     runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; the fastest by default.")] = None,
     debug: Debug = False,
 ) -> None:
@@ -40,13 +40,14 @@ def rank(
     if not docs.exists() or docs.is_dir():
         raise DataError("There is no such file", value=str(docs), expected="a text file", remedy="correct --docs")
     try:
-        documents = docs.read_text(encoding="utf-8").splitlines()
+        # Only line breaks end a document: `splitlines` would cut at form feeds and Unicode's separators, too.
+        documents = docs.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{docs} is not text", value=str(error), expected="a text file in UTF-8", remedy="save it as UTF-8"
         ) from error
     empty = [number for number, line in enumerate(documents, 1) if not line.strip()]
-    if empty or not documents:
+    if empty:
         raise DataError(
             f"{docs} has no documents, or empty ones",
             value=f"empty lines {empty[:5]}",

@@ -181,7 +181,7 @@ class RankingData:
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 over all ids, texts, judgements, candidates and `score_text`, in the order in which they are used."""
+        """SHA-256 over all ids, texts, judgements, candidates, language and `score_text`, in the order of their use."""
         return self._digest
 
     @cached_property
@@ -193,7 +193,7 @@ class RankingData:
                 digest.update(part.encode())
                 digest.update(b"\x00")
 
-        add("relevant from", str(self.relevant_from))
+        add("relevant from", str(self.relevant_from), "language", self.language)
         if self.score_text:
             add("score text", self.score_text.settings.model_dump_json())
         for key, text in self.corpus.items():

@@ -12,9 +12,7 @@ from hfcompress.data.trec_run import Scores, read_run
 from hfcompress.errors import DataError, ModelError
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.layout import ONNX_FP32, ONNX_INT8, OPENVINO_FP32, OPENVINO_INT8
-from hfcompress.rankers.load import Runtime, default_graph
-
-_RUNTIMES: dict[str, Runtime] = {".onnx": "onnxruntime", ".xml": "openvino", ".safetensors": "torch"}
+from hfcompress.rankers.load import FILE_RUNTIMES, Runtime, default_graph
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def subject_of(name: str, label: str, runtime: Runtime | None = None) -> Subject
             expected="a folder or a Hub id with a runtime, or a file without",
             remedy="leave --runtime out, or name the folder",
         )
-    if path.suffix not in _RUNTIMES:
+    if path.suffix not in FILE_RUNTIMES:
         return RunFile(label, name, read_run(path))
     folder = next((parent for parent in (path.parent, path.parent.parent) if (parent / "config.json").is_file()), None)
     if folder is None:
@@ -68,7 +66,7 @@ def subject_of(name: str, label: str, runtime: Runtime | None = None) -> Subject
         )
     inside = path.relative_to(folder).as_posix()
     exact = path.suffix == ".safetensors" or inside in (ONNX_FP32, OPENVINO_FP32)
-    return Candidate(label, str(folder), inside, _RUNTIMES[path.suffix], "fp32" if exact else "int8")
+    return Candidate(label, str(folder), inside, FILE_RUNTIMES[path.suffix], "fp32" if exact else "int8")
 
 
 def same_documents(runs: Mapping[str, Mapping[str, Mapping[str, float]]], split: Split | None) -> None:

@@ -19,7 +19,7 @@ from hfcompress.models import load_config
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.surgery import plan_of_config
 
-_TEXT = {".json", ".md", ".py", ".txt", ".xml", ".jinja", ".svg", ""}
+_TEXT = {".json", ".yaml", ".md", ".py", ".txt", ".xml", ".jinja", ".svg", ""}
 _CODE = re.compile(r"^(`{3,}).*?^\1`*$|(`+)[^`].*?\2", re.DOTALL | re.MULTILINE)
 _UNSET = re.compile(
     r"(?:^|(?<=[\s|*(\[:=+-]))(?:None(?! of\b)|nan|NaN|[+-]?inf|undefined|\{\{.*?\}\})(?=[\s|*)\],.;:%x]|$)",

@@ -26,7 +26,7 @@ class OnnxRuntimeInt8(Strict):
         reduce_range: 7-bit weights; `auto` uses them where the CPU has no VNNI and 8 bits could saturate.
         calibration: How static ranges follow from calibration pairs: `minmax` keeps every value; `percentile` and
             `entropy` cut outliers off.
-        percentile: Percentage of magnitudes that `percentile` keeps in range.
+        percentile: Percentage of magnitudes that `calibration: percentile` keeps in range.
         max_loss: Mixed precision: as few linear layers of the encoder stay in fp32 as it takes for the divergence of
             the softmax over a query's documents from that of the model in fp32 to be at most this, on train queries;
             leave it out for int8 everywhere.
@@ -45,6 +45,8 @@ class OnnxRuntimeInt8(Strict):
     def _calibration_is_static(self) -> OnnxRuntimeInt8:
         if self.mode == "dynamic" and self.calibration != "minmax":
             raise ValueError("calibration goes with mode: static; dynamic int8 takes ranges from each batch")
+        if self.calibration != "percentile" and self.percentile != type(self).model_fields["percentile"].default:
+            raise ValueError(f"percentile goes with calibration: percentile; {self.calibration} does not read it")
         return self
 
 

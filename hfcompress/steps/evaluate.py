@@ -72,7 +72,10 @@ def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str]
         report = build_report(recipe, current.data, student.config, pruning, results, explanation)
         report.save(folder)
 
-    inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, current.data.fingerprint()]
+    data = current.data
+    # What the report says about the data, and whether it may show its texts.
+    told = [data.name, data.license, data.notes, data.first_stage, data.publish_texts]
+    inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, data.fingerprint(), told]
     what = (
         f"teacher and artefacts on {len(current.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
     )

@@ -314,6 +314,7 @@ def listed(candidates: list[str]) -> dict[str, Split]:
         pytest.param({"corpus": {**CORPUS, "d5": Document("", "frogs croak")}}, id="text of any other document"),
         pytest.param({"corpus": {**CORPUS, "d6": Document("", "bees buzz")}}, id="one more document"),
         pytest.param({"relevant_from": 2}, id="threshold of relevance"),
+        pytest.param({"language": "de"}, id="language"),
     ],
 )
 def test_fingerprint_changes_with_all_that_is_used(changes: dict[str, Any]) -> None:

@@ -123,8 +123,10 @@ def test_a_card_may_be_added_to_and_a_licence_file_put_beside_it(run_folder: Pat
             ["hfcompress_config.json: a bearer token"],
         ),
         (replace("tokenizer.json", '"ba"', f'"{TOKEN}"'), ["tokenizer.json: the token of this machine"]),
+        (write("recipe.yaml", f"name: x\ntoken: {AWS}\n"), ["recipe.yaml: an AWS key (AKIA...)"]),
         # paths
         (with_report(recipe="data: {sets: [/home/ada/data]}\n"), ["README.md: /home/ada/data", "relative paths"]),
+        (write("recipe.yaml", "data: {sets: [/home/ada/data]}"), ["recipe.yaml: /home/ada/data"]),
         (with_report(base_model="/models/mine/encoder"), ["report.json: /models/mine/encoder"]),
         (replace("hfcompress_config.json", '"quickstart"', '"C:\\\\Users\\\\ada\\\\data"'), ["Users"]),
         (write("onnx/model_quantized.onnx", b'File "/opt/python/site-packages/torch/x.py"'), ["site-packages"]),

@@ -1,0 +1,39 @@
+"""What a kept measurement depends on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfcompress.data.ranking import RankingData
+from hfcompress.recipe import Recipe
+from hfcompress.steps.base import Run
+from hfcompress.steps.evaluate import evaluate
+from hfcompress.workspace import Preview
+
+CHANGES = {"publish_texts": True, "license": "mit", "notes": ("a note",), "name": "others", "language": "de"}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_the_report_says_of_the_data_is_measured_again(
+    change: str, word_data: RankingData, tmp_path: Path
+) -> None:
+    recipe = Recipe.model_validate({"name": "x", "data": {"sets": ["x"]}, "teacher": {"model": "x"}})
+
+    def asked(data: RankingData) -> Any:
+        fingerprints = []
+
+        class Noting(Preview):
+            def step(self, *arguments: Any) -> tuple[Path, str]:
+                found = super().step(*arguments)
+                fingerprints.append(found[1])
+                return found
+
+        evaluate(Run(recipe, data, Noting(tmp_path, {}), False), "x", tmp_path, [], "")
+        return fingerprints
+
+    assert asked(word_data) == asked(replace(word_data))
+    assert asked(word_data) != asked(replace(word_data, **{change: CHANGES[change]}))
