@@ -154,8 +154,9 @@ def loading_snippets(report: RunReport) -> str:
     parts = [
         *([_SCORES_NOTE.format(**scores)] if settings else []),
         fence(_HFCOMPRESS.format(**values), "python"),
-        "Scores compare the documents of one query: only their order counts. sentence-transformers applies the activation "
-        "that config.json names, usually a sigmoid; all others here give logits. The same with other libraries:",
+        "Scores compare the documents of one query: only their order counts. sentence-transformers applies the "
+        "activation that config.json names, usually a sigmoid; all others here give logits. The same with other "
+        "libraries:",
         _folded("transformers", trusted, _TRANSFORMERS.format(**values)),
         _folded("sentence-transformers", trusted, _SENTENCE_TRANSFORMERS.format(**values)),
     ]
