@@ -6,6 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -56,6 +57,12 @@ class RankerOptions:
     threads: int = 0
     batch_tokens: int = 2048
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Warn, unless another ranker has said the same: one is made for every evaluation of a training."""
+    logger.warning(message)
 
 
 class BatchedRanker(ABC):
@@ -154,10 +161,10 @@ class BatchedRanker(ABC):
         tokens = [len(ids) for ids in self.tokenizer(long, verbose=False)["input_ids"]] if long else []
         if max(tokens, default=0) >= limit:
             self._warned = True
-            logger.warning(
-                "A query of %d tokens fills the whole input of %d and is cut itself; %.0f%% of the pairs are truncated",
-                max(tokens), limit, 100 * len(full) / len(pairs),
-            )  # fmt: skip
+            _warn_once(
+                f"A query of {max(tokens)} tokens fills the whole input of {limit} and is cut itself; "
+                f"{len(full) / len(pairs):.0%} of the pairs are truncated"
+            )
 
     def _places(self, encoded: Mapping[str, list[list[int]]]) -> list[np.ndarray]:
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
