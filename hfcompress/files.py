@@ -78,7 +78,7 @@ def _stays(folder: Path) -> bool:
 
 
 def _put(aside: Path, target: Path) -> None:
-    """Move a folder to where another one may be, or its content where that one stays."""
+    """Move a folder to where another one may be; where that one stays, its content beside what has come there since."""
     stays = aside.parent == target
     if target.exists() and not stays:
         try:
@@ -90,11 +90,6 @@ def _put(aside: Path, target: Path) -> None:
     if not stays:
         os.replace(aside, target)
         return
-    for old in target.iterdir():
-        if old.is_dir() and not old.is_symlink() and old != aside:
-            shutil.rmtree(old)
-        elif old != aside:
-            old.unlink()
     for new in list(aside.iterdir()):
         shutil.move(new, target)
     aside.rmdir()
