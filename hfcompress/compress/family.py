@@ -13,9 +13,10 @@ from datasets import Dataset, load_from_disk
 
 from hfcompress import pipeline
 from hfcompress.compress import halving, spending
+from hfcompress.compress.allotment import ROUNDS, Allotment
 from hfcompress.compress.choose import Base
 from hfcompress.compress.goal import Goal
-from hfcompress.compress.measured import RESULT, load_artifacts, remembered, save_artifacts
+from hfcompress.compress.measured import RESULT, load_artifacts, save_artifacts
 from hfcompress.compress.spending import Training
 from hfcompress.compress.work import CALIBRATION_PAIRS, Work, quality
 from hfcompress.evaluation.candidate import Candidate
@@ -33,11 +34,9 @@ from hfcompress.run_data import calibration_pairs
 from hfcompress.training.fit import fit
 from hfcompress.training.trainer import RankingDistillationTrainer
 
-ROUNDS = 2
 ENOUGH = 0.5  # of the largest loss allowed: a student that loses so little this early will do
 CHANGED = 0.005  # share of held-out pairs that a smaller vocabulary may cut into other tokens
 LEARNING_RATE = 2e-4
-SEARCH = 0.5  # of the time for a family goes into pruning once
 NEAR = 0.02  # calibration loss; plain int8 of unpruned models has about as much
 
 
@@ -108,16 +107,15 @@ def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base)
         loss = members[ratio].calibration_loss
         work.decide(members[ratio].label, f"chosen as it is: as near to the teacher as int8 is (loss {loss:.3f})")
         return Choice(ratio, Training(0, 0), family.vocabulary)
-    reserve = _reserve(work)
-    lists = _lists(work, family, rates, reserve)
+    allotment = Allotment(work, family.made_of)
+    lists = allotment.lists(rates)
     if not lists:
         ratio = halving.choice(losses, work.goal.max_loss)
         work.decide(members[ratio].label, "chosen as it is: no time is left for a recovery")
         return Choice(ratio, Training(0, 0), family.vocabulary)
     scored, scored_of = pipeline.score(work_run(work, recovery(work, lists, 1)), work.teacher, *_teacher_of(work))
     for number in range(ROUNDS):
-        left = [rates[ratio] for ratio in losses]
-        short = 0 if len(losses) == 1 else _short(work, family, number, left, lists, reserve)
+        short = 0 if len(losses) == 1 else allotment.short(number, [rates[ratio] for ratio in losses], lists)
         if not short:
             break
         for ratio in losses:
@@ -131,7 +129,7 @@ def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base)
             work.decide(f"{members[ratio].label}, {short} lists", f"loss {losses[ratio]:+.4f} on dev: {fate}")
         losses = {ratio: losses[ratio] for ratio in kept}
     ratio = halving.choice(losses, work.goal.max_loss)
-    stages, epochs = _stages(work, family, members[ratio], rates[ratio], lists, reserve)
+    stages, epochs = allotment.stages(ratio, members[ratio].flops_kept, rates[ratio], lists)
     if not epochs:
         work.decide(members[ratio].label, "chosen as it is: no time is left for a recovery")
         return Choice(ratio, Training(0, 0), family.vocabulary)
@@ -264,61 +262,6 @@ def _warn_of_few_queries(work: Work, artifacts: list[Artifact]) -> None:
             f"verdict: {queries} test queries, where it takes some {needed:,} to show with a power of 80% that no more "
             f"than {work.goal.max_loss:g} is lost, if nothing is; it may end inconclusive"
         )
-
-
-def _reserve(work: Work) -> float:
-    """Seconds that the last run needs beside training: it loads, prunes again, exports, and measures on test."""
-    dev, test = len(work.data.splits["dev"]), len(work.data.splits["test"])
-    return work.loading + SEARCH * _seconds(work, "family") + _seconds(work, "unpruned") * (1 + test / dev) / 2
-
-
-def _lists(work: Work, family: Family, rates: dict[float, float], reserve: float) -> int:
-    """How many lists to score: what the full recovery of a middling member will have time for."""
-    middling = sorted(rates.values())[len(rates) // 2]
-    share = (1 - spending.SHORT_SHARE) ** (ROUNDS if len(rates) > 1 else 0) * spending.FULL_SHARE
-    available = len(work.data.splits["train"])
-    seconds = share * (work.left - reserve)
-    return int(
-        remembered(
-            work.workspace,
-            "lists",
-            [family.made_of, work.goal.seconds, work.supervision.model_dump(mode="json")],
-            lambda: spending.full_recovery(seconds, middling, 1 / work.rate, available).lists,
-        )
-    )
-
-
-def _stages(work: Work, family: Family, member: Member, rate: float, lists: int, reserve: float) -> tuple[int, int]:
-    """Rounds of pruning and recovery that there is time for, and passes in each."""
-    expected = spending.pair_seconds(work.rate, member.flops_kept)
-
-    def train_pair(way: float) -> float:
-        return rate / expected * spending.pair_seconds(work.rate, member.flops_kept**way)
-
-    left = spending.FULL_SHARE * (work.left - reserve)
-    stages, epochs = remembered(
-        work.workspace,
-        "stages",
-        [family.made_of, work.goal.seconds, member.ratio, lists],
-        lambda: spending.stages_for(left, lists, member.ratio, train_pair, SEARCH * _seconds(work, "family")),
-    )
-    return stages, epochs
-
-
-def _seconds(work: Work, step: str) -> float:
-    return next(each.seconds for each in work.workspace.steps if each.name == step)
-
-
-def _short(work: Work, family: Family, number: int, rates: list[float], most: int, reserve: float) -> int:
-    seconds = spending.SHORT_SHARE * (work.left - reserve)
-    return int(
-        remembered(
-            work.workspace,
-            f"round{number}",
-            [family.made_of, work.goal.seconds, len(rates), most],
-            lambda: spending.short_recoveries(seconds, rates, most),
-        )
-    )
 
 
 def _recovered(
