@@ -2,7 +2,7 @@
 # Every target does its own set-up in .venv; the stamp files there make a second call install nothing.
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 # Where `make quickstart` writes. Not taken from the environment, where OUT may mean something else.
 OUT = out/quickstart
 # The same pin as in constraints.txt. Installed before everything else, so that nothing pulls in another build of torch.
@@ -23,7 +23,7 @@ endef
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help quickstart test test-clients lint format docs constraints clean
+.PHONY: help quickstart test test-slow test-clients lint format docs constraints clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,10 +31,13 @@ help:  ## Print this list
 quickstart: $(VENV)/.stamp-quickstart  ## Compress a reranker end to end and write its card (OUT=out/quickstart); resumes
 	$(BIN)/hfcompress run configs/quickstart.yaml --out $(OUT) --resume
 
-test: export HF_HUB_OFFLINE = 1
-test: export TOKENIZERS_PARALLELISM = false
+test test-slow: export HF_HUB_OFFLINE = 1
+test test-slow: export TOKENIZERS_PARALLELISM = false
 test: $(VENV)/.stamp-dev  ## Run the tests (PYTEST_ARGS="-k name" changes what runs, and how)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.stamp-dev  ## Run the tests that `make test` leaves out: whole runs in many variants, and statistics
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m soak
 
 test-clients: $(VENV)/.stamp-dev  ## Open OUT, a finished run, with other projects' clients; installs them in the user's cache
 	$(BIN)/python scripts/check_clients.py $(OUT)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hfcompress.data.score_text import text_with_score
-    from hfcompress.models import load_model
+    from hfcompress.models.load import load_model
+    from hfcompress.models.plan import PruningPlan
+    from hfcompress.models.surgery import apply_plan
     from hfcompress.pipeline import run
-    from hfcompress.plan import PruningPlan
     from hfcompress.quantization.quantizer import RankerQuantizer
     from hfcompress.rankers.load import load_ranker
     from hfcompress.recipe import Recipe
-    from hfcompress.surgery import apply_plan
     from hfcompress.training.arguments import RankingTrainingArguments
     from hfcompress.training.callbacks import RankingEvalCallback
     from hfcompress.training.gradual import GradualPruningCallback
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CompressionReportCallback": "training.report",
     "GradualPruningCallback": "training.gradual",
-    "PruningPlan": "plan",
+    "PruningPlan": "models.plan",
     "QuantizationAwareCallback": "training.quantization_aware",
     "RankerQuantizer": "quantization.quantizer",
     "RankingDistillationTrainer": "training.trainer",
@@ -37,8 +37,8 @@ _HOMES = {
     "RankingTrainingArguments": "training.arguments",
     "Recipe": "recipe",
     "WeightPruningCallback": "training.weight_pruning",
-    "apply_plan": "surgery",
-    "load_model": "models",
+    "apply_plan": "models.surgery",
+    "load_model": "models.load",
     "load_ranker": "rankers.load",
     "run": "pipeline",
     "text_with_score": "data.score_text",

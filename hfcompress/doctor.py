@@ -1,4 +1,4 @@
-"""Does hfcompress work here? What the machine is, and every runtime and extra really imported and tried."""
+"""Diagnosis of an installation: the hardware, and a test of every runtime and optional package."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import numpy as np
 import psutil
 from pydantic import BaseModel
 
-from hfcompress.machine import cpu_flags, cpu_name, cpu_target, has_bf16, has_vnni, memory_gb, thread_count, versions
-from hfcompress.quiet import quiet
+from hfcompress.utils import machine
+from hfcompress.utils.quiet import quiet
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Part(BaseModel):
-    """A package that was tried.
+    """Result of testing a package.
 
     Attributes:
-        name: What it is for.
-        package: Its name on PyPI.
-        version: Installed version; empty if there is none.
-        required: Whether hfcompress cannot do without it.
-        works: Whether it was imported and did what it was asked.
-        fault: What went wrong.
-        remedy: What to run; empty where it works.
+        name: Purpose of the package.
+        package: Name on PyPI.
+        version: Installed version; empty if it is not installed.
+        required: Whether hfcompress requires it.
+        works: Whether it can be imported and passes its test.
+        fault: The error, if it does not work.
+        remedy: The pip command that may repair it; empty if it works.
     """
 
     name: str
@@ -42,22 +42,22 @@ class Part(BaseModel):
 
 
 class Diagnosis(BaseModel):
-    """What `hfcompress doctor` finds.
+    """Result of `hfcompress doctor`.
 
     Attributes:
-        cpu: Model name.
-        target: Kind of the CPU, by which int8 settings are chosen.
-        flags: Instruction sets that decide how fast int8 and bf16 are.
-        vnni: Whether it multiplies int8 without saturation.
-        amx: Whether it has matrix tiles.
-        bf16: Whether it computes in bf16.
-        cores: Cores that this process may use.
-        thread_settings: Environment variables that limit threads.
-        memory_gb: Physical memory.
-        free_gb: Memory that is free.
+        cpu: Model name of the CPU.
+        target: CPU type, which determines the int8 settings.
+        flags: Instruction sets that determine the speed of int8 and bf16.
+        vnni: Whether the CPU multiplies int8 without saturation.
+        amx: Whether the CPU has AMX matrix tiles.
+        bf16: Whether the CPU computes in bf16.
+        cores: Number of cores that this process may use.
+        thread_settings: Environment variables that limit the number of threads.
+        memory_gb: Physical memory in 10^9 bytes.
+        free_gb: Available memory in 10^9 bytes.
         platform: Operating system and architecture.
-        versions: Versions that results depend on.
-        parts: What was tried.
+        versions: Versions of the packages that results depend on.
+        parts: Tested packages.
     """
 
     cpu: str
@@ -76,16 +76,18 @@ class Diagnosis(BaseModel):
 
     @property
     def healthy(self) -> bool:
-        """Whether everything that is required works."""
+        """Whether all required packages work."""
         return all(part.works for part in self.parts if part.required)
 
     def advice(self) -> list[str]:
-        """What the machine means for speed, in sentences."""
+        """Advice on the speed of this machine."""
         found = []
         if not self.vnni and self.target != "arm64":
-            found.append("the CPU has no VNNI instructions: int8 alone gains little here, pruning gains as elsewhere")
+            found.append(
+                "the CPU has no VNNI instructions: int8 alone gives little speed-up here, pruning as much as elsewhere"
+            )
         if not self.bf16:
-            found.append("the CPU does not compute in bf16: trainings run in fp32 (optimization.precision: auto)")
+            found.append("the CPU does not compute in bf16: training runs in fp32 (optimization.precision: auto)")
         for name, value in self.thread_settings.items():
             if value.isdecimal() and 0 < int(value) < self.cores:
                 found.append(f"{name}={value} leaves {self.cores - int(value)} of {self.cores} cores unused")
@@ -94,7 +96,7 @@ class Diagnosis(BaseModel):
 
 @dataclass(frozen=True)
 class _Probe:
-    """How a part is tried."""
+    """How a package is tested."""
 
     name: str
     package: str
@@ -103,53 +105,45 @@ class _Probe:
 
 
 def diagnose() -> Diagnosis:
-    """Look at the machine, and try every part."""
+    """Examine the machine and test all packages."""
     return Diagnosis(
-        cpu=cpu_name(),
-        target=cpu_target(),
-        flags=cpu_flags(),
-        vnni=has_vnni(),
-        amx=any(flag.startswith("amx") for flag in cpu_flags()),
-        bf16=has_bf16(),
-        cores=thread_count(),
+        cpu=machine.cpu_name(),
+        target=machine.cpu_target(),
+        flags=machine.cpu_flags(),
+        vnni=machine.has_vnni(),
+        amx=any(flag.startswith("amx") for flag in machine.cpu_flags()),
+        bf16=machine.has_bf16(),
+        cores=machine.thread_count(),
         thread_settings={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
-        memory_gb=memory_gb(),
+        memory_gb=machine.memory_gb(),
         free_gb=round(psutil.virtual_memory().available / 1e9, 1),
         platform=f"{platform.system()} {platform.machine()}",
-        versions=versions(),
-        parts=[_tried(probe) for probe in PROBES],
+        versions=machine.versions(),
+        parts=[_test(probe) for probe in PROBES],
     )
 
 
-def _tried(probe: _Probe) -> Part:
-    required = probe.extra is None
-    pip = f"pip install 'hfcompress[{probe.extra}]'" if probe.extra else f"pip install --upgrade {probe.package}"
+def _test(probe: _Probe) -> Part:
+    version, fault, remedy = "", "", ""
     try:
         version = importlib.metadata.version(probe.package)
-    except importlib.metadata.PackageNotFoundError:
-        return Part(
-            name=probe.name,
-            package=probe.package,
-            version="",
-            required=required,
-            works=False,
-            fault="not installed",
-            remedy=pip,
-        )
-    fault = ""
-    try:
         with quiet():
             probe.attempt()
-    except Exception as error:  # whatever a broken installation raises is what was looked for
-        fault = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    except Exception as error:  # a broken installation may raise anything
+        if version:
+            fault = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            remedy = f"pip install --force-reinstall --no-deps {probe.package}"
+        else:
+            fault = "not installed"
+            remedy = "pip install " + (f"'hfcompress[{probe.extra}]'" if probe.extra else f"--upgrade {probe.package}")
     return Part(
         name=probe.name,
         package=probe.package,
         version=version,
-        required=required,
+        required=probe.extra is None,
         works=not fault,
         fault=fault,
-        remedy=f"pip install --force-reinstall --no-deps {probe.package}" if fault else "",
+        remedy=remedy,
     )
 
 
@@ -164,7 +158,7 @@ def _imports(*modules: str) -> Callable[[], None]:
 def _expect(found: object, wanted: float) -> None:
     value = float(np.asarray(found).reshape(-1)[0])
     if value != wanted:
-        raise ArithmeticError(f"it computed {value} where {wanted} is right")
+        raise ArithmeticError(f"it computed {value} instead of {wanted}")
 
 
 def _torch() -> None:
@@ -174,7 +168,7 @@ def _torch() -> None:
 
 
 def _one_node() -> bytes:
-    """A graph with one node, y = Relu(x), as ONNX."""
+    """An ONNX graph with one node, y = Relu(x)."""
     from onnx import TensorProto, helper
 
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]

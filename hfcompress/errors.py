@@ -1,7 +1,6 @@
-"""Every error that a user can cause.
+"""Errors that a user can cause.
 
-Each error says what was found, what was expected and what to do about it, and carries the exit code with which the
-command line ends.
+Each error states the value received, what was expected and the remedy, and has the exit code of the command line.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from typing import Any
 
 
 class HfCompressError(Exception):
-    """Base of all errors that hfcompress raises about its input.
+    """Base class of all errors of hfcompress.
 
     Args:
         problem: What is wrong, as a short sentence without a full stop.
-        value: The value received; shown with `repr`. Leave it out where the sentence already holds it.
-        expected: What would have been accepted.
-        remedy: What the user can do next.
+        value: The value received, shown with `repr`; None if the sentence contains it.
+        expected: What would be accepted.
+        remedy: What the user can do.
     """
 
     exit_code = 2
@@ -31,38 +30,34 @@ class HfCompressError(Exception):
 
 
 class RecipeError(HfCompressError):
-    """A recipe that cannot be run: unknown key, wrong type, contradictory settings."""
+    """The recipe cannot be run: unknown key, wrong type, contradictory settings."""
 
 
 class DataError(HfCompressError):
-    """Queries, documents, judgements or candidates that cannot be used."""
+    """Queries, documents, relevance judgements or candidates cannot be used."""
 
 
 class ModelError(HfCompressError):
-    """A model that hfcompress cannot compress or rank with."""
+    """The model cannot be compressed or used for ranking."""
 
 
 class PlanError(HfCompressError):
-    """A pruning plan or budget that leaves nothing, or does not fit the model."""
+    """The pruning plan or budget keeps nothing, or does not fit the model."""
 
 
 class CollapseError(HfCompressError):
-    """A model whose scores no longer tell documents apart, or order them otherwise than the model it was made of."""
+    """The scores of a compressed model collapse to ties, or rank documents differently from the model before."""
 
 
 class OutputError(HfCompressError):
-    """An output folder that is in use for something else, or incomplete."""
+    """The output folder is in use for something else, or incomplete."""
 
 
 class HubError(HfCompressError):
-    """Something that the Hub refuses, or that was not asked of it because it would.
+    """The Hub refuses a request, or would refuse it. Other arguments are those of `HfCompressError`.
 
     Args:
-        problem: As for `HfCompressError`.
-        value: As for `HfCompressError`.
-        expected: As for `HfCompressError`.
-        remedy: As for `HfCompressError`.
-        status: HTTP status of the answer; None where there was no answer.
+        status: HTTP status of the response; None if there was none.
     """
 
     def __init__(self, problem: str, *, value: Any = None, expected: str, remedy: str, status: int | None = None):
@@ -71,15 +66,10 @@ class HubError(HfCompressError):
 
 
 class HubUnavailableError(HubError):
-    """A Hub that cannot be reached or is busy: nothing to mend, the same command may succeed later.
+    """The Hub cannot be reached or is busy; the same command may succeed later. Other arguments: see `HubError`.
 
     Args:
-        problem: As for `HfCompressError`.
-        value: As for `HfCompressError`.
-        expected: As for `HfCompressError`.
-        remedy: As for `HfCompressError`.
-        status: As for `HubError`.
-        retry_after: Seconds that the Hub asks to be left alone.
+        retry_after: Seconds to wait before the next request, if the Hub names them.
     """
 
     exit_code = 1
@@ -99,7 +89,13 @@ class HubUnavailableError(HubError):
 
 
 class MissingExtraError(HfCompressError):
-    """An optional package is needed and not installed."""
+    """An optional package is needed and not installed.
+
+    Args:
+        package: The missing package.
+        extra: The extra of hfcompress that installs it.
+        purpose: What needs it, as the subject of a sentence.
+    """
 
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(

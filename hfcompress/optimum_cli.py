@@ -1,6 +1,6 @@
 """`optimum-cli compress`: the verbs of `hfcompress`, with the same arguments, output and exit codes.
 
-`optimum-cli` imports this module whatever it is asked for, so nothing heavy is imported before a verb runs.
+`optimum-cli` imports this module for every command, so heavy imports wait until a verb runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PROGRAM = "optimum-cli compress"
 
 
 class CompressCommand(BaseOptimumCLICommand):
-    """Hands everything behind `optimum-cli compress` to the command line of hfcompress."""
+    """Passes the arguments of `optimum-cli compress` to the command line of hfcompress."""
 
     COMMAND = CommandInfo(
         name="compress",
@@ -23,7 +23,7 @@ class CompressCommand(BaseOptimumCLICommand):
 
     @staticmethod
     def parse_args(parser: ArgumentParser) -> None:
-        """Take all arguments as they are, `--help` too: `hfcompress` knows them."""
+        """Accept all arguments unparsed, including `--help`: the command line of hfcompress parses them."""
 
         def take_all(arguments: Sequence[str], namespace: Namespace | None = None) -> tuple[Namespace, list[str]]:
             return Namespace(func=parser.get_default("func"), arguments=list(arguments)), []
@@ -31,7 +31,7 @@ class CompressCommand(BaseOptimumCLICommand):
         setattr(parser, "parse_known_args", take_all)  # noqa: B010
 
     def run(self) -> None:
-        """Run `hfcompress`; ends with its exit code."""
+        """Run `hfcompress`. The process exits with its exit code."""
         from hfcompress.cli import main
 
         main(self.args.arguments, PROGRAM)

@@ -1,4 +1,4 @@
-"""RankerCompressionConfig: what was done to a checkpoint, saved beside it in Optimum's manner."""
+"""RankerCompressionConfig: how a checkpoint was compressed, saved beside it like other configs of Optimum."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from optimum.configuration_utils import BaseConfig
 
 
 class RankerCompressionConfig(BaseConfig):
-    """The recipe, the plan, the int8 settings and the versions behind a compressed checkpoint.
+    """Recipe, pruning plan, quantization settings and package versions of a compressed checkpoint.
 
-    Saved as `hfcompress_config.json`; `from_pretrained(folder)` reads it back.
+    Saved as `hfcompress_config.json`; `from_pretrained(folder)` loads it.
 
     Args:
         recipe: The recipe as plain data.
         plan: The pruning plan as plain data; None if nothing was pruned.
-        quantization: The int8 settings, by the path of the file that they made.
+        quantization: The quantization settings of each file, by its path.
         versions: Versions of the packages.
-        **kwargs: As for Optimum's `BaseConfig`.
+        **kwargs: As for `BaseConfig` of Optimum.
     """
 
     CONFIG_NAME = "hfcompress_config.json"

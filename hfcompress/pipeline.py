@@ -1,9 +1,11 @@
-"""run(recipe, out): a reader follows one run from top to bottom here."""
+"""run(recipe, out): the whole run, from top to bottom."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,22 +13,25 @@ from pathlib import Path
 from transformers import set_seed
 
 from hfcompress.card import write_card
-from hfcompress.checks import check, check_data, judges
-from hfcompress.evaluation.report import RunReport
 from hfcompress.evaluation.results import license_for
-from hfcompress.files import replaced_file, write_text
-from hfcompress.layout import PACKED_FOLDER, STRUCTURE_FILE, WORK_FOLDER
-from hfcompress.markdown import duration
+from hfcompress.models.layout import PACKED_FOLDER, STRUCTURE_FILE, WORK_FOLDER
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.recipe import Recipe
-from hfcompress.run_data import load_run_data
-from hfcompress.steps.base import Run, stages
+from hfcompress.report.report import RunReport
+from hfcompress.steps.checks import check, check_data, grades_by_teacher
+from hfcompress.steps.context import RunContext, runnable, stages
 from hfcompress.steps.evaluate import evaluate
+from hfcompress.steps.inputs import load_run_data
 from hfcompress.steps.prune import prune
 from hfcompress.steps.quantize import quantize
 from hfcompress.steps.recover import recover, score
-from hfcompress.steps.teacher import judge, train_teacher
-from hfcompress.workspace import Workspace
+from hfcompress.steps.teacher import grade_by_teacher, obtain_teacher
+from hfcompress.steps.workspace import Workspace
+from hfcompress.utils.files import replaced_file, write_text
+from hfcompress.utils.log import lines_to
+from hfcompress.utils.text import duration
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -34,71 +39,78 @@ def run(
     out: Path,
     resume: bool = False,
     progress: bool = True,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] | None = None,
 ) -> RunReport:
     """Run a recipe and write the compressed checkpoint, its int8 files, the report and the card into `out`.
 
     Args:
-        recipe: What to do.
-        out: The output folder, new or empty, or that of an earlier run with `resume`.
-        resume: Keep the finished steps of an earlier run whose inputs are the same.
+        recipe: The recipe.
+        out: Output folder: new or empty, or that of an earlier run with `resume`.
+        resume: Keep the steps of an earlier run whose inputs are unchanged.
         progress: Show progress bars.
-        say: Called with a line for the user.
+        say: Deprecated: gets a line for each step. The lines are INFO records of the `hfcompress` logger.
 
     Returns:
         The report, as written to `report.json`.
 
     Raises:
-        HfCompressError: Something that the user can mend; found before long work starts where that is possible.
+        HfCompressError: A fault that the user can mend; found before long work starts where possible.
     """
-    workspace = Workspace(out, resume, say)
+    if say is not None:
+        warnings.warn("run(say=...) is deprecated: the logger 'hfcompress' has the lines", FutureWarning, stacklevel=2)
+        with lines_to(say):
+            return run(recipe, out, resume, progress)
+    workspace = Workspace(out, resume)
     check(recipe)
     data = load_run_data(recipe, progress)
     check_data(recipe, data)
     workspace.begin()
-    say(f"data: {', '.join(f'{len(split)} {name}' for name, split in data.splits.items())} queries of {data.name}")
-    current, preview = Run(recipe, data, workspace, progress), workspace.preview()
-    do_steps(replace(current, workspace=preview))
+    logger.info(
+        f"data: {', '.join(f'{len(split)} {name}' for name, split in data.splits.items())} queries of {data.name}"
+    )
+    context, preview = RunContext(recipe, data, workspace, progress), workspace.preview()
+    do_steps(replace(context, workspace=preview))
     for line in preview.lines(out):
-        say(line)
+        logger.info(line)
+    if len(runnable(recipe.quantize.artifacts)) < len(recipe.quantize.artifacts):
+        logger.info("int8: leaves out OpenVINO, which is not installed (pip install 'hfcompress[openvino]')")
     set_seed(recipe.seed)
     start = time.perf_counter()
-    checkpoint, measured = do_steps(current)
-    told = {"steps": workspace.steps, "recipe": recipe.text, "license": license_for(recipe)}
-    report = RunReport.load(measured).model_copy(update=told)
+    checkpoint, report_folder = do_steps(context)
+    metadata = {"steps": workspace.steps, "recipe": recipe.text, "license": license_for(recipe)}
+    report = RunReport.load(report_folder).model_copy(update=metadata)
     publish_locally(out, checkpoint, report)
-    say(f"card: {out / 'README.md'}, finished in {duration(time.perf_counter() - start)}")
+    logger.info(f"card: {out / 'README.md'}, finished in {duration(time.perf_counter() - start)}")
     return report
 
 
-def do_steps(current: Run) -> tuple[Path, Path]:
-    """Do the steps of a run, or with a preview for a workspace find out what they are.
+def do_steps(context: RunContext) -> tuple[Path, Path]:
+    """Run the steps of a run, or list them where the workspace is a preview.
 
     Returns:
-        The folders with the checkpoint and with the report.
+        The folder of the checkpoint and that of the report.
     """
-    teacher, teacher_of = train_teacher(current)
-    if judges(current.recipe, current.data):
-        current = judge(current, teacher, teacher_of)
-    student, made_of, pruned = teacher, teacher_of, []
-    lists = None
-    for stage in stages(current.recipe):
-        student, made_of = prune(current, student, made_of, stage)
+    teacher = obtain_teacher(context)
+    if grades_by_teacher(context.recipe, context.data):
+        context = grade_by_teacher(context, teacher)
+    student, pruned, lists = teacher, [], None
+    for stage in stages(context.recipe):
+        student = prune(context, student, stage)
         pruned.append(student)
-        if current.recipe.recover:
-            lists = lists or score(current, teacher, teacher_of)
-            student, made_of = recover(current, teacher, lists, student, made_of, stage)
-    checkpoint, made_of = quantize(current, student, made_of)
-    return checkpoint, evaluate(current, teacher, checkpoint, pruned, made_of)
+        if context.recipe.recover:
+            lists = lists or score(context, teacher)
+            student = recover(context, teacher, lists, student, stage)
+    checkpoint = quantize(context, student)
+    return checkpoint.path, evaluate(context, teacher, checkpoint, pruned).path
 
 
 def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:
-    """Put the checkpoint, the report and the card into the output folder, with the report's recipe everywhere."""
+    """Copy the checkpoint into the output folder and write report and card, all with the recipe of the report."""
     for source in sorted(checkpoint.rglob("*")):
         if source.is_file():
-            with replaced_file(out / source.relative_to(checkpoint)) as aside:
-                shutil.copyfile(source, aside)
-    # A kept checkpoint may be of a recipe that differs in what its files do not depend on, such as the margin.
+            with replaced_file(out / source.relative_to(checkpoint)) as temporary:
+                shutil.copyfile(source, temporary)
+    # The recipe of a kept checkpoint may differ in settings that its files do not depend on, such as the margin.
     config = RankerCompressionConfig.from_pretrained(checkpoint)
     config.recipe = Recipe.from_yaml(report.recipe).model_dump(mode="json")
     write_text(out / RankerCompressionConfig.CONFIG_NAME, config.to_json_string())
@@ -110,7 +122,7 @@ def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:
 
 
 def _is_stale(path: Path, out: Path, checkpoint: Path) -> bool:
-    """Whether an earlier run left this file of the repository layout and this one did not write it, or not yet."""
+    """Whether this file of the repository layout is from an earlier run and not of this checkpoint."""
     relative = path.relative_to(out)
     ours = relative.parts[0] in ("onnx", "openvino", PACKED_FOLDER, "modeling_hfcompress.py")
     return (

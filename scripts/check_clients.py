@@ -1,8 +1,8 @@
-"""Open a folder that hfcompress wrote with other projects' own clients, and compare the order of 20 documents.
+"""Load the output of hfcompress with clients of other projects, and compare their rankings of 20 documents.
 
-Each client runs in an environment of its own, made on demand (pip, npm) and kept; nothing is fetched from the Hub. The
-order has to be that of the checkpoint in fp32 PyTorch, but for documents which are closer than the file at hand is off
-by itself. The clients are in scripts/clients/.
+Each client runs in its own environment, which is created on demand (pip, npm) and kept; nothing is downloaded from the
+Hub. The ranking must be that of the checkpoint in fp32 PyTorch, except for documents whose scores are closer than the
+error of the file itself. The clients are in scripts/clients/.
 
     python scripts/check_clients.py out/quickstart
 """
@@ -22,25 +22,25 @@ import numpy as np
 from environments import APART, CACHE, TORCH, npm_environment, python_environment, run
 
 from hfcompress.evaluation.metrics import rank_correlation
-from hfcompress.layout import ONNX_FP32, ONNX_INT8
+from hfcompress.models.layout import ONNX_FP32, ONNX_INT8
 from hfcompress.rankers.load import load_ranker
 
 HERE = Path(__file__).parent / "clients"
-DECIDED = 0.5  # least share of pairs of documents that are far enough apart for their order to count
-ROUNDING = 1e-3  # what kernels of other versions may differ by, in standard deviations of the scores
+DECIDED = 0.5  # minimum share of document pairs whose scores are far enough apart for their order to count
+ROUNDING = 1e-3  # difference between versions of kernels, in standard deviations of the scores
 
 TRANSFORMERS_4 = ["transformers==4.57.*", "optimum-onnx[onnxruntime]==0.1.0", "sentence-transformers==5.1.*"]
 
 
 @dataclass(frozen=True)
 class Client:
-    """A client.
+    """A client of another project.
 
     Attributes:
-        script: Its script; gets folder, file, query and documents as JSON, prints the scores as JSON.
-        environment: Name of its environment; two clients may share one.
-        install: Packages, in the order of their installation.
-        files: Graphs that it is tried with.
+        script: Script that reads folder, file, query and documents as JSON and prints the scores as JSON.
+        environment: Name of the environment; clients may share one.
+        install: Packages in the order of installation.
+        files: Graphs to test it with.
     """
 
     script: str
@@ -83,16 +83,16 @@ DOCUMENTS = [
 
 
 def disorder(reference: np.ndarray, scores: np.ndarray, tolerance: float) -> tuple[int, float]:
-    """Count documents in the wrong order.
+    """Count pairs of documents in the wrong order.
 
     Args:
         reference: Scores in fp32.
-        scores: Scores of the client; any increasing function of logits.
-        tolerance: How far scores of the file may be off.
+        scores: Scores of the client; any increasing function of the logits.
+        tolerance: Maximum error of the scores of the file.
 
     Returns:
-        Pairs of documents further apart than twice the tolerance whose order is wrong, and the share of all pairs that
-        are so far apart.
+        Number of pairs that differ by more than twice the tolerance and have the wrong order, and the share of all
+        pairs that differ by that much.
     """
     apart = [(i, j) for i, j in permutations(range(len(reference)), 2) if reference[i] - reference[j] > 2 * tolerance]
     wrong = sum(bool(scores[i] < scores[j]) for i, j in apart)
@@ -100,7 +100,7 @@ def disorder(reference: np.ndarray, scores: np.ndarray, tolerance: float) -> tup
 
 
 def own_tolerance(folder: Path, file: str, reference: np.ndarray) -> float:
-    """How far the file is off by itself on ONNX Runtime: pairs alone, and all in one batch as the clients have them."""
+    """Error of the file itself on ONNX Runtime: for single pairs, and for one batch as in the clients."""
     ranker = load_ranker(folder, "onnxruntime", file)
     pairs = [(QUERY, document) for document in DOCUMENTS]
     scores = [ranker.score_in_batches(pairs, size) for size in (1, len(pairs))]
@@ -108,12 +108,12 @@ def own_tolerance(folder: Path, file: str, reference: np.ndarray) -> float:
 
 
 def prepare(client: Client, work: Path) -> list[str]:
-    """Make the environment of a client, or take the one that is there; returns the command that runs the client."""
+    """Create or reuse the environment of a client, and return the command that runs the client."""
     home, script = work / client.environment, HERE / client.script
     if client.environment != "npm":
         return [python_environment(home, client.install), str(script)]
     npm_environment(home, client.install)
-    shutil.copy(script, home)  # node looks for packages beside the script
+    shutil.copy(script, home)  # node searches for packages next to the script
     return ["node", str(home / script.name)]
 
 
@@ -125,7 +125,7 @@ def ask(command: list[str], folder: Path, file: str) -> np.ndarray:
 
 
 def check(name: str, folder: Path, work: Path, reference: np.ndarray) -> bool:
-    """Try one client on all of its files, print a row for each, and say whether all are right."""
+    """Test one client with all its files, print a row for each, and return whether all are right."""
     fine = True
     client = CLIENTS[name]
     for file in client.files:
@@ -148,7 +148,7 @@ def check(name: str, folder: Path, work: Path, reference: np.ndarray) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder that `hfcompress run` wrote, with onnx/")
-    parser.add_argument("--work", type=Path, default=CACHE, help=f"where the environments are ({CACHE})")
+    parser.add_argument("--work", type=Path, default=CACHE, help=f"folder of the environments ({CACHE})")
     parser.add_argument("--client", action="append", choices=list(CLIENTS), help="only this one; repeatable")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()

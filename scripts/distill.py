@@ -1,10 +1,10 @@
-"""Distil a teacher into a pruned student with hfcompress's trainer, in one process or several.
+"""Distill a teacher into a pruned student with hfcompress's trainer, in one process or several.
 
-    hfcompress prune TEACHER --data DATA --out student --target-flops 0.5
+    hfcompress prune TEACHER --data DATA --out student --target-macs 0.5
     python scripts/distill.py TEACHER student --data DATA --out out/distilled
     accelerate launch --num_processes 2 scripts/distill.py TEACHER student --data DATA --out out/distilled
 
-With several processes the batch is shared out to them: but for dropout, the loss is the same as in one.
+Several processes share each batch: except for dropout, the loss is that of a single process.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import torch
 from accelerate import PartialState
 
 import hfcompress
-from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.lists import RankingCollator, training_lists, with_scores
 from hfcompress.data.load import load_data
-from hfcompress.models import load_tokenizer, model_fingerprint
+from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.load import load_tokenizer, model_fingerprint
 from hfcompress.rankers.load import activation_name
 from hfcompress.recipe import DataStep
 
 
 def main() -> None:
-    """Score, train, and write the checkpoint that ranked best on dev."""
+    """Score the lists, train, and save the checkpoint that is best on dev."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher", help="a cross-encoder")
-    parser.add_argument("student", help="what `hfcompress prune` has written")
+    parser.add_argument("student", help="the output folder of `hfcompress prune`")
     parser.add_argument("--data", required=True, help="a folder in BEIR's layout, or api-search")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8, help="queries in an optimizer step, over all processes")
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--fp32", action="store_true", help="no bf16, also where the device computes it")
+    parser.add_argument("--fp32", action="store_true", help="no bf16, even if the device supports it")
     options = parser.parse_args()
     processes = PartialState(cpu=not torch.accelerator.is_available())
     if options.batch < 1 or options.batch % processes.num_processes:
@@ -43,7 +43,7 @@ def main() -> None:
 
     data = load_data(DataStep(sets=[options.data]), progress=processes.is_main_process)
     lists = training_lists(data, documents=8, random_negatives=2, seed=0)
-    with processes.main_process_first():  # the others find all scores in the cache
+    with processes.main_process_first():  # the others read all scores from the cache
         teacher = hfcompress.load_ranker(options.teacher, "torch")
         fingerprint = f"{model_fingerprint(options.teacher)} at {teacher.tokenizer.model_max_length} tokens"
         lists = with_scores(
@@ -62,7 +62,7 @@ def main() -> None:
             save_total_limit=1,
             load_best_model_at_end=True,
             logging_steps=1,
-            bf16=False if options.fp32 else None,  # None: where the device computes it
+            bf16=False if options.fp32 else None,  # None: if the device supports it
         ),
         train_dataset=lists,
         eval_dataset=lists.select(range(min(len(lists), 4 * options.batch))),

@@ -1,4 +1,4 @@
-"""Environments of other projects' packages, made on demand with pip or npm and kept between calls."""
+"""Environments with packages of other projects, created on demand with pip or npm and kept between calls."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hfcompress" / "clients"
 Install = Sequence[Sequence[str]]
-"""Packages, in the order of their installation."""
+"""Packages in the order of installation."""
 
-# torch comes first and alone, so that nothing brings in another build of it.
+# torch is installed first and alone, so that no package installs another build.
 TORCH = ["torch==2.13.0"]
-# What fetches nothing from the Hub, and does not see this project.
+# No downloads from the Hub, and no access to this project.
 APART = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""}
 
 
 def python_environment(home: Path, install: Install) -> str:
-    """Path of Python in a virtual environment with the packages given; made anew where they have changed."""
+    """Path of Python in a virtual environment with these packages; it is created again if they change."""
     python = str(home / ("Scripts" if os.name == "nt" else "bin") / "python")
 
     def make() -> None:
@@ -35,7 +35,7 @@ def python_environment(home: Path, install: Install) -> str:
 
 
 def npm_environment(home: Path, install: Install) -> None:
-    """Make a folder with packages of npm, no install script of which is run."""
+    """Create a folder with npm packages, without running their install scripts."""
 
     def make() -> None:
         for packages in install:
@@ -45,10 +45,10 @@ def npm_environment(home: Path, install: Install) -> None:
 
 
 def run(command: list[str], **settings: Any) -> str:
-    """Run a command and return what it printed.
+    """Run a command and return its standard output.
 
     Raises:
-        RuntimeError: It ended with another code than 0; says what it wrote to stderr last.
+        RuntimeError: The exit code is not 0; the message contains the end of stderr.
     """
     done = subprocess.run(command, capture_output=True, text=True, **settings)
     if done.returncode:

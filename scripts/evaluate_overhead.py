@@ -1,9 +1,9 @@
-"""Where the time of `evaluate` goes: tokenizer, model, and all else, which should stay under 5% of the whole.
+"""Profile `evaluate`: time of the tokenizer, the model, and the rest, which should be below 5% of the total.
 
     python scripts/evaluate_overhead.py path/to/cross-encoder --baseline path/to/teacher
 
-measures on 500 queries with 50 candidates each, made up from the tokenizer's own words. Times are CPU seconds of this
-process, all threads together, so that other work on the machine does not count. Models run in PyTorch.
+uses 500 queries with 50 candidates each, generated from words of the tokenizer. Times are CPU seconds of this process,
+over all threads, so that other load on the machine does not count. Models run in PyTorch.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from hfcompress.evaluation.standalone import evaluate_models
-from hfcompress.models import load_tokenizer
-from hfcompress.quiet import silence_libraries
+from hfcompress.models.load import load_tokenizer
 from hfcompress.rankers.base import BatchedRanker
 from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.utils.quiet import silence_libraries
 
 WORDS_OF_A_DOCUMENT = 40
 
 
 def write_data(folder: Path, words: list[str], queries: int, candidates: int) -> Path:
-    """A data folder in BEIR's layout with texts made of random words."""
+    """Write a data folder in BEIR's layout with texts of random words."""
     rng = random.Random(0)
     for name in ("qrels", "bm25"):
         (folder / name).mkdir(parents=True)
@@ -47,7 +47,7 @@ def write_data(folder: Path, words: list[str], queries: int, candidates: int) ->
 
 @contextmanager
 def clocked() -> Iterator[dict[str, float]]:
-    """Add up the CPU seconds of tokenizer and model of every ranker that scores in the block."""
+    """Sum the CPU seconds of tokenizer and model over all rankers that score in the block."""
     spent = {"tokenizer": 0.0, "model": 0.0}
     encode, forward = BatchedRanker._encode, TorchRanker.forward
 
@@ -64,7 +64,7 @@ def clocked() -> Iterator[dict[str, float]]:
     def model_timed(self: TorchRanker, batches: Iterator[Any]) -> Iterator[Any]:
         waiting = iter(batches)
 
-        def prepared() -> Iterator[Any]:  # making a batch is not the model's work
+        def prepared() -> Iterator[Any]:  # the preparation of a batch does not count for the model
             while True:
                 spent["model"] += time.process_time()
                 batch = next(waiting, None)
@@ -93,7 +93,7 @@ def seconds(model: str, baseline: str | None, queries: int = 500, candidates: in
     with tempfile.TemporaryDirectory() as folder, clocked() as spent:
         data = write_data(Path(folder, "words"), words, queries, candidates)
         start = time.process_time()
-        evaluate_models(model, baseline, [str(data)], "test", "torch", candidates=candidates, progress=False)
+        evaluate_models(model, baseline, [str(data)], "test", runtime="torch", candidates=candidates, progress=False)
         whole = time.process_time() - start
     return {**spent, "rest": whole - sum(spent.values())}
 

@@ -1,8 +1,8 @@
 """Draw the figures of the documentation into docs/figures: python scripts/figures_for_docs.py
 
-Every figure is computed by the package's own code. Those of concepts are drawn from numbers made here with fixed seeds,
-to show how something works; those of results come from a kept report. They can be read on light and dark pages: those
-drawn here have a white ground, those of the package a transparent one.
+Every figure is computed with the package's code. Figures of concepts use synthetic data with fixed seeds; figures of
+results use a kept report. All are readable on light and dark pages: those drawn here have a white background, those of
+the package a transparent one.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from matplotlib.patches import Rectangle
 from torch.nn.functional import gelu
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from hfcompress.evaluation.report import RunReport
+from hfcompress.card.figures import pareto, structure
 from hfcompress.evaluation.significance import compare
-from hfcompress.figures import pareto, structure
-from hfcompress.importance.least_squares import damped, removal_order, solve
-from hfcompress.plan import LayerPlan, PruningPlan
+from hfcompress.losses import listwise_kl, margin_mse
+from hfcompress.models.plan import LayerPlan, PruningPlan
+from hfcompress.models.surgery import pruned_copy
+from hfcompress.pruning.importance.least_squares import damped, removal_order, solve
+from hfcompress.pruning.search.dynamic import choose_levels
+from hfcompress.pruning.search.levels import ffn_widths
 from hfcompress.quantization.rounding import rounded_input, rounded_weight
-from hfcompress.search.dynamic import choose_levels
-from hfcompress.search.levels import ffn_widths
-from hfcompress.surgery import pruned_copy
-from hfcompress.training.losses import listwise_kl, margin_mse
+from hfcompress.report.report import RunReport
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "figures"
@@ -78,7 +78,7 @@ def cut() -> bytes:
 
 
 def least_squares() -> bytes:
-    """Error of an output by the share of inputs that are gone: by size, by order, and with the survivors settled."""
+    """Output error by share of pruned inputs: by size, by importance, and with a least-squares weight update."""
     torch.manual_seed(0)
     columns, outputs, factors, tokens = 96, 48, 40, 4000
     hidden = torch.randn(tokens, factors, dtype=torch.float64) @ torch.randn(factors, columns, dtype=torch.float64)
@@ -88,31 +88,31 @@ def least_squares() -> bytes:
     by_size = torch.argsort(weight.square().sum(0))
     order = removal_order(weight, hessian, 1, columns).order
 
-    def error(kept: torch.Tensor, settled: bool) -> float:
+    def error(kept: torch.Tensor, updated: bool) -> float:
         change = weight.clone()
-        change[:, kept] -= solve(weight, hessian, kept) if settled else weight[:, kept]
+        change[:, kept] -= solve(weight, hessian, kept) if updated else weight[:, kept]
         return float((change @ hessian * change).sum() / (weight @ hessian * weight).sum())
 
     figure = _figure(7.0, 4.0)
     axes = figure.add_subplot()
     counts = range(0, columns, 4)
-    for order_, settled, label, colour, style in (
-        (by_size, False, "smallest weights go, the others stay as they are", ORANGE, "--"),
-        (order, False, "least needed go, the others stay as they are", PINK, ":"),
-        (order, True, "least needed go, the others are settled (obs)", BLUE, "-"),
+    for order_, updated, label, colour, style in (
+        (by_size, False, "smallest weights pruned, no update", ORANGE, "--"),
+        (order, False, "least important inputs pruned, no update", PINK, ":"),
+        (order, True, "least important inputs pruned, weights updated (obs)", BLUE, "-"),
     ):
-        errors = [error(order_[count:].sort().values, settled) for count in counts]
+        errors = [error(order_[count:].sort().values, updated) for count in counts]
         axes.plot([count / columns for count in counts], errors, style, color=colour, label=label, linewidth=2)
     axes.set_ylim(0, 1.05)
-    axes.set_xlabel("share of the inputs that are removed")
-    axes.set_ylabel("error of the output (1 = all of it)")
+    axes.set_xlabel("share of pruned inputs")
+    axes.set_ylabel("relative error of the output")
     axes.legend(frameon=False, fontsize=9)
     _plain(axes)
     return _svg(figure)
 
 
 def search() -> bytes:
-    """What cuts of four sublayers lose and cost, and the levels that fit half of the time."""
+    """Loss and time of cuts in four sublayers, and the levels that the search selects for half of the time."""
     names = ("attention 0", "FFN 0", "attention 1", "FFN 1")
     full, cost_of_one, steepness = (12, 1536, 12, 1536), (1.0, 0.01, 1.0, 0.01), (0.9, 0.15, 0.35, 0.3)
     sizes = [np.arange(13), ffn_widths(1536, 32), np.arange(13), ffn_widths(1536, 32)]
@@ -126,43 +126,43 @@ def search() -> bytes:
     assert found is not None
     figure = _figure(9.0, 3.6)
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
-    for place, (name, colour) in enumerate(zip(names, (BLUE, ORANGE, GREEN, PINK), strict=True)):
-        level = found[0][place]
-        left.plot(costs[place], losses[place], color=colour, label=name)
-        left.plot(costs[place][level], losses[place][level], "o", color=colour, markersize=8)
-        share = sizes[place][level] / full[place]
-        right.barh(place, 1.0, height=0.7, color="#EDEDED")
-        right.barh(place, share, height=0.7, color=colour)
-        right.text(1.03, place, f"{sizes[place][level]} of {full[place]}", va="center", fontsize=9)
-    left.set_xlabel("time of the sublayer (dots: chosen)")
-    left.set_ylabel("loss of ranking by this cut alone")
+    for index, (name, colour) in enumerate(zip(names, (BLUE, ORANGE, GREEN, PINK), strict=True)):
+        level = found[0][index]
+        left.plot(costs[index], losses[index], color=colour, label=name)
+        left.plot(costs[index][level], losses[index][level], "o", color=colour, markersize=8)
+        share = sizes[index][level] / full[index]
+        right.barh(index, 1.0, height=0.7, color="#EDEDED")
+        right.barh(index, share, height=0.7, color=colour)
+        right.text(1.03, index, f"{sizes[index][level]} of {full[index]}", va="center", fontsize=9)
+    left.set_xlabel("time of the sublayer (dots: selected)")
+    left.set_ylabel("ranking loss of this cut alone")
     left.legend(frameon=False, fontsize=9)
     right.set_yticks(range(4), names)
     right.set_xlim(0, 1.45)
     right.set_ylim(3.5, -0.5)
     right.set_xticks([0, 0.5, 1.0], ["0", "50%", "100%"])
-    right.set_title("kept within half of the time", loc="left", fontsize=10)
+    right.set_title("kept at half of the time", loc="left", fontsize=10)
     for axes in (left, right):
         _plain(axes)
     return _svg(figure)
 
 
 def distillation() -> bytes:
-    """Three students of one teacher, and what two losses say of them."""
+    """Three students of one teacher, and two losses of each."""
     teacher = torch.tensor([[5.0, 3.4, 2.8, 1.5, 0.9, 0.2, -0.6, -1.4]])
     swapped = teacher[:, [0, 2, 1, 5, 4, 3, 6, 7]]
     students = {"all scores 2 lower": teacher - 2, "margins halved": teacher / 2, "two pairs swapped": swapped}
     mask = torch.ones_like(teacher, dtype=torch.bool)
     figure = _figure(9.0, 3.6)
     for axes, (name, scores) in zip(figure.subplots(1, 3, sharey=True), students.items(), strict=True):
-        places = range(1, teacher.shape[1] + 1)
-        axes.plot(places, teacher[0], "o-", color="black", label="teacher", markersize=5)
-        axes.plot(places, scores[0], "s--", color=BLUE, label="student", markersize=5)
+        ranks = range(1, teacher.shape[1] + 1)
+        axes.plot(ranks, teacher[0], "o-", color="black", label="teacher", markersize=5)
+        axes.plot(ranks, scores[0], "s--", color=BLUE, label="student", markersize=5)
         values = {loss.__name__: float(loss(scores, teacher, mask)) for loss in (margin_mse, listwise_kl)}
         text = "\n".join(f"{loss}  {value + 0.0:.2f}" for loss, value in values.items())
         axes.text(0.98, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=9, family="monospace")
         axes.set_title(name, loc="left", fontsize=10)
-        axes.set_xlabel("document, by the teacher's order")
+        axes.set_xlabel("rank of the document by the teacher")
         axes.set_ylim(-4, 7.5)
         _plain(axes)
     figure.axes[0].set_ylabel("score")
@@ -171,7 +171,7 @@ def distillation() -> bytes:
 
 
 def int8() -> bytes:
-    """Weights and activations before and after rounding, with one scale or several, with an outlier or without."""
+    """Weights and activations before and after rounding, with one or several scales, with and without an outlier."""
     torch.manual_seed(0)
     weight = torch.randn(8, 64) * torch.tensor([0.02, 0.03, 0.04, 0.05, 0.08, 0.1, 0.3, 2.0])[:, None]
     row = weight[0].sort().values
@@ -180,7 +180,7 @@ def int8() -> bytes:
     left.plot(row, row, color="black", linewidth=1, label="fp32")
     for per_channel, colour, marker, label in (
         (False, ORANGE, "x", "one scale for the matrix"),
-        (True, BLUE, ".", "one scale for each output"),
+        (True, BLUE, ".", "one scale per output"),
     ):
         rounded = rounded_weight(weight, per_channel)[0].sort().values
         left.plot(row, rounded, marker, color=colour, label=label)
@@ -199,7 +199,7 @@ def int8() -> bytes:
 
 
 def verdict() -> bytes:
-    """Intervals of simulated students, spread as in the quickstart's report, against the margin."""
+    """Intervals of simulated students, with the spread of the quickstart's report, against the margin."""
     report = _report()
     baseline, artifact = report.teacher.per_query, report.artifacts[0].per_query
     spread = np.array([artifact[query] - baseline[query] for query in sorted(baseline)])
@@ -212,22 +212,22 @@ def verdict() -> bytes:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.axvline(-margin, color="black", linestyle=":", linewidth=1.2)
     labels = []
-    for place, (count, difference) in enumerate(cases):
-        drawn = np.random.default_rng(place).choice(spread, count)
-        drawn += difference - drawn.mean()  # the mean seen is the one named, so that only the width differs
+    for index, (count, difference) in enumerate(cases):
+        drawn = np.random.default_rng(index).choice(spread, count)
+        drawn += difference - drawn.mean()  # each sample has exactly the stated mean, so only the width differs
         teacher = {str(number): 0.0 for number in range(count)}
         student = {str(number): float(value) for number, value in enumerate(drawn)}
         delta = compare(teacher, student, margin, resamples=2_000)
         colour = VERDICTS[delta.verdict]
-        axes.plot([delta.ci_low, delta.ci_high], [place, place], color=colour, linewidth=3)
-        axes.plot(delta.mean, place, "o", color=colour, markersize=8)
-        axes.text(0.052, place, delta.verdict, va="center", color=colour, fontsize=10)
+        axes.plot([delta.ci_low, delta.ci_high], [index, index], color=colour, linewidth=3)
+        axes.plot(delta.mean, index, "o", color=colour, markersize=8)
+        axes.text(0.052, index, delta.verdict, va="center", color=colour, fontsize=10)
         labels.append(f"{count:,} queries, difference {difference:+.3f}")
     axes.set_yticks(range(len(cases)), labels)
     axes.set_ylim(len(cases) - 0.5, -0.9)
     axes.set_xlim(-0.05, 0.05)
     axes.text(-margin - 0.0005, -0.8, "margin", ha="right", va="top", fontsize=9)
-    axes.set_xlabel("difference in nDCG@10: student less teacher, with its 95% interval")
+    axes.set_xlabel("difference in nDCG@10: student minus teacher, with 95% interval")
     _plain(axes)
     axes.tick_params(axis="y", left=False)
     return _svg(figure)
@@ -239,7 +239,7 @@ def quickstart_pareto() -> bytes:
 
 
 def quickstart_structure() -> bytes:
-    """What the quickstart has pruned."""
+    """The pruned structure of the quickstart."""
     pruning = _report().pruning
     assert pruning is not None
     return structure(pruning)
@@ -264,7 +264,7 @@ def _report() -> RunReport:
 def _matrix(
     axes: Axes, x: float, y: float, shape: tuple[int, ...], rows: list[int] | None, columns: list[int] | None
 ) -> None:
-    """A matrix with what goes hatched and what stays in blue."""
+    """A matrix with the pruned part hatched and the remaining part in blue."""
     axes.add_patch(Rectangle((x, y), shape[1], shape[0], **GREY))  # type: ignore[arg-type]
     for row in rows or []:
         axes.add_patch(Rectangle((x, y + row), shape[1], 1, facecolor=BLUE, edgecolor="none"))
@@ -282,7 +282,7 @@ def _plain(axes: Axes) -> None:
 
 
 def _svg(figure: Figure) -> bytes:
-    """An SVG image that is the same every time."""
+    """Render a deterministic SVG image."""
     content = io.BytesIO()
     with rc_context({"svg.hashsalt": "hfcompress"}):
         figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})

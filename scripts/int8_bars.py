@@ -1,9 +1,10 @@
-"""int8 of a cross-encoder and of pruned forms of it: speed against fp32 PyTorch, loss of nDCG@10, and size.
+"""int8 of a cross-encoder and of its pruned versions: speed-up over fp32 PyTorch, loss of nDCG@10, and size.
 
-Every model gets dynamic and static int8 for ONNX Runtime and int8 for OpenVINO, calibrated on train queries of the data
-set; all are measured in turns with the unpruned model in fp32 PyTorch (batches sorted by length under a token budget,
-tokenization counted). The loss is against the same model in fp32. `--pruned FOLDER SPEED` says what speed its OpenVINO
-int8 has to reach. `--max-loss LOSS` takes mixed precision for ONNX Runtime, with that bound on the calibration loss.
+Every model is quantized to dynamic and static int8 for ONNX Runtime and to int8 for OpenVINO, calibrated on train
+queries of the data set. All artifacts are evaluated in turns with the unpruned model in fp32 PyTorch (batches sorted by
+length under a token budget, tokenization included). The loss is relative to the same model in fp32. `--pruned FOLDER
+SPEED` sets the speed-up that its OpenVINO int8 has to reach. `--max-loss LOSS` uses mixed precision for ONNX Runtime,
+with this bound on the calibration loss.
 
     python scripts/int8_bars.py out/teacher/.hfcompress/teacher --max-length 128 \\
         --data ../shared/data/selqa --data ../shared/data/scifact \\
@@ -20,15 +21,15 @@ from int8_options import add_options, data_sets
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.results import measure_candidates
+from hfcompress.evaluation.results import evaluate_candidates
 from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import MixedPrecisionConfig, QuantizationConfig, config_for
 from hfcompress.quantization.quantizer import RankerQuantizer
-from hfcompress.quiet import silence_libraries
 from hfcompress.recipe import EvaluateStep
-from hfcompress.run_data import calibration_pairs, ranking_pairs
+from hfcompress.steps.inputs import calibration_pairs, ranking_pairs
+from hfcompress.utils.quiet import silence_libraries
 
-# What an artefact has to reach: times fp32 PyTorch, and largest loss of nDCG@10 against the same model in fp32.
+# Bars: speed-up over fp32 PyTorch, and largest loss of nDCG@10 relative to the same model in fp32.
 UNPRUNED = {"onnxruntime dynamic": (2.8, 0.005), "onnxruntime static": (2.8, 0.005), "openvino static": (4.3, 0.002)}
 PRUNED_LOSS = 0.003
 
@@ -46,7 +47,7 @@ def candidates_of(
     data: RankingData,
     options: argparse.Namespace,
 ) -> list[Candidate]:
-    """Quantize one model; it in fp32 PyTorch first, then its graphs."""
+    """Quantize a model; returns it in fp32 PyTorch, and its int8 graphs."""
     pairs = ranking_pairs(data) if options.max_loss else calibration_pairs(data, options.calibration)
     RankerQuantizer.from_pretrained(model, options.max_length).quantize(folder, configs, pairs)
     exact = Candidate(name, str(folder), "model.safetensors", "torch", "fp32")
@@ -58,7 +59,7 @@ def candidates_of(
 
 
 def measure_set(options: argparse.Namespace, data: RankingData, work: Path) -> None:
-    """Make, measure and print everything on one data set."""
+    """Quantize, evaluate and print the results on one data set."""
     onnx: list[QuantizationConfig] = [config_for(), config_for(mode="static")]
     if options.max_loss:
         onnx = [MixedPrecisionConfig(options.max_loss, mode) for mode in ("dynamic", "static")]
@@ -81,7 +82,7 @@ def measure_set(options: argparse.Namespace, data: RankingData, work: Path) -> N
         single_thread_queries=0,
         cold_start=False,
     )
-    measured = measure_candidates(candidates, data, step, options.max_length, 0, split=options.split)
+    measured = evaluate_candidates(candidates, data, step, max_length=options.max_length, split=options.split)
     results = [each.artifact for each in measured]
     found = {artifact.name: artifact for artifact in results}
     queries = len(results[0].per_query)
@@ -103,7 +104,7 @@ def measure_set(options: argparse.Namespace, data: RankingData, work: Path) -> N
 
 
 def main() -> None:
-    """Measure on every data set named."""
+    """Evaluate on every data set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--pruned", nargs=2, action="append", default=[], metavar=("FOLDER", "SPEED"))

@@ -1,4 +1,4 @@
-"""Options of the scripts that measure int8, and the data that they name."""
+"""Options of the scripts that evaluate int8, and their data sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hfcompress.recipe import DataStep
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what to measure, and on what."""
+    """Add the options of model, data and evaluation."""
     parser.add_argument("model", help="an unpruned cross-encoder in fp32: a folder, or package:NAME/FOLDER")
     parser.add_argument("--data", action="append", required=True, help="api-search or a folder in BEIR's layout")
     parser.add_argument("--max-length", type=int, default=128)
@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def data_sets(options: argparse.Namespace) -> Iterator[RankingData]:
-    """Each data set by itself."""
+    """Yield each data set."""
     limits = {"train": options.calibration, "dev": 1, "test": 1, options.split: options.queries}
     for name in options.data:
         yield load_data(DataStep(sets=[name], candidates=options.candidates, max_queries=limits))

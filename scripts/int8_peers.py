@@ -1,8 +1,8 @@
-"""Our int8 beside that of sentence-transformers (OpenVINO) and of optimum-onnx (dynamic), made of one unpruned model.
+"""Compare our int8 with that of sentence-transformers (OpenVINO) and of optimum-onnx (dynamic), for one unpruned model.
 
-Each peer runs in a virtual environment of its own, which is made on demand (pip) and kept, as a process that waits
-while the others score. All score the same pairs in turns, tokenization counted, with the same number of threads; each
-is calibrated on the same texts. Nothing is fetched from the Hub.
+Each peer runs in its own process and virtual environment, which is created on demand (pip) and kept. All score the
+same pairs in turns with the same number of threads, tokenization included, and are calibrated on the same texts.
+Nothing is downloaded from the Hub.
 
     python scripts/int8_peers.py path/to/cross-encoder --data ../shared/data/selqa --max-length 128
 """
@@ -24,32 +24,32 @@ from environments import APART, CACHE, TORCH, python_environment
 from int8_options import add_options, data_sets
 
 from hfcompress.data.ranking import RankingData
-from hfcompress.evaluation.measure import measure
+from hfcompress.evaluation.benchmark import benchmark
 from hfcompress.evaluation.metrics import means, per_query
-from hfcompress.files import size_of
-from hfcompress.layout import ONNX_INT8, OPENVINO_INT8
-from hfcompress.machine import cpu_target, thread_count
-from hfcompress.models import resolve
+from hfcompress.models.layout import ONNX_INT8, OPENVINO_INT8
+from hfcompress.models.load import resolve
 from hfcompress.quantization.config import config_for
 from hfcompress.quantization.quantizer import RankerQuantizer
-from hfcompress.quiet import silence_libraries
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import load_ranker
-from hfcompress.run_data import calibration_pairs
+from hfcompress.steps.inputs import calibration_pairs
+from hfcompress.utils.files import size_of
+from hfcompress.utils.machine import cpu_target, thread_count
+from hfcompress.utils.quiet import silence_libraries
 
 HERE = Path(__file__).parent / "peers"
-CHECKPOINT = ("*.json", "*.safetensors", "*.txt", "*.model")  # what a peer gets: no graph of ours
+CHECKPOINT = ("*.json", "*.safetensors", "*.txt", "*.model")  # files for a peer: none of our graphs
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Another project's int8.
+    """The int8 of another project.
 
     Attributes:
         script: Its script in scripts/peers.
         environment: Name of its environment.
         install: Packages, in the order of their installation.
-        ours: The file of ours that it is compared with.
+        ours: Our file that it is compared with.
     """
 
     script: str
@@ -81,17 +81,17 @@ OURS = {OPENVINO_INT8: "hfcompress OpenVINO int8", ONNX_INT8: "hfcompress dynami
 
 
 class PeerRanker:
-    """A peer as `measure` sees it: pairs in, scores out; only the places of pairs and the scores cross over.
+    """A peer as a ranker for `benchmark`; its process receives indices of pairs and returns scores.
 
     Args:
-        command: Runs the peer's script.
-        request: What it is told first; `pairs` are all that it will be asked for.
-        batch: Pairs in one of its batches, for the record.
+        command: Command of the peer's script.
+        request: First request; `pairs` are all pairs that can be scored later.
+        batch: Pairs in each of its batches, as a figure only.
     """
 
     def __init__(self, command: list[str], request: dict[str, Any], batch: int = 32) -> None:
         self.threads, self.batch_tokens = request["threads"], batch * request["max_length"]
-        self._places = {pair: place for place, pair in enumerate(request["pairs"])}
+        self._indices = {pair: index for index, pair in enumerate(request["pairs"])}
         environment = {**os.environ, **APART, "OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -103,7 +103,7 @@ class PeerRanker:
 
     def score(self, pairs: list[tuple[str, str]]) -> np.ndarray:
         """Raw logits."""
-        return np.array(self._ask([self._places[pair] for pair in pairs]), dtype=np.float32)
+        return np.array(self._ask([self._indices[pair] for pair in pairs]), dtype=np.float32)
 
     def close(self) -> None:
         """End the process."""
@@ -126,7 +126,7 @@ class PeerRanker:
 
 
 def checkpoint_copy(model: str, folder: Path) -> str:
-    """The checkpoint's own files in a folder of their own."""
+    """Copy the files of the checkpoint into a new folder."""
     folder.mkdir(parents=True)
     for pattern in CHECKPOINT:
         for path in Path(resolve(model)).glob(pattern):
@@ -135,7 +135,7 @@ def checkpoint_copy(model: str, folder: Path) -> str:
 
 
 def compare(options: argparse.Namespace, data: RankingData, work: Path) -> None:
-    """Make, measure and print everything on one data set."""
+    """Quantize, evaluate and print the results on one data set."""
     threads = thread_count(options.threads)
     calibration = calibration_pairs(data, options.calibration)
     quantizer = RankerQuantizer.from_pretrained(options.model, options.max_length)
@@ -168,7 +168,13 @@ def compare(options: argparse.Namespace, data: RankingData, work: Path) -> None:
         measured = dict(
             zip(
                 [*rankers, *peers],
-                measure([*rankers.values(), *peers.values()], data, options.split, options.rounds, 1),  # type: ignore[list-item]
+                benchmark(
+                    [*rankers.values(), *peers.values()],  # type: ignore[list-item]
+                    data,
+                    options.split,
+                    rounds=options.rounds,
+                    latency_queries=1,
+                ),
                 strict=True,
             )
         )
@@ -197,7 +203,7 @@ def _files(folder: Path, file: str | None) -> list[Path]:
 
 
 def main() -> None:
-    """Compare on every data set named."""
+    """Compare on every data set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--peer", action="append", choices=list(PEERS), help="only this one; repeatable")

@@ -1,8 +1,7 @@
 """Keep the card and the report of a finished run under model_cards/: python scripts/keep_card.py out/quickstart
 
-A kept report holds ids and figures, and texts only where the licence of the data lets them be published. The table in
-README.md is rewritten from the quickstart's report; the figures of the docs that show it are made again by
-scripts/figures_for_docs.py.
+A kept report contains ids and numbers, and texts only if the licence of the data permits it. The table in README.md is
+rewritten from the report of the quickstart; scripts/figures_for_docs.py draws the figures of the docs again.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ import sys
 from pathlib import Path
 
 from hfcompress.card import write_card
-from hfcompress.evaluation.report import Artifact, RunReport
+from hfcompress.report.report import Artifact, RunReport
 
 ROOT = Path(__file__).parents[1]
 TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def results_table(report: RunReport) -> str:
-    """The short table of the README."""
+    """The results table of README.md."""
     rows = [
         "| | nDCG@10 | difference (95% interval) | verdict at 0.01 | docs/s | speed-up | MB |",
         "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
@@ -30,7 +29,7 @@ def results_table(report: RunReport) -> str:
 
 
 def row(artifact: Artifact) -> str:
-    """One artefact."""
+    """The row of one artifact."""
     delta = artifact.delta
     difference = f"{delta.mean:+.4f} [{delta.ci_low:+.4f}, {delta.ci_high:+.4f}]" if delta else ""
     return (
@@ -40,7 +39,7 @@ def row(artifact: Artifact) -> str:
 
 
 def main(folder: Path) -> None:
-    """Copy the report, render the card beside it, and bring the README up to date."""
+    """Copy the report, render the card, and update README.md."""
     report = RunReport.load(folder)
     target = ROOT / "model_cards" / report.name
     report.save(target)

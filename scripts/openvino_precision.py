@@ -1,7 +1,7 @@
-"""How far scores of an OpenVINO graph move with precision and batch size: the fault why hfcompress asks for fp32.
+"""Errors of the scores of an OpenVINO graph by precision and batch size, the reason why hfcompress sets fp32.
 
-Every pair is scored once for each precision and batch size, as any program would with OpenVINO alone, and compared with
-the scores of the same graph one by one in fp32. Where the CPU does not compute in bf16, both rows are the same.
+Every pair is scored for each precision and batch size with plain OpenVINO. The reference is the same graph in fp32, one
+pair at a time. On a CPU without bf16, both precisions give the same results.
 
     python scripts/openvino_precision.py out/run --data ../shared/data/selqa
 """
@@ -16,8 +16,8 @@ import openvino
 from transformers import PreTrainedTokenizerFast
 
 from hfcompress.data.load import load_data
-from hfcompress.layout import OPENVINO_INT8
-from hfcompress.models import load_tokenizer
+from hfcompress.models.layout import OPENVINO_INT8
+from hfcompress.models.load import load_tokenizer
 from hfcompress.rankers.base import Pair
 from hfcompress.recipe import DataStep
 

@@ -1,7 +1,7 @@
-"""Where an OpenVINO graph spends its time: matrix products, attention, and all that lies between.
+"""Time of an OpenVINO graph by kind of operator: matrix products, attention, normalization, and others.
 
-Test pairs go through the graph in the batches that hfcompress makes of them, on one thread, with the counters of
-OpenVINO's CPU plug-in. An operator that is fused into another one, as bias and GELU are into a product, counts there.
+Test pairs are scored in the batches of hfcompress, on one thread, with the performance counters of OpenVINO's CPU
+plug-in. An operator that is fused into another one, such as bias and GELU into a product, counts as part of it.
 
     python scripts/openvino_profile.py out/run --data ../shared/data/selqa
 """
@@ -16,13 +16,13 @@ import numpy as np
 import openvino
 
 from hfcompress.data.load import load_data
-from hfcompress.layout import OPENVINO_INT8
-from hfcompress.models import load_tokenizer
+from hfcompress.models.layout import OPENVINO_INT8
+from hfcompress.models.load import load_tokenizer
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.recipe import DataStep
 
-# What a node is counted as, by the start of its type.
+# Kind of a node, by the prefix of its type.
 KINDS = {
     "FullyConnected": "matrix products",
     "MatMul": "matrix products",
@@ -36,12 +36,12 @@ OTHER = "sums, scales, transposes"
 
 
 def kind(node_type: str) -> str:
-    """What a node is counted as."""
+    """Kind of a node."""
     return next((name for start, name in KINDS.items() if node_type.startswith(start)), OTHER)
 
 
 def spent(path: Path, batches: list[dict[str, np.ndarray]]) -> Counter[str]:
-    """Seconds by kind of node, of all batches; each batch went through once before."""
+    """Seconds by kind of node over all batches, after a warm-up with all of them."""
     settings = {
         "INFERENCE_NUM_THREADS": 1,
         "NUM_STREAMS": 1,
@@ -61,7 +61,7 @@ def spent(path: Path, batches: list[dict[str, np.ndarray]]) -> Counter[str]:
 
 
 def main() -> None:
-    """Print the share of each kind of node."""
+    """Print the time and share of each kind of node."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a folder that holds an OpenVINO graph")
     parser.add_argument("--data", required=True, help="a folder in BEIR's layout, or the name of a built-in set")
@@ -72,7 +72,7 @@ def main() -> None:
     test = list(data.split("test").candidates.items())[: options.queries]
     pairs = [pair for query, found in test for pair in data.pairs(query, found)]
     path = options.folder / options.file
-    ranker = OpenVinoRanker(path, load_tokenizer(str(options.folder)), lambda logits: logits, RankerOptions())
+    ranker = OpenVinoRanker(path, load_tokenizer(str(options.folder)), options=RankerOptions())
     seconds = spent(path, list(ranker.batches(pairs)))
     total = sum(seconds.values())
     print(f"OpenVINO {openvino.__version__}, {len(pairs)} pairs; of one core, for each pair:")

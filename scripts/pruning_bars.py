@@ -1,4 +1,4 @@
-"""Measure what pruning promises, on a cross-encoder of your own, and print every figure last.
+"""Measure loss and speed of one-shot pruning on a cross-encoder of your own. All figures are printed at the end.
 
 The teacher of the published figures (10 minutes of training on 2 cores; the data sets are not part of this repository):
 
@@ -9,7 +9,7 @@ The teacher of the published figures (10 minutes of training on 2 cores; the dat
     python scripts/pruning_bars.py out/teacher/.hfcompress/teacher --data ../shared/data/selqa \
         --data ../shared/data/googleq --max-length 128
 
-With `--split dev` it serves to choose, for instance `--damping`; the test split is for the end of every choice.
+Use `--split dev` to choose settings, e.g. `--damping`, and the test split only for final figures.
 """
 
 from __future__ import annotations
@@ -23,35 +23,42 @@ from statistics import mean
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from hfcompress.calibration import Calibration
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.metrics import split_quality
-from hfcompress.importance.margins import margin_gradients
-from hfcompress.importance.obs import DAMPING, obs
-from hfcompress.latency import Deployment, deploy, time_rankers
-from hfcompress.models import load_model, load_tokenizer
-from hfcompress.pruning import LATENCY_PAIRS, Family, deployment_of, latency_pairs, measure_importance, prune_family
+from hfcompress.models.load import load_model, load_tokenizer
+from hfcompress.models.surgery import current_plan, encoder_macs, pruned_copy
+from hfcompress.pruning.calibration import Calibration
+from hfcompress.pruning.costs.latency import Deployment, deploy, time_rankers
+from hfcompress.pruning.find_plans import (
+    LATENCY_PAIRS,
+    FoundPlans,
+    deployment_of,
+    find_plans,
+    latency_pairs,
+    measure_importance,
+)
+from hfcompress.pruning.importance.margins import margin_gradients
+from hfcompress.pruning.importance.obs import DAMPING, obs
+from hfcompress.pruning.search.explicit import plan_for_shares
 from hfcompress.quantization.artifacts import calibration_batches
-from hfcompress.quiet import silence_libraries
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.recipe import DataStep, PruneStep
-from hfcompress.search.explicit import plan_for_budget
-from hfcompress.surgery import current_plan, encoder_flops, pruned_copy
+from hfcompress.recipe import DataStep, PruneStep, Target
+from hfcompress.utils.quiet import silence_libraries
 
 UNIFORM = {
     "heads": 2 / 3,
     "ffn": 0.4167,
     "spread": "uniform",
-}  # half of MiniLM's multiply-adds: 8 of 12 heads, 640 of 1536
+}  # half of MiniLM's MACs: 8 of 12 heads, 640 of 1536
 SPEEDUPS = (1.15, 1.5, 2.0, 3.0, 4.0)
 ROUNDS = 7
 
 
 class Bench:
-    """Model, data and the test queries that all figures of quality are measured on."""
+    """Model, data and the queries on which quality is measured."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         limits = {"train": options.train, "dev": 1, "test": 1, options.split: options.test}
@@ -66,25 +73,24 @@ class Bench:
 
     def torch(self, model: PreTrainedModel) -> TorchRanker:
         """A model in PyTorch."""
-        return TorchRanker(model, self.tokenizer, lambda logits: logits)
+        return TorchRanker(model, self.tokenizer)
 
-    def family(self, step: PruneStep, targets: list[tuple[str, float]], deployment: Deployment, seed: int) -> Family:
-        """What the product does."""
-        return prune_family(
+    def find_plans(self, step: PruneStep, targets: list[Target], deployment: Deployment, seed: int) -> FoundPlans:
+        """Plans as `hfcompress prune` finds them."""
+        return find_plans(
             self.model,
             self.tokenizer,
             self.data,
             step,
             targets,
-            deployment,
-            self.options.max_length,
-            seed,
-            say=print,
+            deployment=deployment,
+            max_length=self.options.max_length,
+            seed=seed,
         )
 
 
 def quality(bench: Bench) -> dict[str, str]:
-    """One-shot loss at half the encoder's multiply-adds, for each method, over seeds of calibration pairs."""
+    """One-shot loss at half of the encoder's MACs, for each method and seed of calibration pairs."""
     dense = bench.ndcg(bench.torch(bench.model))
     losses: dict[str, list[float]] = {}
     current = current_plan(bench.model)
@@ -97,32 +103,32 @@ def quality(bench: Bench) -> dict[str, str]:
                 importance = obs(bench.model, calibration.fitting, gradients, bench.options.damping)
             else:
                 importance = measure_importance(method, bench.model, calibration)
-            plan = plan_for_budget(importance, current, PruneStep(importance=method, **UNIFORM))
-            share = encoder_flops(bench.model.config, plan) / encoder_flops(bench.model.config, current)
+            plan = plan_for_shares(importance, current, PruneStep(importance=method, **UNIFORM))
+            share = encoder_macs(bench.model.config, plan) / encoder_macs(bench.model.config, current)
             pruned = pruned_copy(bench.model, plan, importance.weights(plan))
             losses.setdefault(f"uniform {method}", []).append(1 - bench.ndcg(bench.torch(pruned)) / dense)
-            print(f"seed {seed} uniform {method}: {losses[f'uniform {method}'][-1]:+.4f} at {share:.3f} multiply-adds")
-        half: dict[str, float] = {"target_flops": 0.5}
+            print(f"seed {seed} uniform {method}: {losses[f'uniform {method}'][-1]:+.4f} at {share:.3f} of the MACs")
+        half: dict[str, float] = {"target_macs": 0.5}
         for name, budget, sequential in (
-            ("uniform obs, settled in sequence", UNIFORM, True),
+            ("uniform obs, sequential update", UNIFORM, True),
             ("searched obs", half, False),
-            ("searched obs, settled in sequence", half, True),
+            ("searched obs, sequential update", half, True),
         ):
             step = PruneStep.of({**budget, "calibration_queries": bench.options.queries, "sequential": sequential})
-            member = bench.family(step, [step.target] if step.target else [], Deployment(), seed).members[0]
-            pruned = pruned_copy(bench.model, member.plan, member.weights)
+            (found,) = bench.find_plans(step, [step.target] if step.target else [], Deployment(), seed).plans
+            pruned = pruned_copy(bench.model, found.plan, found.weights)
             losses.setdefault(name, []).append(1 - bench.ndcg(bench.torch(pruned)) / dense)
             print(f"seed {seed} {name}: {losses[name][-1]:+.4f}")
     queries = len(bench.data.split(bench.options.split).candidates)
     figures = {"dense nDCG@10": f"{dense:.4f} over {queries} {bench.options.split} queries"}
     for name, values in losses.items():
         each = ", ".join(f"{value:.1%}" for value in values)
-        figures[f"loss at half the multiply-adds, {name}"] = f"{mean(values):.1%} (seeds: {each})"
+        figures[f"loss at half the MACs, {name}"] = f"{mean(values):.1%} (seeds: {each})"
     return figures
 
 
 def speed(bench: Bench) -> dict[str, str]:
-    """The family's cost, its predictions against the clock, and the quality of the int8 models."""
+    """Cost of the search, predicted against measured speed-ups, and quality of the int8 models."""
     step = PruneStep(target_speedup=2, runtime=bench.options.runtime, calibration_queries=bench.options.queries)
     deployment = deployment_of(step, [], RankerOptions(), 15)
     start = time.perf_counter()
@@ -131,11 +137,11 @@ def speed(bench: Bench) -> dict[str, str]:
     obs(bench.model, fitting, margin_gradients(bench.model, fitting, bench.options.seeds[0]))
     alone = time.perf_counter() - start
     start = time.perf_counter()
-    targets = [("target_speedup", value) for value in SPEEDUPS]
-    family = bench.family(step, targets, deployment, bench.options.seeds[0])
+    targets: list[Target] = [("target_speedup", value) for value in SPEEDUPS]
+    plans = bench.find_plans(step, targets, deployment, bench.options.seeds[0]).plans
     figures = {
         "seconds for importance alone": f"{alone:.0f} (obs)",
-        "seconds for the whole family": f"{time.perf_counter() - start:.0f} "
+        "seconds for all plans": f"{time.perf_counter() - start:.0f} "
         f"({', '.join(f'{value:g}x' for value in SPEEDUPS)}; {8 * step.calibration_queries} pairs)",
         "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB",
     }
@@ -147,19 +153,19 @@ def speed(bench: Bench) -> dict[str, str]:
             deploy(bench.model, bench.tokenizer, full, calibration, Path(folder, "full")),
             deploy(bench.model, bench.tokenizer, deployment, calibration, Path(folder, "dense")),
         ]
-        for number, member in enumerate(family.members):
-            pruned = pruned_copy(bench.model, member.plan, member.weights)
+        for number, found in enumerate(plans):
+            pruned = pruned_copy(bench.model, found.plan, found.weights)
             rankers.append(deploy(pruned, bench.tokenizer, deployment, calibration, Path(folder, str(number))))
         seconds = time_rankers(rankers, pairs, ROUNDS)
         quality = [bench.ndcg(ranker) for ranker in rankers]
     figures["lossless export of the last layer"] = (
         f"{seconds[0] / seconds[1]:.2f}x, nDCG@10 {quality[1]:.4f} against {quality[0]:.4f}"
     )
-    for member, clock, value in zip(family.members, seconds[2:], quality[2:], strict=True):
+    for found, clock, value in zip(plans, seconds[2:], quality[2:], strict=True):
         measured = seconds[1] / clock
-        assert member.target and member.speedup
-        figures[f"{bench.options.runtime}, target {member.target[1]:g}x"] = (
-            f"predicted {member.speedup:.2f}x, measured {measured:.2f}x ({member.speedup / measured - 1:+.1%}); with "
+        assert found.target and found.speedup
+        figures[f"{bench.options.runtime}, target {found.target[1]:g}x"] = (
+            f"predicted {found.speedup:.2f}x, measured {measured:.2f}x ({found.speedup / measured - 1:+.1%}); with "
             f"the lossless export {seconds[0] / clock:.2f}x; nDCG@10 {value:.4f} ({value / quality[0] - 1:+.1%})"
         )
     return figures
@@ -176,7 +182,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=500, help="train queries of each set to draw them from")
     parser.add_argument("--test", type=int, default=100, help="test queries of each set")
     parser.add_argument("--split", default="test", choices=["dev", "test"], help="dev to choose by, test once")
-    parser.add_argument("--damping", type=float, default=DAMPING, help="of obs, where it is not searched")
+    parser.add_argument("--damping", type=float, default=DAMPING, help="damping of obs without a search")
     parser.add_argument("--runtime", default="onnxruntime", choices=["torch", "onnxruntime", "openvino"])
     parser.add_argument("--only", choices=["quality", "speed"], help="leave out the other half")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
-"""Write docs/recipe.md, docs/report.md and docs/cli.md from recipe, report and command line, and their docstrings.
+"""Write docs/recipe.md, docs/report.md and docs/cli.md from the docstrings of recipe, report and command line.
 
-Run it after a change to hfcompress/recipe/, hfcompress/evaluation/report.py or hfcompress/cli/:
+Run it after a change to hfcompress/recipe/, hfcompress/report/report.py or hfcompress/cli/:
 python scripts/reference.py
 """
 
@@ -17,7 +17,7 @@ from pydantic.fields import PydanticUndefined
 
 from hfcompress import recipe
 from hfcompress.cli import EXIT_CODES, app
-from hfcompress.evaluation import explanation, report, schema, speed, structure
+from hfcompress.report import explanation, report, schema, speed, structure
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECIPE = (
@@ -66,7 +66,7 @@ REPORT = (
     explanation.MovedQuery,
     explanation.RelevantDocument,
     explanation.SaliencyAgreement,
-    explanation.SteadySaliency,
+    explanation.MeanSaliencyAgreement,
     explanation.QueryGroup,
 )
 PAGES = {
@@ -78,7 +78,7 @@ PAGES = {
     ),
     "report.md": (
         "# report.json",
-        "Written by `python scripts/reference.py` from `hfcompress/evaluation/`. A run writes this file; the "
+        "Written by `python scripts/reference.py` from `hfcompress/report/`. A run writes this file; the "
         "model card is rendered from it alone. It holds ids and figures; texts only of the few queries in "
         "`explanation`, and only where the data set says that its licence lets them be shown.",
         REPORT,
@@ -87,14 +87,14 @@ PAGES = {
 
 
 def attributes(model: type[BaseModel]) -> dict[str, str]:
-    """Texts of the `Attributes` section of a docstring, by attribute."""
+    """Descriptions in the `Attributes` section of a docstring, by attribute."""
     _, _, section = (inspect.getdoc(model) or "").partition("Attributes:\n")
     found = re.findall(r"^    (\w+): ((?:.+)(?:\n {8,}.+)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in found}
 
 
 def kind(annotation: object) -> str:
-    """A readable type."""
+    """A readable name of a type."""
     if isinstance(annotation, type):
         return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(
             annotation.__name__, f"[{annotation.__name__}](#{annotation.__name__.lower()})"
@@ -112,7 +112,7 @@ def kind(annotation: object) -> str:
 
 
 def default(field: typing.Any) -> str:
-    """The default as YAML would show it."""
+    """The default in YAML."""
     if field.is_required():
         return "required"  # in a report: always there
     value = field.get_default(call_default_factory=True)
@@ -132,7 +132,7 @@ arguments."""
 
 
 def verbs(command: typing.Any, name: str = "hfcompress") -> list[tuple[str, typing.Any]]:
-    """Every verb with its whole name, also those of groups."""
+    """Every verb with its full name, including those of groups."""
     found = []
     for key, inner in command.commands.items():
         found += verbs(inner, f"{name} {key}") if hasattr(inner, "commands") else [(f"{name} {key}", inner)]
@@ -140,7 +140,7 @@ def verbs(command: typing.Any, name: str = "hfcompress") -> list[tuple[str, typi
 
 
 def parameter_row(parameter: typing.Any) -> str:
-    """A row of the table of a verb's arguments and options."""
+    """A table row for an argument or option of a verb."""
     argument = parameter.param_type_name == "argument"
     names = f"`{parameter.name}`" if argument else ", ".join(f"`{name}`" for name in parameter.opts)
     names += "".join(f", `{name}`" for name in parameter.secondary_opts)
@@ -156,7 +156,7 @@ def parameter_row(parameter: typing.Any) -> str:
 
 
 def render_cli() -> str:
-    """The page of the command line."""
+    """The page about the command line."""
     codes = [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
     parts = [CLI_TITLE, "## Exit codes", "\n".join(["| code | meaning |", "| ---: | --- |", *codes])]
     for name, verb in verbs(typer.main.get_command(app)):
@@ -166,7 +166,8 @@ def render_cli() -> str:
             text.strip(),
             "\n".join(["```bash", *(" ".join(each.split()) for each in examples), "```"]),
         ]
-        rows = [parameter_row(parameter) for parameter in verb.params if parameter.name != "help"]
+        shown = [parameter for parameter in verb.params if not (parameter.name == "help" or parameter.hidden)]
+        rows = [parameter_row(parameter) for parameter in shown]
         parts.append("\n".join(["| | default | meaning |", "| --- | --- | --- |", *rows]))
     return "\n\n".join(parts) + "\n"
 

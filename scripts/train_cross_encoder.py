@@ -1,6 +1,6 @@
-"""Train a reranker in sentence-transformers' CrossEncoderTrainer, and prune it on the way: three callbacks do it.
+"""Train a reranker with sentence-transformers' CrossEncoderTrainer, and prune it gradually, by three callbacks.
 
-    pip install 'hfcompress[sentence-transformers]'
+pip install 'hfcompress[sentence-transformers]'
 python scripts/train_cross_encoder.py MODEL --data DATA --out out/trained
 """
 
@@ -17,15 +17,15 @@ from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 import hfcompress
 from hfcompress.data.lists import training_lists
 from hfcompress.data.load import load_data
-from hfcompress.importance.scores import magnitude
+from hfcompress.models.surgery import current_plan
+from hfcompress.pruning.importance.scores import magnitude
+from hfcompress.pruning.search.explicit import plan_for_shares
 from hfcompress.recipe import DataStep, PruneStep
-from hfcompress.search.explicit import plan_for_budget
-from hfcompress.surgery import current_plan
 from hfcompress.training.callbacks import transformer_of
 
 
 def main() -> None:
-    """Train, prune, and write the checkpoint that ranked best on dev."""
+    """Train, prune, and save the checkpoint that is best on dev."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a cross-encoder, or an encoder of a supported family")
     parser.add_argument("--data", required=True, help="a folder in BEIR's layout, or api-search")
@@ -47,7 +47,7 @@ def main() -> None:
             for document, label in zip(row["documents"], row["labels"], strict=True)
         ]
     )
-    plan = plan_for_budget(magnitude(inner), current_plan(inner), PruneStep(heads=options.keep, ffn=options.keep))
+    plan = plan_for_shares(magnitude(inner), current_plan(inner), PruneStep(heads=options.keep, ffn=options.keep))
     gradual = hfcompress.GradualPruningCallback(plan, end=0.4)
     trainer = CrossEncoderTrainer(
         model=model,

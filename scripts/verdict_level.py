@@ -1,14 +1,14 @@
-"""How often is an artefact called non-inferior although it loses exactly the margin? Simulated on real differences.
+"""Simulate the type I error of the verdict: how often is an artifact that loses exactly the margin non-inferior?
 
-The differences of nDCG@10 are those of the reports under model_cards/, query by query: three in four are zero, some are
-large. They are weighted (tilted exponentially) so that their mean is minus the margin, and sampled again and again:
+The differences of nDCG@10 per query are those of the reports in model_cards/: three in four are zero, some are large.
+They are weighted (exponential tilting) so that their mean is minus the margin, and sampled repeatedly:
 
     python scripts/verdict_level.py --samples 2000
 
-prints for several numbers of queries the share of samples that the interval alone, the test alone, and both together
-(the verdict that decides) call non-inferior. At a confidence of 95% the test aims at 2.5%. What decides stays below 5%
-from 50 queries on and is about 5% with 30, where large losses are too rare to be in every sample; the interval alone is
-above 5% there.
+prints for several numbers of queries the share of samples that are non-inferior by the interval alone, by the test
+alone, and by both (the final verdict). At a confidence of 95% the test has a level of 2.5%. The rate of the final
+verdict is below 5% from 50 queries on and about 5% with 30, where large losses are too rare to be in every sample; that
+of the interval alone is above 5% there.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import brentq
 
-from hfcompress.evaluation.report import RunReport
 from hfcompress.evaluation.significance import compare
+from hfcompress.report.report import RunReport
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 MARGIN = 0.01
 
 
 def differences(card: str) -> np.ndarray:
-    """Differences of the last artefact of a kept report, `(queries,)`."""
+    """Differences of the last artifact of a stored report, `(queries,)`."""
     report = RunReport.load(CARDS / card)
     after = report.artifacts[-1].per_query
     return np.array([after[query] - value for query, value in report.teacher.per_query.items()])
 
 
 def tilted(values: np.ndarray, mean: float) -> np.ndarray:
-    """Weights proportional to exp(t x value) under which the values have this mean."""
+    """Weights proportional to exp(t x value) that give the values this mean."""
 
     def weights(strength: float) -> np.ndarray:
         raw = np.exp(strength * values)
@@ -46,7 +46,7 @@ def tilted(values: np.ndarray, mean: float) -> np.ndarray:
 def false_rates(
     values: np.ndarray, queries: int, samples: int, resamples: int = 500, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Shares of samples at a true loss of the margin that the interval, the test, and both call non-inferior."""
+    """Shares of samples with a true loss of the margin that are non-inferior by the interval, the test, and both."""
     rng = np.random.default_rng(seed)
     weights = tilted(values, -MARGIN)
     found = np.zeros(3)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from run_samples import FinishedRun, recipe_for
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertTokenizerFast, PreTrainedModel
 
-from hfcompress.architectures import ARCHITECTURES
-from hfcompress.checkpoint import save_checkpoint
-from hfcompress.data.ranking import Document, RankingData, Split
-from hfcompress.plan import LayerPlan, PruningPlan
+from hfcompress.data.document import Document
+from hfcompress.data.ranking import RankingData, Split
+from hfcompress.models.architectures import ARCHITECTURES
+from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.plan import LayerPlan, PruningPlan
+from hfcompress.models.surgery import apply_plan
 from hfcompress.quantization.artifacts import write_graphs
 from hfcompress.quantization.config import DynamicQuantizationConfig, OpenVINOQuantizationConfig
 from hfcompress.quantization.openvino import is_available
-from hfcompress.surgery import apply_plan
 
+ROOT = Path(__file__).parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"  # real collections; absent from a fresh clone
 HIDDEN, HEADS, FFN, LAYERS = 32, 4, 64, 4
 VOCABULARY = 120
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "an", "en")]
@@ -45,13 +53,28 @@ VARIANTS = [
 FAMILIES_AND_VARIANTS = [*(pytest.param(family, {}, id=family) for family in FAMILIES), *VARIANTS]
 
 
-# Whole runs come first: what two test processes share out by file would otherwise end with one of them alone.
-SLOW_FILES = ("test_pipeline.py", "test_compress.py", "test_publish.py", "test_oneshot.py")
+# Whole runs come first: what two test processes share out would otherwise end with one of them alone.
+SLOW_FILES = (
+    "test_pipeline.py", "test_resume.py", "test_finished_run.py", "test_compress.py", "test_export.py",
+    "test_publish.py", "test_prune.py",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process of pytest-xdist, and what it starts, a core of its own: threads of two would wait for cores."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put slow files first."""
+    """Put slow files first; keep a file in one process, and together those that look at one finished run."""
     items.sort(key=lambda item: item.path.name not in SLOW_FILES)
+    sharing = {item.path for item in items if "finished_run" in getattr(item, "fixturenames", ())}
+    for item in items:
+        group = "finished_run" if item.path in sharing else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
@@ -205,5 +228,26 @@ def repository(tmp_path_factory: pytest.TempPathFactory, tokenizer: BertTokenize
     save_checkpoint(folder, model, tokenizer, IDENTITY, 32)
     configs = [DynamicQuantizationConfig()] + [OpenVINOQuantizationConfig()] * is_available()
     pairs = [("ba de fi", " ".join(WORDS[place : place + 1 + place % 7])) for place in range(12)]
-    write_graphs(folder, model, tokenizer, configs, pairs, lambda line: None, progress=False)
+    write_graphs(folder, model, tokenizer, configs, pairs=pairs, progress=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_inputs(tmp_path_factory: pytest.TempPathFactory, word_data: RankingData, tokenizer: BertTokenizerFast) -> Path:
+    """Data and encoder of `run_samples.recipe_for`."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_beir(folder / "words", word_data)
+    save_checkpoint(folder / "encoder", make_pico(), tokenizer, SIGMOID, 32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(run_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """A run as a user starts it; copy its folder before a change."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_for(run_inputs)))
+    command = [sys.executable, "-m", "hfcompress", "run", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
+    settings = {name: value for name, value in os.environ.items() if name not in ("HFCOMPRESS_DEBUG", "PYTHONWARNINGS")}
+    done = subprocess.run(command, env=settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return FinishedRun(folder / "out", done.stdout.splitlines(), done.stderr.splitlines())

@@ -10,11 +10,10 @@ from conftest import FFN, HEADS, LAYERS
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from hfcompress.data.lists import RankingCollator, training_lists
+from hfcompress.data.lists import RankingCollator, model_inputs, training_lists
 from hfcompress.data.ranking import RankingData
-from hfcompress.plan import LayerPlan, PruningPlan
-from hfcompress.surgery import pruned_copy
-from hfcompress.training.trainer import RANKING_COLUMNS
+from hfcompress.models.plan import LayerPlan, PruningPlan
+from hfcompress.models.surgery import pruned_copy
 
 WITHOUT_TOKEN_TYPES = {"distilbert", "modernbert", "mpnet"}
 FULL = PruningPlan.full(LAYERS, HEADS, FFN)
@@ -40,10 +39,6 @@ def batches_for(
     for batch in batches if family in WITHOUT_TOKEN_TYPES else ():
         del batch["token_type_ids"]
     return batches
-
-
-def model_inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in batch.items() if name not in RANKING_COLUMNS}
 
 
 def random_plan(

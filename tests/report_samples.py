@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hfcompress.evaluation.report import Artifact, DataSummary, Delta, FirstStage, Latency, Machine, RunReport, Step
-from hfcompress.evaluation.structure import LayerKept, PruningSummary
+from hfcompress.report.report import Artifact, DataSummary, Delta, FirstStage, Latency, Machine, RunReport, Step
+from hfcompress.report.structure import LayerKept, PruningSummary
 
 MARGIN = 0.01
 QUERIES = {f"query-{number}": number / 10 for number in range(8)}
@@ -53,7 +53,7 @@ def example_artifact(name: str, runtime: str, speedup: float, delta: Delta | Non
 
 
 def example_report(**changes: Any) -> RunReport:
-    """A small report of a run with a teacher of three layers and two artefacts."""
+    """A small report of a run with a teacher of three layers and two artifacts."""
     fast = {**QUERIES, "query-0": 0.5, "query-7": 0.25}
     values: dict[str, Any] = {
         "name": "quickstart",
@@ -84,7 +84,7 @@ def example_report(**changes: Any) -> RunReport:
                 LayerKept(layer=2, heads=[], heads_of=4, ffn=64, ffn_of=1536),
             ],
             head_importance=[[0.4, 0.1, 0.2, 0.9], [0.1] * 4, [0.0] * 4],
-            encoder_flops_kept=0.34,
+            encoder_macs_kept=0.34,
             custom_code=True,
         ),
         "first_stage": FirstStage(name="BM25", quality={"ndcg@10": 0.519, "mrr@10": 0.48}, per_query=QUERIES),

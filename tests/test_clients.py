@@ -26,7 +26,7 @@ def script() -> ModuleType:
     return module
 
 
-def test_documents_closer_than_the_tolerance_may_change_places(script: ModuleType) -> None:
+def test_documents_closer_than_the_tolerance_may_be_swapped(script: ModuleType) -> None:
     reference = np.array([0.0, 1.0, 1.1, 3.0])
     assert script.disorder(reference, 1 / (1 + np.exp(-reference)), 0.1) == (0, 5 / 6)
     assert script.disorder(reference, np.array([0.0, 1.1, 1.0, 3.0]), 0.1) == (0, 5 / 6)
@@ -49,7 +49,7 @@ def test_right_wrong_and_broken_clients_are_told_apart(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(script, "DOCUMENTS", [" ".join(WORDS[: 1 + place]) for place in range(20)])
+    monkeypatch.setattr(script, "DOCUMENTS", [" ".join(WORDS[: 1 + index]) for index in range(20)])
     monkeypatch.setattr(script, "QUERY", "ba de")
     monkeypatch.setattr(script, "prepare", lambda client, work: [sys.executable, str(tmp_path / "client.py")])
     reference = script.load_ranker(repository, "torch").score([("ba de", text) for text in script.DOCUMENTS])

@@ -1,4 +1,4 @@
-"""Every error says what was found, what was expected and what to do, and carries the exit code."""
+"""Every error states the value received, what was expected and the remedy, and has an exit code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_message_has_value_expectation_and_remedy(kind: type[HfCompressError]) -
     assert str(error) == "There is no such file. Got: 'a.txt'. Expected: a text file. Remedy: check the path."
     assert (error.problem, error.value) == ("There is no such file", "a.txt")
     assert (error.expected, error.remedy) == ("a text file", "check the path")
-    assert error.exit_code == (1 if kind is HubUnavailableError else 2)  # 1: nothing that the user can mend
+    assert error.exit_code == (1 if kind is HubUnavailableError else 2)  # 1: the user cannot fix it
     assert isinstance(error, HfCompressError)
 
 
@@ -35,7 +35,7 @@ def test_value_may_be_left_out() -> None:
 
 
 @pytest.mark.parametrize("value", [0, False, "", []])
-def test_values_that_are_false_are_shown(value: object) -> None:
+def test_falsy_values_are_shown(value: object) -> None:
     assert f"Got: {value!r}." in str(RecipeError("Wrong", value=value, expected="x", remedy="y"))
 
 

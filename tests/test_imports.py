@@ -3,83 +3,81 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-PACKAGE = Path(__file__).parents[1] / "hfcompress"
-
-# From the bottom to the top; a module may import from its own layer and from those below.
-LAYERS = [
-    {
-        "errors",
-        "files",
-        "layout",
-        "progress",
-        "quiet",
-        "machine",
-        "markdown",
-        "metric_names",
-        "modeling_hfcompress",
-        "recipe",
-        "optimum_config",
-    },
-    {"architectures", "plan"},
-    {"packing", "models", "surgery", "sparsity", "checkpoint", "data", "vocabulary", "costs"},
-    {
-        "rankers",
-        "training.losses",
-        "evaluation.report",
-        "evaluation.metrics",
-        "evaluation.significance",
-        "evaluation.schema",
-        "evaluation.speed",
-        "evaluation.structure",
-        "evaluation.explanation",
-        "evaluation.measures",
-    },
-    {"training", "quantization"},
-    {"importance"},
-    {"probes", "latency", "training.gradual"},
-    {"search", "evaluation", "figures"},
-    {"calibration", "pruning", "training.report"},
-    {"front_matter", "snippets", "verdicts", "card", "workspace", "checks", "doctor"},
-    {"oneshot", "run_data", "hub"},
-    {"steps"},
-    {"pipeline"},
-    {"compress"},
-    {"cli"},
-    {"__main__", "optimum_cli", "optimum_namespace"},
-]
+PACKAGE = ROOT / "hfcompress"
+DOORS = {"__init__", "__main__"}  # of the package itself: above everything
 
 
-def layer_of(module: str) -> int:
-    """The layer of `hfcompress.MODULE`: by its own name, else by its folder's."""
-    for name in (module, module.split(".")[0]):
-        for number, members in enumerate(LAYERS):
-            if name in members:
-                return number
-    raise AssertionError(f"{module} is in no layer: add it to LAYERS")
+def layers() -> dict[str, int]:
+    """Packages and root modules by their row in CONTRIBUTING.md's table, from the bottom of the imports to the top."""
+    table = re.search(
+        r"\| package or module \|.*?\n\n", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert table
+    rows = table[0].strip().splitlines()[2:]
+    return {
+        name.removesuffix("/").removesuffix(".py"): number
+        for number, row in enumerate(rows)
+        for name in re.findall(r"`([a-z_]+(?:/|\.py))`", row.split("|")[1])
+    }
 
 
-def imports_of(path: Path) -> set[str]:
-    found = set()
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in PACKAGE.rglob("*.py") if "optimum_namespace" not in path.parts}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Modules of the package that a module imports, at its top or inside a function."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("hfcompress"):
-            inner = node.module.removeprefix("hfcompress").lstrip(".")
-            found |= {inner} if inner else {alias.name for alias in node.names}
-    return found
+        if isinstance(node, ast.Import):
+            yield from (alias.name.removeprefix("hfcompress.") for alias in node.names if "hfcompress." in alias.name)
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} has a relative import"
+            if node.module and node.module.partition(".")[0] == "hfcompress":
+                inside = node.module.removeprefix("hfcompress").lstrip(".")
+                for alias in node.names:
+                    name = f"{inside}.{alias.name}".lstrip(".")
+                    yield name if name in MODULES else inside
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_downward(path: Path) -> None:
-    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-    if module == "__init__":
+def test_the_table_names_every_package_and_root_module() -> None:
+    there = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert there - DOORS - {"__pycache__", "py.typed"} == set(layers())
+    assert len(list(PACKAGE.glob("*.py"))) <= 9
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_one_way(module: str) -> None:
+    if module in DOORS:
         return
-    upward = sorted(name for name in imports_of(path) if layer_of(name) > layer_of(module))
-    assert not upward, f"{module} imports from a layer above: {upward}"
+    rows = layers()
+    row = rows[module.partition(".")[0]]
+    upward = sorted({name for name in imports_of(MODULES[module]) if name and rows[name.partition(".")[0]] > row})
+    assert not upward, f"{module} imports from rows below its own in CONTRIBUTING.md's table: {upward}"
+
+
+def test_no_modules_import_each_other() -> None:
+    """Nor packages within packages: raises CycleError, which names the modules."""
+    modules = {name: {other for other in imports_of(path) if other != name} for name, path in MODULES.items()}
+    TopologicalSorter(modules).prepare()
+    packages: dict[str, set[str]] = {}
+    for name, imported in modules.items():
+        own = name.rpartition(".")[0] or name
+        others = {other.rpartition(".")[0] or other for other in imported}
+        packages.setdefault(own, set()).update(others - {own})
+    TopologicalSorter(packages).prepare()
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_scores_cross_over(script: ModuleType, tmp_path: Path) -> None:
         peer.close()
 
 
-def test_every_peer_has_its_script_and_an_artefact_of_ours(script: ModuleType) -> None:
+def test_every_peer_has_its_script_and_an_artifact_of_ours(script: ModuleType) -> None:
     assert {peer.script for peer in script.PEERS.values()} | {"serve.py"} == {
         path.name for path in script.HERE.glob("*.py")
     }

@@ -1,8 +1,8 @@
 """Faults that users of rerankers and of their int8 forms have met elsewhere, each tried on hfcompress.
 
-Those that other files try are not repeated here: several labels and padded batches (rankers/test_rankers.py), padding
+Those that other files try are not repeated here: several labels and padded batches (rankers/), padding
 in graphs, static int8 without data, batches of different lengths and weights for CPUs without VNNI (quantization/),
-compiled models in surgery (test_surgery.py), empty texts on the command line (test_cli_input.py).
+compiled models in surgery (models/), empty texts on the command line (cli/).
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import FAMILIES, IDENTITY, SIGMOID, WORDS, make_pico
+from conftest import FAMILIES, FFN, HEADS, IDENTITY, LAYERS, SIGMOID, WORDS, make_pico
 from safetensors.torch import load_file, save_file
 from torch.ao.quantization import quantize_dynamic
 from transformers import BertTokenizerFast
 
-from hfcompress.checkpoint import save_checkpoint
-from hfcompress.checks import check
 from hfcompress.errors import ModelError
-from hfcompress.models import load_model, load_tokenizer
+from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.load import load_model, load_tokenizer
+from hfcompress.models.plan import LayerPlan, PruningPlan
+from hfcompress.models.surgery import apply_plan
 from hfcompress.quantization import openvino as openvino_backend
 from hfcompress.quantization.artifacts import calibration_batches, write_graphs
 from hfcompress.quantization.config import DynamicQuantizationConfig
@@ -33,6 +34,7 @@ from hfcompress.quantization.onnxruntime import export_onnx
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
 from hfcompress.rankers.load import load_ranker
 from hfcompress.recipe import Recipe
+from hfcompress.steps.checks import check
 
 DOCUMENTS = [" ".join(WORDS[place : place + 1 + place % 7]) for place in range(12)]
 PAIRS = [("ba de fi", document) for document in DOCUMENTS]
@@ -48,12 +50,19 @@ def fp32(folder: Path, runtime: str) -> BatchedRanker:
 # Inputs
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=() if family in ("bert", "roberta", "mpnet") else pytest.mark.soak)
+        for family in FAMILIES
+    ],
+)
 def test_token_type_ids_go_only_to_models_with_segments(
     family: str, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
     changes = {"type_vocab_size": 1} if family in ("roberta", "xlm-roberta", "camembert") else {}
-    model = make_pico(family, **changes)
+    one_layer = PruningPlan(LAYERS, HEADS, FFN, (LayerPlan(0, tuple(range(HEADS)), tuple(range(FFN))),))
+    model = apply_plan(make_pico(family, **changes), one_layer)
     assert "token_type_ids" in tokenizer.model_input_names  # as of a tokenizer that was saved for BERT
     save_checkpoint(tmp_path, model, tokenizer, IDENTITY, 32)
     ours = load_tokenizer(str(tmp_path))
@@ -187,9 +196,8 @@ def test_compiled_models_are_saved_and_exported_under_their_own_names(
         compiled,
         tokenizer,
         [DynamicQuantizationConfig()],
-        PAIRS,
-        lambda line: None,
-        False,  # type: ignore[arg-type]
+        pairs=PAIRS,
+        progress=False,
     )
     assert not any("_orig_mod" in name for name in load_file(tmp_path / "model.safetensors"))
     graph = onnx.load(tmp_path / "onnx" / "model.onnx").graph
@@ -232,7 +240,7 @@ def test_the_activation_is_kept_and_applied_once(activation: str, tokenizer: Ber
     sentence_transformers = pytest.importorskip("sentence_transformers")
     model = make_pico()
     save_checkpoint(tmp_path, model, tokenizer, activation, 32)
-    write_graphs(tmp_path, model, tokenizer, [DynamicQuantizationConfig()], PAIRS, lambda line: None, False)
+    write_graphs(tmp_path, model, tokenizer, [DynamicQuantizationConfig()], pairs=PAIRS, progress=False)
     logits = fp32(tmp_path, "torch").score(PAIRS)
     np.testing.assert_allclose(fp32(tmp_path, "onnxruntime").score(PAIRS), logits, atol=1e-4)  # none in the graph
     expected = logits if activation == IDENTITY else 1 / (1 + np.exp(-logits))

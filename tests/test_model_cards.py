@@ -8,10 +8,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hfcompress.card import render
-from hfcompress.evaluation.report import RunReport
-from hfcompress.figures import PARETO_FILE
-from hfcompress.front_matter import read_front_matter
+from hfcompress.card.figures import PARETO_FILE
+from hfcompress.card.front_matter import read_front_matter
 from hfcompress.recipe import Recipe
+from hfcompress.report.report import RunReport
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/report.json"))

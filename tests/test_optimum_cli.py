@@ -40,8 +40,8 @@ def registered() -> bool:
 
 
 def test_optimum_finds_the_command_and_stays_quick() -> None:
-    places = [str(ROOT), *([] if registered() else [str(NAMESPACE)]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    paths = [str(ROOT), *([] if registered() else [str(NAMESPACE)]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run([sys.executable, "-c", LISTING], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "compress " in done.stdout and "faster and smaller" in done.stdout

@@ -18,20 +18,20 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 import hfcompress
 from hfcompress import pipeline
 from hfcompress.card import render
-from hfcompress.checkpoint import save_checkpoint
-from hfcompress.checks import check
 from hfcompress.cli import main
+from hfcompress.compress.compress import compress
+from hfcompress.compress.context import CompressContext
 from hfcompress.compress.goal import Goal
-from hfcompress.compress.work import prepare
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.data.trec_run import read_run
 from hfcompress.errors import HfCompressError, ModelError, RecipeError
-from hfcompress.evaluation.report import RunReport
-from hfcompress.models import load_tokenizer
+from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.load import load_tokenizer
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.recipe import DataStep, Recipe, ScoreText
-from hfcompress.workspace import Workspace
+from hfcompress.report.report import RunReport
+from hfcompress.steps.checks import check
 
 SETTINGS = ScoreText(bm25_max=4.0)
 QUICK = {"epochs": 1, "learning_rate": 1e-3}
@@ -104,7 +104,7 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory, read: Read)
     """A run, what its steps have read, and its report."""
     out = tmp_path_factory.mktemp("run") / "out"
     read.clear()
-    report = pipeline.run(recipe_for(inputs), out, progress=False, say=lambda line: None)
+    report = pipeline.run(recipe_for(inputs), out, progress=False)
     return out, list(read), report
 
 
@@ -223,7 +223,7 @@ def test_prune_check_and_mine_read_the_scores_that_the_model_asks_for(
     teacher = str(finished[0] / ".hfcompress" / "teacher")
     read.clear()
     main([
-        "prune", teacher, "--data", str(inputs / "words"), "--out", str(tmp_path / "half"), "--target-flops", "0.5",
+        "prune", teacher, "--data", str(inputs / "words"), "--out", str(tmp_path / "half"), "--target-macs", "0.5",
         "--calibration-queries", "8", "--no-measure", "--quiet",
     ])  # fmt: skip
     assert read and set(read) <= right
@@ -237,13 +237,21 @@ def test_prune_check_and_mine_read_the_scores_that_the_model_asks_for(
 
 
 def test_compress_takes_the_texts_of_its_model(
-    inputs: Path, finished: tuple[Path, Read, RunReport], tmp_path: Path
+    inputs: Path, finished: tuple[Path, Read, RunReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    contexts: list[CompressContext] = []
+
+    def interrupted(context: CompressContext) -> None:
+        contexts.append(context)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hfcompress.compress.compress.measure_unpruned", interrupted)
     teacher, sets = str(finished[0] / ".hfcompress" / "teacher"), [str(inputs / "words")]
-    workspace = Workspace(tmp_path / "out", resume=False, say=lambda line: None)
-    work = prepare(teacher, sets, workspace, Goal(seconds=60), None, 6, 1, "", 0, False)
-    assert work.recipe.data.score_text == SETTINGS
-    assert work.data.score_text is not None and work.data.score_text.settings == SETTINGS
+    with pytest.raises(KeyboardInterrupt):
+        compress(teacher, sets, tmp_path / "out", Goal(seconds=60), candidates=6, threads=1, progress=False)
+    (context,) = contexts
+    assert context.recipe.data.score_text == SETTINGS
+    assert context.data.score_text is not None and context.data.score_text.settings == SETTINGS
 
 
 def test_a_teacher_trained_again_without_scores_forgets_them(
@@ -258,7 +266,7 @@ def test_a_teacher_trained_again_without_scores_forgets_them(
         recover=None,
         quantize={"artifacts": []},
     )
-    report = pipeline.run(recipe, tmp_path / "out", progress=False, say=lambda line: None)
+    report = pipeline.run(recipe, tmp_path / "out", progress=False)
     assert report.data.score_text is None
     assert "score_text" not in json.loads((tmp_path / "out" / "config.json").read_text())
 

@@ -1,25 +1,24 @@
-"""The model card: RunReport -> README.md and its figures. It reads the report and nothing else, and has no clock."""
+"""The model card: RunReport -> README.md and its figures. It depends on the report alone, not even on the time."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from hfcompress import figures, verdicts
-from hfcompress import markdown as md
-from hfcompress.card import method, opening, pruning, queries, results
-from hfcompress.evaluation.explain import headline as headline_of
-from hfcompress.evaluation.report import Artifact, RunReport
-from hfcompress.files import write_bytes, write_text
-from hfcompress.front_matter import front_matter
-from hfcompress.layout import CARD_FILE, STRUCTURE_FILE
-from hfcompress.snippets import loading_snippets
+from hfcompress.card import figures, method, opening, pruning, queries, results, verdicts
+from hfcompress.card.front_matter import front_matter
+from hfcompress.card.snippets import loading_snippets
+from hfcompress.evaluation.explain import primary_artifact
+from hfcompress.models.layout import CARD_FILE, STRUCTURE_FILE
+from hfcompress.report.report import RunReport
+from hfcompress.utils import text as md
+from hfcompress.utils.files import write_bytes, write_text
 
 
 def write_card(folder: Path, report: RunReport) -> list[Path]:
-    """Write the card and its figures into `folder`; the same report gives the same bytes.
+    """Write the card and its figures into `folder`. The same report gives the same bytes.
 
     Returns:
-        The files written: `README.md`, `figures/pareto.png` and, if something was pruned, `figures/structure.png`.
+        Paths of the written files: `README.md`, `figures/pareto.png` and, for a pruned model, `figures/structure.png`.
     """
     written = [write_bytes(folder / figures.PARETO_FILE, figures.pareto(report))]
     if report.pruning:
@@ -29,7 +28,7 @@ def write_card(folder: Path, report: RunReport) -> list[Path]:
 
 def render(report: RunReport) -> str:
     """Render the card as Markdown with front matter."""
-    subject = headline(report)
+    subject = primary_artifact(report.artifacts)
     sections = [
         f"---\n{front_matter(report, subject)}\n---",
         f"# {report.name}",
@@ -51,8 +50,3 @@ def render(report: RunReport) -> str:
         f"## Recipe\n\n{md.fence(report.recipe, 'yaml')}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def headline(report: RunReport) -> Artifact | None:
-    """The artefact for which the card speaks, see `hfcompress.evaluation.explain.headline`."""
-    return headline_of(report.artifacts)

@@ -1,16 +1,16 @@
-"""How everything was measured, what the run cost, and what its results do not say."""
+"""Sections of the card on methods, run time and limits."""
 
 from __future__ import annotations
 
-from hfcompress import markdown as md
-from hfcompress import verdicts
-from hfcompress.evaluation.report import DataSummary, RunReport
+from hfcompress.card import verdicts
+from hfcompress.report.report import DataSummary, RunReport
+from hfcompress.utils import text as md
 
 FEW_QUERIES = 100
 
 
 def measuring(report: RunReport) -> str:
-    """Data, rules and machine."""
+    """The section on data, metrics, statistics, timing and hardware."""
     data, machine, latency = report.data, report.machine, report.teacher.latency
     licence = f" (licence: {data.license})" if data.license else ""
     left_out = data.queries.get("test", 0) - len(report.teacher.per_query)
@@ -22,15 +22,15 @@ def measuring(report: RunReport) -> str:
         f"on average {data.candidates_per_query:.1f} candidates a query and {data.mean_tokens:.0f} tokens a pair. "
         f"SHA-256 of ids, texts, judgements and candidates: `{data.fingerprint}`.",
         *(f"**Note:** {note}" for note in data.notes),
-        "**Quality:** on the test split; first stage, teacher and artefacts rank the same candidates. Metrics are "
+        "**Quality:** on the test split; first stage, teacher and artifacts rank the same candidates. Metrics are "
         "trec_eval's; the gain of nDCG@10 is the grade. Documents without a judgement are not relevant, and queries "
         f"without a relevant document are left out{f' ({left_out:,} of the test queries)' if left_out > 0 else ''}.",
         "**Ties:** documents with equal scores (in single precision) are ordered by id, descending, as in trec_eval.",
         *([_scores(data)] if data.score_text else []),
-        f"**Truncation:** teacher and artefacts alike read at most {report.max_length} tokens of a pair; "
+        f"**Truncation:** teacher and artifacts alike read at most {report.max_length} tokens of a pair; "
         f"{md.percent(data.truncated_share)} of the pairs are longer.",
         verdicts.rule(report),
-        "**Speed:** teacher and artefacts take turns, part by part and query by query, so that a busy moment of the "
+        "**Speed:** teacher and artifacts take turns, part by part and query by query, so that a busy moment of the "
         "machine meets all alike. The speed-up is the median of the ratios of paired parts"
         f"{_median_interval(report)}. Tokenization is counted. {md.count(latency.threads, 'thread')}, batches of at "
         f"most {latency.batch:,} tokens.",
@@ -42,7 +42,7 @@ def measuring(report: RunReport) -> str:
 
 
 def cost(report: RunReport) -> str:
-    """Wall time of the run's steps."""
+    """The wall time of the steps of the run."""
     if not report.steps:
         return ""
     steps = ", ".join(
@@ -54,7 +54,7 @@ def cost(report: RunReport) -> str:
 
 
 def limits(report: RunReport) -> str:
-    """What the results do not say."""
+    """The section on the limits of the results."""
     queries = len(report.teacher.per_query)
     points = [
         f"The verdict holds for the {queries:,} test queries of {report.data.name} and queries like them. Other "
@@ -63,8 +63,8 @@ def limits(report: RunReport) -> str:
         f"smaller loss is possible, and single queries do lose. {verdicts.several(report)} The other metrics have no "
         "verdict.",
         "Speed was measured on one machine. Int8 gains most where the CPU has instructions for it (VNNI, AMX); on "
-        "another CPU, or with other threads or lengths, even the order of the artefacts may change.",
-        "An artefact's scores are not the teacher's: a threshold that was tuned on the teacher must be set again.",
+        "another CPU, or with other threads or lengths, even the order of the artifacts may change.",
+        "An artifact's scores are not the teacher's: a threshold that was tuned on the teacher must be set again.",
         "A reranker orders what the first stage finds; what is missing there, it cannot bring back.",
     ]
     if queries < FEW_QUERIES:
@@ -73,11 +73,11 @@ def limits(report: RunReport) -> str:
 
 
 def _scores(data: DataSummary) -> str:
-    """How BM25 scores stand in the texts."""
+    """How BM25 scores are written into the texts."""
     settings = data.score_text
     assert settings is not None
     return (
-        f"**Texts:** teacher and artefacts read every document behind its BM25 score over the "
+        f"**Texts:** teacher and artifacts read every document behind its BM25 score over the "
         f"{md.count(data.documents, 'document')} of the corpus, as a number from 0 to 100 (100 from a score of "
         f"{settings.bm25_max:g} on) and {md.code(settings.separator)}. The time to compute it is not counted: a first "
         "stage by BM25 has it already."

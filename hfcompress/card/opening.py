@@ -1,18 +1,18 @@
-"""The first lines of the card: the verdict, and what the model is."""
+"""The first paragraphs of the card: the verdict, and the kind and origin of the model."""
 
 from __future__ import annotations
 
-from hfcompress import markdown as md
-from hfcompress import verdicts
+from hfcompress.card import verdicts
+from hfcompress.card.front_matter import hub_id
 from hfcompress.card.wording import interval, metric
-from hfcompress.evaluation.report import Artifact, RunReport
-from hfcompress.front_matter import hub_id
+from hfcompress.report.report import Artifact, RunReport
+from hfcompress.utils import text as md
 
 
 def verdict(report: RunReport, subject: Artifact | None) -> str:
-    """What was shown, and what it is worth in time and size."""
+    """The verdict on the primary artifact, and its gain in speed and size."""
     if subject is None or subject.delta is None:
-        return "**No verdict:** this run compared no artefact with the teacher."
+        return "**No verdict:** this run compared no artifact with the teacher."
     delta, name = subject.delta, md.code(subject.name)
     found = (
         f"difference {md.signed(delta.mean)}, {md.percent(delta.confidence)} interval {interval(delta)}, "
@@ -24,10 +24,9 @@ def verdict(report: RunReport, subject: Artifact | None) -> str:
             f"out ({found})."
         )
         return f"{shown}\n\n{_gain(report, subject)}"
-    compared = sum(artifact.delta is not None for artifact in report.artifacts)
-    reason = verdicts.reason(delta, compared)
+    reason = verdicts.reason(delta, sum(artifact.delta is not None for artifact in report.artifacts))
     shown = (
-        f"**No artefact is shown to be non-inferior to its teacher** at a margin of {delta.margin:g} "
+        f"**No artifact is shown to be non-inferior to its teacher** at a margin of {delta.margin:g} "
         f"{metric(report)}. The closest is {name}, with the verdict *{delta.decision}*: {reason} ({found})."
     )
     return f"{shown}\n\n{_gain(report, subject)}"
@@ -44,7 +43,7 @@ def _gain(report: RunReport, subject: Artifact) -> str:
 
 
 def origin(report: RunReport) -> str:
-    """What kind of model this is, and what it was made from."""
+    """The kind of model, the model that it was made from, and its licence."""
     base = hub_id(report.base_model)
     source = f"[{base}](https://huggingface.co/{base})" if base else md.code(report.base_model)
     licence = f" Licence: {report.license}." if report.license.strip() else ""

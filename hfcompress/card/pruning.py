@@ -1,18 +1,18 @@
-"""What was pruned: the heat map, and the layers behind it."""
+"""The section on the pruned structure: the heat map, and a table of layers."""
 
 from __future__ import annotations
 
-from hfcompress import markdown as md
-from hfcompress.evaluation.report import RunReport
-from hfcompress.evaluation.structure import PruningSummary
-from hfcompress.layout import STRUCTURE_FILE
+from hfcompress.models.layout import STRUCTURE_FILE
+from hfcompress.report.report import RunReport
+from hfcompress.report.structure import PruningSummary
+from hfcompress.utils import text as md
 
 
 def structure(report: RunReport) -> str:
-    """What is left of the teacher's layers, heads, FFN neurons and vocabulary."""
+    """The remaining layers, heads, FFN neurons and vocabulary."""
     pruning = report.pruning
     if pruning is None:
-        return "## What was pruned\n\nNothing: every artefact has the teacher's structure."
+        return "## What was pruned\n\nNothing: every artifact has the teacher's structure."
     kept = {layer.layer: layer for layer in pruning.layers}
     rows = []
     for row in range(pruning.layers_of):
@@ -26,8 +26,8 @@ def structure(report: RunReport) -> str:
             )
     return (
         f"## What was pruned\n\n{len(pruning.layers)} of {md.count(pruning.layers_of, 'layer')} and "
-        f"{md.percent(pruning.encoder_flops_kept)} of the encoder's multiply-adds a token are left. Heads and FFN "
-        f"neurons were ranked by {md.code(pruning.importance)}.{_sought(pruning)}\n\n"
+        f"{md.percent(pruning.encoder_macs_kept)} of the encoder's MACs per token remain. Heads and FFN "
+        f"neurons were ranked by {md.code(pruning.importance)}.{_target(pruning)}\n\n"
         f"![Heads and FFN neurons that each layer keeps]({STRUCTURE_FILE})\n\n"
         + md.details(
             "The same as a table (numbers as in the teacher, from 0)",
@@ -36,8 +36,8 @@ def structure(report: RunReport) -> str:
     )
 
 
-def _sought(pruning: PruningSummary) -> str:
-    """What was asked for and predicted, and what was cut out of the vocabulary."""
+def _target(pruning: PruningSummary) -> str:
+    """The target and the predicted speed-up, vocabulary pruning, and weight sparsity."""
     sentences = ""
     if pruning.predicted_speedup:
         sentences += (

@@ -1,28 +1,28 @@
-"""Where the artefact ranks otherwise than its teacher: single queries, and kinds of queries."""
+"""Sections on queries that the artifact ranks differently than the teacher, singly and by kind."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from hfcompress import markdown as md
 from hfcompress.card.wording import metric
-from hfcompress.evaluation.explain import moves
-from hfcompress.evaluation.explanation import Explanation, MovedQuery, QueryGroup
-from hfcompress.evaluation.report import Artifact, RunReport
+from hfcompress.evaluation.explain import changed_queries
+from hfcompress.report.explanation import Explanation, MovedQuery, QueryGroup
+from hfcompress.report.report import Artifact, RunReport
+from hfcompress.utils import text as md
 
-MOVED = 5  # on either side, where the report names no queries
+MOVED = 5  # queries with the largest losses, and with the largest gains, if the report names none
 
 
 def moved(report: RunReport, subject: Artifact | None) -> str:
-    """The queries that lost and gained most, and where their best document went."""
+    """The queries with the largest losses and gains, with the ranks of their best document."""
     if subject is None:
         return ""
     before, after = report.teacher.per_query, subject.per_query
-    losses, gains = moves(before, after)
-    judged = len(before.keys() & after.keys())
+    losses, gains = changed_queries(before, after)
+    common = len(before.keys() & after.keys())
     text = (
         f"In {metric(report)} {md.code(subject.name)} is better than the teacher on {len(gains):,} of the "
-        f"{judged:,} test queries, worse on {len(losses):,} and the same on {judged - len(losses) - len(gains):,}."
+        f"{common:,} test queries, worse on {len(losses):,} and the same on {common - len(losses) - len(gains):,}."
     )
     if losses or gains:
         text += " The largest losses, then the largest gains:\n\n"
@@ -37,7 +37,7 @@ def moved(report: RunReport, subject: Artifact | None) -> str:
 
 
 def kinds(report: RunReport) -> str:
-    """Loss by length of the query and by number of relevant documents."""
+    """Difference to the teacher by length of the query and by number of relevant documents."""
     if report.explanation is None:
         return ""
     parts = [
@@ -52,7 +52,7 @@ def _explained(report: RunReport, explanation: Explanation) -> str:
     head = ["Query", metric(report), "Rank of its best document", "Tokens"] + ["Same words"] * bool(saliency)
     rows = [_row(query, bool(saliency)) for query in explanation.moved]
     notes = [
-        "Rank of its best document: by the teacher, then by the artefact, among the candidates; best is the relevant "
+        "Rank of its best document: by the teacher, then by the artifact, among the candidates; best is the relevant "
         "one with the highest grade.",
         f"Tokens: of the query, and of query and document together, of which {report.max_length} are read.",
     ]

@@ -1,19 +1,19 @@
-"""Tables of every artefact: quality, speed, agreement with the teacher, score stability."""
+"""Tables of all artifacts: quality, speed, agreement with the teacher, score stability."""
 
 from __future__ import annotations
 
-from hfcompress import figures, verdicts
-from hfcompress import markdown as md
+from hfcompress.card import figures, verdicts
 from hfcompress.card.wording import difference, metric, optional, speedup
 from hfcompress.evaluation.metrics import REPORTED
-from hfcompress.evaluation.report import Artifact, RunReport
-from hfcompress.metric_names import label
+from hfcompress.report.report import Artifact, RunReport
+from hfcompress.utils import text as md
+from hfcompress.utils.text import metric_label
 
 QUALITY = ("ndcg@10", "mrr@10")
 
 
 def quality(report: RunReport) -> str:
-    """Quality, verdict, speed-up and size, with the figure of quality against speed."""
+    """The table of quality, verdict, speed-up and size, and the figure of quality against speed."""
     confidences = {artifact.delta.confidence for artifact in report.artifacts if artifact.delta}
     interval = " and ".join(md.percent(level) for level in sorted(confidences))
     head = ["", "nDCG@10", "MRR@10", f"Difference ({interval} interval)" if interval else "Difference", "Verdict"]
@@ -36,39 +36,33 @@ def quality(report: RunReport) -> str:
                 *[md.megabytes(artifact.deflated_bytes or 0)] * deflated,
             ]
         )
+    same = ", and of the same under deflate (zip, gzip), level 6" if deflated else ""
+    warning = verdicts.weak_teacher(report)
+    weak = f"**{warning}**\n\n" if warning else ""
     return (
         f"## Results\n\n{md.table(head, rows, right_from=1)}\n\n"
-        f"Difference: {metric(report)} of the artefact less that of the teacher, mean over the test queries. "
+        f"Difference: {metric(report)} of the artifact less that of the teacher, mean over the test queries. "
         "Speed-up: against the teacher in fp32 PyTorch"
         f"{', with the interval of its median' if any(each.speedup_interval for each in report.artifacts) else ''}. "
-        f"MB: 10^6 bytes of the files that a deployment needs, tokenizer included{_deflated(deflated)}."
-        f"{_packed(report)}\n\n{_weak(report)}"
-        f"![nDCG@10 of the teacher and of every artefact against documents scored per second]({figures.PARETO_FILE})"
+        f"MB: 10^6 bytes of the files that a deployment needs, tokenizer included{same}."
+        f"{_packed(report)}\n\n{weak}"
+        f"![nDCG@10 of the teacher and of every artifact against documents scored per second]({figures.PARETO_FILE})"
     )
 
 
-def _weak(report: RunReport) -> str:
-    warning = verdicts.weak_teacher(report)
-    return f"**{warning}**\n\n" if warning else ""
-
-
-def _deflated(measured: bool) -> str:
-    return ", and of the same under deflate (zip, gzip), level 6" if measured else ""
-
-
 def _packed(report: RunReport) -> str:
-    """What packed weights save, and what they do not."""
+    """What low-bit weight-only quantization saves, and what not."""
     names = [md.code(artifact.name) for artifact in report.artifacts if artifact.precision.endswith("-weights")]
     if not names:
         return ""
     return (
-        f" {', '.join(names)}: weights stored in few bits, dequantized to fp32 when they are loaded. That saves disk "
+        f" {', '.join(names)}: low-bit weight-only quantization, dequantized to fp32 when loaded. That saves disk "
         "and download; time and memory are those of the model in fp32 PyTorch."
     )
 
 
 def more_quality(report: RunReport) -> str:
-    """The metrics that the recipe asks for besides."""
+    """The table of additional metrics in the recipe."""
     names = [name for name in report.teacher.quality if name not in REPORTED]
     if not names:
         return ""
@@ -77,11 +71,11 @@ def more_quality(report: RunReport) -> str:
     ]
     for artifact in (report.teacher, *report.artifacts):
         rows.append([_name(report, artifact), *(optional(artifact.quality, name) for name in names)])
-    return f"### Other metrics\n\n{md.table(['', *map(label, names)], rows, right_from=1)}"
+    return f"### Other metrics\n\n{md.table(['', *map(metric_label, names)], rows, right_from=1)}"
 
 
 def speed(report: RunReport) -> str:
-    """Time of single queries, one thread, cold start and memory, as far as they were measured."""
+    """The table of latency, single-thread speed, cold start and memory, as far as they were measured."""
     artifacts = (report.teacher, *report.artifacts)
     single, starts = ([getattr(each, name) for each in artifacts] for name in ("single_thread", "cold_start"))
     columns: dict[str, list[str]] = {
@@ -113,7 +107,7 @@ def speed(report: RunReport) -> str:
 
 
 def agreement(report: RunReport) -> str:
-    """How far artefacts order documents as the teacher does."""
+    """The table of agreement between the rankings of artifacts and teacher."""
     rows = [
         [
             md.code(artifact.name),
@@ -127,14 +121,14 @@ def agreement(report: RunReport) -> str:
     table = md.table(["", "Kendall tau-b", "Overlap of the top 10", "Tied scores"], rows, right_from=1)
     return (
         f"## Agreement with the teacher\n\n{table}\n\n"
-        "How far an artefact orders the same candidates as the teacher does, whatever the judgements say; means over "
+        "How far an artifact orders the same candidates as the teacher does, whatever the judgements say; means over "
         "the test queries. Tied scores: share of neighbours in a ranking with equal scores "
         f"({md.percent(report.teacher.tied_share, 2)} for the teacher)."
     )
 
 
 def stability(report: RunReport) -> str:
-    """How far the score of a pair depends on the pairs that it is scored with."""
+    """The table of batch invariance: how much the score of a pair depends on the other pairs in its batch."""
     measured = [(artifact, artifact.stability) for artifact in report.artifacts if artifact.stability]
     if not measured:
         return ""
@@ -150,7 +144,7 @@ def stability(report: RunReport) -> str:
         f"How far the scores of {measured[0][1].pairs:,} pairs, each scored alone, move in batches sorted by length, "
         "and in batches padded to twice their longest pair: mean and largest difference in standard deviations of the "
         f"scores, and share of neighbours in a ranking that change places. Rank correlation: Spearman's, of {kind} "
-        "artefact with the fp32 model that was quantized."
+        "artifact with the fp32 model that was quantized."
     )
 
 

@@ -1,16 +1,15 @@
-"""Figures as the sections of the card put them."""
+"""Numbers as text, as all sections of the card format them."""
 
 from __future__ import annotations
 
-from hfcompress import markdown as md
-from hfcompress.evaluation.report import Delta, RunReport
-from hfcompress.evaluation.schema import Interval
-from hfcompress.front_matter import METRIC_NAMES
+from hfcompress.report.report import Delta, RunReport
+from hfcompress.report.schema import Interval
+from hfcompress.utils import text as md
 
 
 def metric(report: RunReport) -> str:
-    """Name of the primary metric."""
-    return METRIC_NAMES.get(report.primary_metric, report.primary_metric)
+    """Display name of the primary metric."""
+    return md.metric_label(report.primary_metric)
 
 
 def difference(delta: Delta) -> str:
@@ -29,5 +28,5 @@ def speedup(factor: float, bounds: Interval | None) -> str:
 
 
 def optional(values: dict[str, float], name: str) -> str:
-    """A metric, or nothing where it was not measured."""
+    """A metric, or an empty text if it was not measured."""
     return md.fixed(values[name]) if name in values else ""

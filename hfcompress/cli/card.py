@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
-from hfcompress.cli.terminal import Debug
+from hfcompress.cli import options
 
 
 def card(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    debug: Debug = False,
+    debug: options.Debug = False,
 ) -> None:
-    """Write README.md and its figures again from report.json.
+    """Render README.md and its figures again from report.json.
 
     Example: hfcompress card out/quickstart
     """
     from hfcompress.card import write_card
-    from hfcompress.evaluation.report import RunReport
+    from hfcompress.report.report import RunReport
 
     for path in write_card(folder, RunReport.load(folder)):
         typer.echo(str(path))

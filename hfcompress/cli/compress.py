@@ -9,8 +9,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from hfcompress.cli import options
 from hfcompress.cli.tables import print_report
-from hfcompress.cli.terminal import DATA_HELP, Debug, Json, Quiet, console_for, sayer, write_json
+from hfcompress.cli.terminal import start, step_lines, write_json
 
 if TYPE_CHECKING:
     from hfcompress.compress.compress import Outcome
@@ -19,72 +20,71 @@ NOT_REACHED = 3
 
 
 def compress(
-    model: Annotated[str, typer.Argument(help="A cross-encoder: a folder, a Hub id, or package:NAME/FOLDER.")],
-    data: Annotated[list[str], typer.Option("--data", help=DATA_HELP)],
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write; new, empty, or of an earlier run.")],
+    model: options.CrossEncoder,
+    data: options.Data,
+    out_folder: options.OutFolder,
     target_speedup: Annotated[
-        float | None, typer.Option(help="Times faster than the model in fp32 PyTorch; as fast as possible by default.")
+        float | None, typer.Option(help="Speed-up over the model in fp32 PyTorch; as fast as possible by default.")
     ] = None,
     target_latency_ms: Annotated[
-        float | None, typer.Option(help="Milliseconds for a query with all its candidates, at the median.")
+        float | None, typer.Option(help="Median milliseconds for one query with all its candidates.")
     ] = None,
-    max_loss: Annotated[float, typer.Option(help="Largest loss in nDCG@10 that counts as ranking as well.")] = 0.01,
-    runtime: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or torch: where it will run.")] = "auto",
-    time_budget: Annotated[str, typer.Option(help="Time for everything, e.g. 60m or 1h30m.")] = "60m",
-    max_length: Annotated[int | None, typer.Option(min=8, help="Longest input in tokens.")] = None,
-    candidates: Annotated[int, typer.Option(min=1, help="Documents to rank for a query.")] = 20,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 uses all cores.")] = 0,
+    max_loss: options.Margin = 0.01,
+    runtime: Annotated[str, typer.Option(help="Target runtime: auto, openvino, onnxruntime or torch.")] = "auto",
+    time_budget: Annotated[str, typer.Option(help="Time for the whole command, e.g. 60m or 1h30m.")] = "60m",
+    max_length: options.MaxLength = None,
+    candidates: options.Candidates = 20,
+    threads: options.Threads = 0,
     licence: Annotated[
         str, typer.Option("--license", help="Licence of the compressed model; by default that of MODEL's card.")
     ] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what an earlier call began.")] = False,
-    json_file: Json = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    seed: options.Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier call from its finished steps.")] = False,
+    json_file: options.Json = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> int:
-    """Compress a cross-encoder as far as its ranking allows, within a time; the recipe that did it is written too.
+    """Compress a cross-encoder as far as its ranking quality allows, within a time budget.
 
-    Ends with 0 if the goal was reached, with 3 if nothing that is fast enough was shown to rank as well.
+    The output contains the recipe that reproduces the result. The exit code is 0 if the goal was reached, and 3 if no
+    model that is fast enough was shown to rank as well.
 
     Example: hfcompress compress path/or/hub-id --data path/to/beir-folder --out out/compressed --target-speedup 4
     """
     from hfcompress.compress.compress import compress as work
     from hfcompress.compress.goal import Goal, parse_duration
-    from hfcompress.quiet import silence_libraries
 
-    silence_libraries()
-    console = console_for(json_file)
+    console = start(json_file)
     goal = Goal(target_speedup, target_latency_ms, max_loss, runtime, parse_duration(time_budget))  # type: ignore[arg-type]
-    outcome = work(
-        model,
-        data,
-        out_folder,
-        goal,
-        max_length,
-        candidates,
-        threads,
-        licence,
-        seed,
-        resume,
-        sayer(console, quiet),
-        progress=not quiet,
-    )
+    with step_lines(console, quiet):
+        outcome = work(
+            model,
+            data,
+            out_folder,
+            goal,
+            max_length=max_length,
+            candidates=candidates,
+            threads=threads,
+            license=licence,
+            seed=seed,
+            resume=resume,
+            progress=not quiet,
+        )
     write_json(json_file, outcome.to_json())
-    console.print(_tried(outcome))
+    console.print(_trials(outcome))
     print_report(outcome.report, console)
     console.print(escape(_in_words(outcome, out_folder)), soft_wrap=True)
     return 0 if outcome.reached else NOT_REACHED
 
 
-def _tried(outcome: Outcome) -> Table:
-    from hfcompress.compress.tried import front, ranked
+def _trials(outcome: Outcome) -> Table:
+    from hfcompress.compress.trials import pareto_front, ranked
 
-    best = {each.name for each in front(outcome.tried)}
-    table = Table(title="What was tried, the most useful first (* on the front)", title_justify="left")
-    for name in ("", "nDCG@10", "loss", "speed-up", "p50 ms", "MB", "what follows"):
-        table.add_column(name, justify="left" if name in ("", "what follows") else "right")
-    for each in ranked(outcome.tried, outcome.goal.max_loss):
+    best = {each.name for each in pareto_front(outcome.trials)}
+    table = Table(title="Trials, the most useful first (* on the Pareto front)", title_justify="left")
+    for name in ("", "nDCG@10", "loss", "speed-up", "p50 ms", "MB", "decision"):
+        table.add_column(name, justify="left" if name in ("", "decision") else "right")
+    for each in ranked(outcome.trials, outcome.goal.max_loss):
         table.add_row(
             f"{each.name}{' *' if each.name in best else ''}",
             f"{each.ndcg:.4f}",
@@ -100,19 +100,21 @@ def _tried(outcome: Outcome) -> Table:
 def _in_words(outcome: Outcome, folder: Path) -> str:
     chosen, delta, goal = outcome.chosen, outcome.delta, outcome.goal
     found = f"{chosen.speedup:.2f}x, nDCG@10 {delta.mean:+.4f} [{delta.ci_low:+.4f}, {delta.ci_high:+.4f}]"
-    where = f"It is in {folder}, made by {folder / 'recipe.yaml'}: hfcompress run {folder / 'recipe.yaml'} --out ..."
+    where = (
+        f"The result is in {folder}, from {folder / 'recipe.yaml'}: hfcompress run {folder / 'recipe.yaml'} --out ..."
+    )
     if outcome.reached:
         return (
             f"Reached: {chosen.path} ({found}) is non-inferior to its teacher at a margin of {goal.max_loss:g}. {where}"
         )
     reasons = []
     if not outcome.fast_enough:
-        reasons.append("it is slower than asked for")
+        reasons.append("it is slower than the target")
     if delta.decision == "inferior":
         reasons.append(f"it loses more than {goal.max_loss:g}")
     if delta.decision == "inconclusive":
         reasons.append(
-            f"{len(chosen.per_query)} test queries do not tell whether it loses more than {goal.max_loss:g} (power "
-            f"{delta.power:.0%}; 80% takes some {delta.queries_needed or 0:,})"
+            f"{len(chosen.per_query)} test queries cannot tell whether it loses more than {goal.max_loss:g} (power "
+            f"{delta.power:.0%}; 80% needs about {delta.queries_needed or 0:,})"
         )
     return f"Not reached: {chosen.path} ({found}): {' and '.join(reasons)}. {where}"

@@ -6,24 +6,23 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hfcompress.cli.terminal import Debug, Json, console_for, write_json
+from hfcompress.cli import options
+from hfcompress.cli.terminal import console_for, write_json
 
 
 def doctor(
-    json_file: Json = None,
-    debug: Debug = False,
+    json_file: options.Json = None,
+    debug: options.Debug = False,
 ) -> None:
-    """Show the machine, and try every runtime and extra: what works, what is missing, and the pip command for it.
+    """Show the hardware, and test every runtime and optional package; missing ones are listed with their pip command.
 
-    Ends with 1 where something that hfcompress cannot do without does not work.
+    The exit code is 1 if a required package does not work.
 
     Example: hfcompress doctor
     """
     from hfcompress.doctor import diagnose
-    from hfcompress.quiet import silence_libraries
 
-    silence_libraries()
-    console = console_for(json_file)
+    console = console_for(json_file)  # not `start`, which imports packages that may be broken
     found = diagnose()
     write_json(json_file, found.model_dump_json(indent=2))
     console.print(
@@ -34,13 +33,11 @@ def doctor(
     answers = {"VNNI": found.vnni, "AMX": found.amx, "bf16": found.bf16}
     console.print(
         f"{', '.join(f'{name}: {_yes(value)}' for name, value in answers.items())}; instruction sets: "
-        f"{', '.join(found.flags) or 'none that matter'}",
+        f"{', '.join(found.flags) or 'none that are relevant'}",
         soft_wrap=True,
     )
     console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()), soft_wrap=True)
-    table = Table()
-    for name in ("", "package", "version", "works"):
-        table.add_column(name)
+    table = Table("", "package", "version", "works")
     for part in found.parts:
         table.add_row(part.name, part.package, part.version, escape("yes" if part.works else f"no: {part.fault}"))
     console.print(table)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: how a command ends then, and how it goes on."""
+"""Ctrl-C and SIGTERM: exit codes, and advice on how to continue."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import NoReturn
 
 RESUMABLE = frozenset({"run", "compress"})  # verbs with --resume
-GOES_ON = frozenset({"publish", "data mine"})  # verbs that find by themselves what an earlier call has done
-_FROM_SIGNAL = 128  # shells report the end by signal N as 128 + N
+CONTINUING = frozenset({"publish", "data mine"})  # verbs that continue an earlier call without an option
+_FROM_SIGNAL = 128  # shells report termination by signal N as 128 + N
 TERMINATED = _FROM_SIGNAL + signal.SIGTERM
 
 
 @contextmanager
 def interruptions() -> Iterator[list[int]]:
-    """Let SIGTERM interrupt what runs in the block just as Ctrl-C does.
+    """Let SIGTERM interrupt the block as Ctrl-C does.
 
     Yields:
-        A list, to which the number of a signal other than Ctrl-C's is added when it comes.
+        A list to which the number of a received SIGTERM is added.
     """
     received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+    if threading.current_thread() is not threading.main_thread():  # handlers can be set in the main thread only
         yield received
         return
 
@@ -47,23 +47,23 @@ def exit_code(received: Sequence[int]) -> int:
 
 
 def advice(program: str | None, arguments: Sequence[str]) -> str:
-    """How to go on after an interruption.
+    """How to continue after an interruption.
 
     Args:
-        program: What was typed before the arguments; None for the name of this process.
-        arguments: What was typed behind it.
+        program: Program name; None for that of this process.
+        arguments: Command-line arguments.
     """
     words = [argument for argument in arguments if not argument.startswith("-")]
-    if {words[0] if words else "", " ".join(words[:2])} & GOES_ON:
-        return "the same command goes on where it stopped"
+    if {words[0] if words else "", " ".join(words[:2])} & CONTINUING:
+        return "the same command continues where it stopped"
     if not words or words[0] not in RESUMABLE:
-        return "the same command starts anew"
+        return "the same command starts over"
     again = list(arguments) if "--resume" in arguments else [*arguments, "--resume"]
-    return f"finished steps are kept; go on with\n  {program or program_name()} {shlex.join(again)}"
+    return f"finished steps are kept; continue with\n  {program or program_name()} {shlex.join(again)}"
 
 
 def program_name() -> str:
-    """This program as one would type it."""
+    """The command that starts this program."""
     path = Path(sys.argv[0])
     if path.name == "__main__.py":
         return "python -m hfcompress"

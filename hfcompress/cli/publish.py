@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from hfcompress.cli.terminal import Debug, Quiet, out
+from hfcompress.cli import options
+from hfcompress.cli.terminal import out, step_lines
 
 if TYPE_CHECKING:
     from hfcompress.hub.remote import Change
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
 
 def publish(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    repo_id: Annotated[str, typer.Option("--repo-id", help="ORG/NAME on the Hub; made if it is missing.")],
-    execute: Annotated[bool, typer.Option("--execute", help="Push. Without it, no file is sent.")] = False,
-    public: Annotated[bool, typer.Option("--public", help="Make a public repository; it is private else.")] = False,
-    revision: Annotated[str, typer.Option(help="Branch; made from main if it is missing.")] = "main",
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose a pull request instead of a commit.")] = False,
-    message: Annotated[str | None, typer.Option(help="Message of the commit; names the run by default.")] = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    repo_id: Annotated[str, typer.Option("--repo-id", help="ORG/NAME on the Hub; created if it does not exist.")],
+    execute: Annotated[bool, typer.Option("--execute", help="Push. Without this option nothing is sent.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Create a public repository; private by default.")] = False,
+    revision: Annotated[str, typer.Option(help="Branch; created from main if it does not exist.")] = "main",
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
+    message: Annotated[str | None, typer.Option(help="Commit message; names the run by default.")] = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> None:
-    """Publish a finished run on the Hub in one commit. Only shows what it would do unless --execute is given.
+    """Publish a finished run on the Hub in one commit. Without --execute it is a dry run.
 
-    The folder is checked first: its card, its licence, files that belong to no repository, secrets and paths of this
-    machine. The token comes from HF_TOKEN or from `hf auth login`. Ends with 1 if the Hub cannot be reached or is
-    busy: the same command goes on where it stopped.
+    The folder is checked first: model card, licence, unexpected files, secrets, and paths of this machine. The token
+    comes from HF_TOKEN or from `hf auth login`. The exit code is 1 if the Hub cannot be reached or is busy: the same
+    command continues where it stopped.
 
     Example: hfcompress publish out/quickstart --repo-id my-org/my-reranker
 
@@ -47,7 +48,7 @@ def publish(
     from hfcompress.hub.publish import push
     from hfcompress.hub.remote import Remote, Target, changes, preview
     from hfcompress.hub.repository import read_repository
-    from hfcompress.quiet import debugging
+    from hfcompress.utils.quiet import debugging
 
     if quiet:
         disable_progress_bars()
@@ -58,8 +59,9 @@ def publish(
     hub = Hub()
     repository = read_repository(folder, hub.token)
     if execute:
-        address = push(hub, repository, target, (lambda line: None) if quiet else _say)
-        out.print(address or f"nothing to do: {repo_id} has these files already", soft_wrap=True)
+        with step_lines(out, quiet):
+            address = push(hub, repository, target)
+        out.print(address or f"nothing to do: {repo_id} already has these files", soft_wrap=True)
         return
     remote, line = preview(hub, target)
     _show(repository, changes(repository, remote or Remote()), compared=remote is not None)

@@ -7,8 +7,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from hfcompress.cli import options
 from hfcompress.cli.compare import check_runtime
-from hfcompress.cli.terminal import Debug
+from hfcompress.cli.terminal import start
 from hfcompress.errors import DataError
 
 
@@ -17,26 +18,25 @@ def rank(
         str, typer.Argument(help="Folder of a run, any cross-encoder, or a file such as DIR/onnx/model_quantized.onnx.")
     ],
     query: Annotated[str, typer.Option(help="The query.")],
-    docs: Annotated[Path, typer.Option(help="Text file with one document a line.")],
-    top_k: Annotated[int | None, typer.Option(min=1, help="Show only the best.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; the fastest by default.")] = None,
-    debug: Debug = False,
+    docs: Annotated[Path, typer.Option(help="Text file with one document per line.")],
+    top_k: Annotated[int | None, typer.Option(min=1, help="Show only the best K documents.")] = None,
+    runtime: options.FastestRuntime = None,
+    debug: options.Debug = False,
 ) -> None:
-    """Rank the documents of a file for a query; prints score, line number and document.
+    """Rank the documents of a file for a query. Prints score, line number and document.
 
     Example: hfcompress rank out/quickstart --query "sort a list" --docs documents.txt
     """
     from hfcompress.data.score_text import score_text_of
     from hfcompress.evaluation.candidate import Candidate
-    from hfcompress.evaluation.subjects import subject_of
-    from hfcompress.models import load_config
-    from hfcompress.quiet import silence_libraries
+    from hfcompress.evaluation.systems import resolve_system
+    from hfcompress.models.load import load_config
     from hfcompress.rankers.base import RankerOptions
 
-    silence_libraries()
+    start()
     check_runtime(runtime)
     if not query.strip():
-        raise DataError("The query is empty", value=query, expected="some text", remedy="give --query a text")
+        raise DataError("The query is empty", value=query, expected="some text", remedy="correct --query")
     if not docs.exists() or docs.is_dir():
         raise DataError("There is no such file", value=str(docs), expected="a text file", remedy="correct --docs")
     try:
@@ -54,20 +54,19 @@ def rank(
             expected="one document on every line",
             remedy="remove the empty lines",
         )
-    subject = subject_of(folder, folder, cast(Any, runtime))
+    subject = resolve_system(folder, folder, cast(Any, runtime))
     if not isinstance(subject, Candidate):
         raise DataError(
-            "A run file ranks nothing new",
+            "A run file cannot rank new documents",
             value=folder,
             expected="a model: a folder, a Hub id, or an .onnx, .xml or .safetensors file in a folder",
             remedy="name a model",
         )
     if settings := score_text_of(load_config(subject.folder)):
         raise DataError(
-            f"{folder} reads every document behind its BM25 score over the corpus, which a list of documents does not "
-            "have",
+            f"{folder} reads the BM25 score of every document over a corpus, which a list of documents does not have",
             value=f"score_text in its config.json: {settings.model_dump()}",
-            expected="a model that reads documents alone",
+            expected="a model that reads documents without scores",
             remedy="rank in Python: ranker.rank(query, [hfcompress.text_with_score(document, score, ...) ...]), as its "
             "card shows",
         )

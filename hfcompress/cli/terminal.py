@@ -1,63 +1,45 @@
-"""What all verbs share: where they print, how quiet they are, and where their result goes as JSON."""
+"""Shared by all verbs: consoles, and results as JSON."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 
 from hfcompress.errors import OutputError
-from hfcompress.quiet import DEBUG_VARIABLE
 
-LOG_WIDTH = 132  # columns where there is no terminal to ask: a log or a pipe
+LOG_WIDTH = 132  # columns of a log or a pipe, which have no width of their own
 STDOUT = Path("-")
 
 
-def _console(stderr: bool = False) -> Console:
-    """A console that honours NO_COLOR, TERM=dumb and COLUMNS, and is as wide as the terminal."""
+def make_console(stderr: bool = False) -> Console:
+    """A console that respects NO_COLOR, TERM=dumb and COLUMNS, and is as wide as the terminal."""
     console = Console(stderr=stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = LOG_WIDTH
     return console
 
 
-out, err = _console(), _console(stderr=True)
+out, err = make_console(), make_console(stderr=True)
 
 
-def _debug(value: bool) -> bool:
-    if value:
-        os.environ[DEBUG_VARIABLE] = "1"
-    return value
+def start(json_file: Path | None = None) -> Console:
+    """Silence other libraries, and return the console of a verb: see `console_for`."""
+    from hfcompress.utils.quiet import silence_libraries
 
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no lines about steps.")]
-DATA_HELP = (
-    "api-search or recommend; a folder or file (BEIR, TREC, CSV, JSON, Parquet, or by save_to_disk); hub:ORG/NAME; "
-    "irds:ID. Repeatable."
-)
-Json = Annotated[
-    Path | None,
-    typer.Option("--json", help="Write the result as JSON to this file; - for stdout, all else then goes to stderr."),
-]
-Debug = Annotated[
-    bool,
-    typer.Option(
-        "--debug", callback=_debug, help=f"Show other libraries' notices, and tracebacks; also {DEBUG_VARIABLE}=1."
-    ),
-]
+    silence_libraries()
+    return console_for(json_file)
 
 
 def console_for(json_file: Path | None) -> Console:
-    """Where a verb prints: stdout, unless its result goes there as JSON.
+    """The console of a verb: stdout, or stderr if the JSON result goes to stdout.
 
     Raises:
-        OutputError: The file cannot be written; found before any work.
+        OutputError: The JSON file cannot be written. This is checked before any work.
     """
     if json_file == STDOUT:
         return err
@@ -71,21 +53,16 @@ def console_for(json_file: Path | None) -> Console:
     return out
 
 
-def sayer(console: Console, quiet: bool) -> Callable[[str], None]:
-    """What prints a line about a step, above the bars that are drawn."""
+def step_lines(console: Console, quiet: bool) -> AbstractContextManager[None]:
+    """Print the log lines about steps during the block, above the progress bars; none if `quiet`."""
+    from hfcompress.utils.log import lines_to
 
-    def say(line: str) -> None:
-        from hfcompress.progress import between_bars
-
-        with between_bars():
-            console.print(escape(line), soft_wrap=True)
-
-    return (lambda line: None) if quiet else say
+    return lines_to(lambda line: None if quiet else console.print(escape(line), soft_wrap=True))
 
 
 def write_json(json_file: Path | None, text: str) -> None:
-    """Write a result where `--json` says."""
-    from hfcompress.files import write_text
+    """Write a result to the file of `--json`, if one is given."""
+    from hfcompress.utils.files import write_text
 
     if json_file == STDOUT:
         sys.stdout.write(text.rstrip("\n") + "\n")

@@ -1,38 +1,41 @@
-"""What to deploy, and how far to prune: decisions on what was measured on dev."""
+"""In which form to deploy, and how far to prune: decisions by measurements on dev."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hfcompress.card.verdicts import weak_ranking
+from hfcompress.compress.context import CALIBRATION_PAIRS, CompressContext, first_stage_quality, quality
 from hfcompress.compress.goal import Goal
-from hfcompress.compress.measured import load_artifacts, save_artifacts
-from hfcompress.compress.work import CALIBRATION_PAIRS, Work, first_stage_quality, quality
+from hfcompress.compress.step_results import load_artifacts, save_artifacts
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.report import Artifact
-from hfcompress.models import load_model, load_tokenizer
+from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.rankers.load import activation_name
 from hfcompress.recipe import ArtifactStep
-from hfcompress.run_data import calibration_pairs, ranking_pairs
-from hfcompress.verdicts import weak_ranking
+from hfcompress.report.report import Artifact
+from hfcompress.steps.inputs import calibration_pairs, ranking_pairs
 
-FAMILY = (1.5, 2.0, 3.0, 4.0, 6.0)  # speed-ups by pruning that are tried where no target is given
-RESERVE = 1.08  # a little more is asked for than the target: predictions, and figures of dev queries, are off by some %
+logger = logging.getLogger(__name__)
+
+FAMILY = (1.5, 2.0, 3.0, 4.0, 6.0)  # speed-ups by pruning to try if no target is given
+RESERVE = 1.08  # asked for beyond the target: predictions, and measurements on dev queries, are off by some %
 UNPRUNED = "unpruned"
 
 
 @dataclass(frozen=True)
-class Base:
-    """How models are deployed.
+class DeploymentForm:
+    """A form in which models can be deployed.
 
     Attributes:
-        step: The int8 artefact in the words of a recipe; None for PyTorch in fp32.
-        artifact: What was measured of the unpruned model in this form, on dev.
-        loss: What it loses against the teacher on dev.
-        folder: Where the unpruned model lies with its graphs.
+        step: The int8 artifact as a recipe names it; None for fp32 PyTorch.
+        artifact: Measurements of the unpruned model in this form, on dev.
+        loss: Its loss against the teacher on dev.
+        folder: Folder of the unpruned model with its graphs.
     """
 
     step: ArtifactStep | None
@@ -46,83 +49,85 @@ class Base:
         return f"{self.artifact.runtime} {self.artifact.precision}"
 
     def candidate(self, name: str, folder: Path) -> Candidate:
-        """A model in this form, to be measured."""
+        """A model in this form, as a candidate for evaluation."""
         if self.step is None:
             return replace(Candidate.student(folder), name=name)
         return replace(Candidate.graph(folder, config_from_recipe(self.step), ""), name=name, made_from=None)
 
 
-def measure_unpruned(work: Work) -> tuple[Artifact, list[Base]]:
-    """Measure the teacher, and the unpruned model in each form that may be deployed."""
-    steps = work.recipe.quantize.artifacts
+def measure_unpruned(context: CompressContext) -> tuple[Artifact, list[DeploymentForm]]:
+    """Evaluate the teacher, and the unpruned model in each form that may be deployed."""
+    steps = context.recipe.quantize.artifacts
 
-    def do(folder: Path, partial: Path) -> None:
-        candidates = [Candidate.teacher(work.teacher, "teacher")]
+    def work(folder: Path, partial: Path) -> None:
+        candidates = [Candidate.teacher(context.teacher, "teacher")]
         if steps:
-            model, tokenizer = load_model(work.teacher, dtype="float32"), load_tokenizer(work.teacher, work.max_length)
+            model = load_model(context.teacher, dtype="float32")
+            tokenizer = load_tokenizer(context.teacher, context.max_length)
             configs = [config_from_recipe(step) for step in steps]
             write_quantized(
                 folder / "model",
                 model,
                 tokenizer,
-                activation_name(model.config),
-                configs,
-                calibration_pairs(work.data, CALIBRATION_PAIRS),
-                work.workspace.say,
-                work.progress,
-                ranking_pairs=ranking_pairs(work.data),
+                activation=activation_name(model.config),
+                configs=configs,
+                pairs=calibration_pairs(context.data, CALIBRATION_PAIRS),
+                ranking_pairs=ranking_pairs(context.data),
+                progress=context.progress,
             )
             candidates += [Candidate.graph(folder / "model", config, "teacher") for config in configs]
-        save_artifacts(folder, work.measure(candidates))
+        save_artifacts(folder, context.evaluate(candidates))
 
-    inputs = [*work.identity(), [step.model_dump(mode="json") for step in steps]]
-    folder, _ = work.workspace.step(UNPRUNED, inputs, do, "export and quantize the model as it is, and measure on dev")
+    inputs = [*context.identity(), [step.model_dump(mode="json") for step in steps]]
+    what = "export and quantize the unpruned model, and evaluate on dev"
+    folder = context.workspace.step(UNPRUNED, inputs, work, what).path
     teacher, *others = load_artifacts(folder)
-    seconds = work.workspace.steps[-1].seconds / max(1, len(others))
-    work.note("teacher", "teacher", 1.0, quality(teacher), quality(teacher), 0.0, teacher)
-    if warning := weak_ranking(work.data.first_stage, first_stage_quality(work.data, "dev"), quality(teacher)):
-        work.workspace.say(f"teacher: {warning}")
+    seconds = context.workspace.steps[-1].seconds / max(1, len(others))
+    context.record("teacher", "teacher", 1.0, quality(teacher), quality(teacher), 0.0, teacher)
+    if warning := weak_ranking(context.data.first_stage, first_stage_quality(context.data, "dev"), quality(teacher)):
+        logger.info(f"teacher: {warning}")
     if not steps:
-        return teacher, [Base(None, teacher, 0.0, folder)]
-    bases = [
-        Base(step, artifact, quality(teacher) - quality(artifact), folder / "model")
+        return teacher, [DeploymentForm(None, teacher, 0.0, folder)]
+    forms = [
+        DeploymentForm(step, artifact, quality(teacher) - quality(artifact), folder / "model")
         for step, artifact in zip(steps, others, strict=True)
     ]
-    for base in bases:
-        work.note(
-            f"unpruned, {base.label}", "int8", 1.0, quality(base.artifact), quality(teacher), seconds, base.artifact
+    for form in forms:
+        context.record(
+            f"unpruned, {form.label}", "int8", 1.0, quality(form.artifact), quality(teacher), seconds, form.artifact
         )
-    return teacher, bases
+    return teacher, forms
 
 
-def choose_base(work: Work, bases: Sequence[Base]) -> Base:
-    """The fastest form within the loss; if there is none, the one that loses least."""
-    within = [base for base in bases if base.loss <= work.goal.max_loss]
-    chosen = max(within, key=lambda base: _speed(work.goal, base)) if within else min(bases, key=lambda base: base.loss)
+def choose_form(context: CompressContext, forms: Sequence[DeploymentForm]) -> DeploymentForm:
+    """The fastest form within the loss; if there is none, the one with the smallest loss."""
+    goal = context.goal
+    within = [form for form in forms if form.loss <= goal.max_loss]
+    chosen = max(within, key=lambda form: _speed(goal, form)) if within else min(forms, key=lambda form: form.loss)
     if chosen.step is None:
         return chosen
-    for base in bases:
-        found = f"{base.artifact.speedup:.2f}x at a loss of {base.loss:+.4f} on dev"
-        if base is chosen:
-            verdict = "the form in which pruned models are tried too"
-        elif base.loss > work.goal.max_loss:
-            verdict = f"loses more than {work.goal.max_loss:g}"
+    for form in forms:
+        found = f"{form.artifact.speedup:.2f}x at a loss of {form.loss:+.4f} on dev"
+        if form is chosen:
+            verdict = "pruned models are tried in this form, too"
+        elif form.loss > goal.max_loss:
+            verdict = f"loses more than {goal.max_loss:g}"
         else:
             verdict = f"slower than {chosen.label}"
-        work.decide(f"unpruned, {base.label}", f"{found}: {verdict}")
+        context.record_decision(f"unpruned, {form.label}", f"{found}: {verdict}")
     return chosen
 
 
-def ratios(goal: Goal, base: Base) -> tuple[float, ...]:
-    """Speed-ups by pruning that are worth a search; none where the unpruned model is fast enough with some reserve."""
+def pruning_speedups(goal: Goal, form: DeploymentForm) -> tuple[float, ...]:
+    """Speed-ups by pruning to search for; none if the unpruned model is fast enough with some reserve."""
     if goal.target_speedup is not None:
-        missing = RESERVE * goal.target_speedup / base.artifact.speedup
+        missing = RESERVE * goal.target_speedup / form.artifact.speedup
     elif goal.target_latency_ms is not None:
-        missing = RESERVE * base.artifact.latency.p50_ms / goal.target_latency_ms
+        missing = RESERVE * form.artifact.latency.p50_ms / goal.target_latency_ms
     else:
         return FAMILY
     return (round(missing, 3),) if missing > 1 else ()
 
 
-def _speed(goal: Goal, base: Base) -> float:
-    return base.artifact.speedup if goal.speed == "throughput" else 1 / base.artifact.latency.p50_ms
+def _speed(goal: Goal, form: DeploymentForm) -> float:
+    return form.artifact.speedup if goal.speed == "throughput" else 1 / form.artifact.latency.p50_ms

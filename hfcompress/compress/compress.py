@@ -1,61 +1,67 @@
-"""compress(model, data, out, goal): a reader follows the decisions from top to bottom here.
+"""compress(model, data, out, goal): all decisions, from top to bottom.
 
-Everything is chosen on dev; the test split is for the verdict at the end. What was measured and decided is kept step by
-step, so that an interrupted run goes on where it was, and what is deployed comes from an ordinary recipe, which is
-written beside it.
+Choices are made on dev; the test split is for the final verdict. Measurements and decisions are kept as steps of the
+workspace, so that an interrupted call resumes. The deployed model comes from an ordinary recipe, which is written
+beside it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import set_seed
 
 from hfcompress import pipeline
-from hfcompress.compress.choose import Base, choose_base, measure_unpruned, ratios
+from hfcompress.compress.choose import DeploymentForm, choose_form, measure_unpruned, pruning_speedups
+from hfcompress.compress.context import CALIBRATION_PAIRS, CompressContext, prepare, quality
 from hfcompress.compress.family import Choice, pruning, recovery, search
-from hfcompress.compress.front_figure import front_figure
 from hfcompress.compress.goal import Goal
-from hfcompress.compress.measured import load_artifacts, save_artifacts
-from hfcompress.compress.tried import Stage, Tried, save
-from hfcompress.compress.work import Work, prepare, quality
+from hfcompress.compress.step_results import load_artifacts, save_artifacts
+from hfcompress.compress.trials import Stage, Trial, save, trials_figure
+from hfcompress.data.score_text import score_text_of
 from hfcompress.errors import PlanError
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.report import Artifact, Delta, RunReport
-from hfcompress.files import write_bytes, write_text
-from hfcompress.layout import FRONT_FILE, RECIPE_FILE, TRIED_FILE
-from hfcompress.recipe import QuantizeStep, Recipe
-from hfcompress.workspace import Workspace
+from hfcompress.models.layout import FORMER_TRIALS_FILES, RECIPE_FILE, TRIALS_FIGURE, TRIALS_FILE
+from hfcompress.models.load import load_config, resolve
+from hfcompress.rankers.load import ranking_tokenizer
+from hfcompress.recipe import DataStep, EvaluateStep, PublishStep, QuantizeStep, Recipe, TeacherStep
+from hfcompress.report.report import Artifact, Delta, RunReport
+from hfcompress.steps.workspace import Workspace
+from hfcompress.utils.files import write_bytes, write_text
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it.
+    """Result of `compress`.
 
     Attributes:
-        goal: What was asked for.
-        report: Report of the recipe that was run in the end.
-        chosen: The artefact of it that is meant to be deployed.
-        tried: Everything tried, in order.
+        goal: The goal.
+        report: Report of the final run.
+        chosen: The artifact to deploy, from that report.
+        trials: All trials, in order.
     """
 
     goal: Goal
     report: RunReport
     chosen: Artifact
-    tried: list[Tried]
+    trials: list[Trial]
 
     @property
     def delta(self) -> Delta:
-        """The difference to the teacher on the test split, with its verdict."""
+        """Difference to the teacher on the test split, with its verdict."""
         assert self.chosen.delta is not None
         return self.chosen.delta
 
     @property
     def fast_enough(self) -> bool:
-        """Whether the speed asked for was measured."""
+        """Whether the measured speed meets the target."""
         if self.goal.target_speedup is not None:
             return self.chosen.speedup >= self.goal.target_speedup
         if self.goal.target_latency_ms is not None:
@@ -64,19 +70,21 @@ class Outcome:
 
     @property
     def reached(self) -> bool:
-        """Whether the goal was reached: fast enough, and shown to rank as well as the teacher."""
+        """Whether the goal was reached: fast enough and non-inferior to the teacher."""
         return self.fast_enough and self.delta.decision == "non-inferior"
 
     def to_json(self) -> str:
-        """What was reached and by what, everything tried, and the report, as JSON."""
-        found = {
+        """The outcome with all trials and the report, as JSON."""
+        trials = [each.model_dump(mode="json") for each in self.trials]
+        outcome = {
             "reached": self.reached,
             "fast_enough": self.fast_enough,
             "chosen": self.chosen.name,
-            "tried": [each.model_dump(mode="json") for each in self.tried],
+            "trials": trials,
+            "tried": trials,  # deprecated name
             "report": self.report.model_dump(mode="json"),
         }
-        return json.dumps(found, indent=2)
+        return json.dumps(outcome, indent=2)
 
 
 def compress(
@@ -90,147 +98,165 @@ def compress(
     license: str = "",
     seed: int = 0,
     resume: bool = False,
-    say: Callable[[str], None] = print,
     progress: bool = True,
 ) -> Outcome:
-    """Compress a cross-encoder as far as the goal asks, or as far as the ranking allows, within the time given.
+    """Compress a cross-encoder as far as the goal asks, or as far as its ranking quality allows, within a time budget.
 
     Args:
         model: A cross-encoder: a folder or a Hub id.
         sets: Data sets, as in a recipe.
-        out: Folder to write: what a run writes, `recipe.yaml`, `tried.json` and `figures/front.png`.
-        goal: What is to be reached.
+        out: Output folder, for what a run writes and for `recipe.yaml`, `trials.json` and `figures/trials.png`.
+        goal: The goal.
         max_length: Longest input in tokens; by default the model's.
         candidates: Documents to rank for a query.
         threads: Threads of every runtime; 0 uses all cores.
         license: Licence of the compressed model; by default that of the model's card.
         seed: Seed of everything random.
-        resume: Go on with what an earlier call began.
-        say: Called with a line for the user.
+        resume: Continue an earlier call.
         progress: Show progress bars.
 
     Raises:
-        HfCompressError: Something that the user can mend.
+        HfCompressError: A fault that the user can mend.
     """
-    workspace = Workspace(out, resume, say)
-    work = prepare(model, sets, workspace, goal, max_length, candidates, threads, license, seed, progress)
-    say(_intention(work))
+    workspace, config = Workspace(out, resume), load_config(model)
+    length = int(ranking_tokenizer(model, config, max_length).model_max_length)
+    shared = Recipe(
+        name=recipe_name(model),
+        seed=seed,
+        data=DataStep(sets=list(sets), candidates=candidates, score_text=score_text_of(config)),
+        teacher=TeacherStep(model=model, max_length=length),
+        quantize=QuantizeStep(artifacts=goal.artifacts(), calibration_pairs=CALIBRATION_PAIRS),
+        evaluate=EvaluateStep(margin=goal.max_loss, threads=threads),
+        publish=PublishStep(license=license),
+    )
+    context = prepare(shared, workspace, goal, progress)
+    logger.info(_intention(context))
     set_seed(seed)
-    teacher, bases = measure_unpruned(work)
-    base = choose_base(work, bases)
-    wanted = ratios(goal, base)
-    choice = _choice(work, wanted, teacher, base)
-    if choice is None and base.step is None:
-        latency = base.artifact.latency
+    teacher, forms = measure_unpruned(context)
+    form = choose_form(context, forms)
+    choice = _choice(context, pruning_speedups(goal, form), teacher, form)
+    if choice is None and form.step is None:
+        latency = form.artifact.latency
         raise PlanError(
             "There is nothing to do",
             value=f"{latency.p50_ms:.1f} ms a query, {latency.docs_per_second:.0f} documents/s",
             expected="a target that the model in fp32 PyTorch is too slow for",
             remedy="ask for more, or allow int8 with another --runtime",
         )
-    report = _run(work, out, _recipe(work, base, choice))
-    chosen = _deployed(report, base)
-    _note_verdict(work, choice, report, chosen)
-    if choice and _is_better_unpruned(work, out, base, chosen):
-        report = _run(work, out, _recipe(work, base, None))
-        chosen = _deployed(report, base)
-        _note_verdict(work, None, report, chosen)
-    save(work.tried, out / TRIED_FILE)
-    write_bytes(out / FRONT_FILE, front_figure(work.tried, goal.max_loss))
-    return Outcome(goal, report, chosen, work.tried)
+    report = _run(context, out, _recipe(context, form, choice))
+    chosen = _deployed(report, form)
+    _record_verdict(context, choice, report, chosen)
+    if choice and _is_better_unpruned(context, out, form, chosen):
+        report = _run(context, out, _recipe(context, form, None))
+        chosen = _deployed(report, form)
+        _record_verdict(context, None, report, chosen)
+    save(context.trials, out / TRIALS_FILE)
+    for former in FORMER_TRIALS_FILES:
+        (out / former).unlink(missing_ok=True)
+    write_bytes(out / TRIALS_FIGURE, trials_figure(context.trials, goal.max_loss))
+    return Outcome(goal, report, chosen, context.trials)
 
 
-def _choice(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base) -> Choice | None:
-    """How far to prune; not at all where nothing was asked for that the unpruned model is too slow for."""
-    if not wanted:
+def recipe_name(model: str) -> str:
+    """Name of the recipe that compresses a model."""
+    path = Path(resolve(model))
+    name = (path.resolve() if path.is_dir() else path).name
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-._') or 'model'}-compressed"
+
+
+def _choice(
+    context: CompressContext, speedups: tuple[float, ...], teacher: Artifact, form: DeploymentForm
+) -> Choice | None:
+    """How far to prune; None if the unpruned model is fast enough."""
+    if not speedups:
         return None
     try:
-        return search(work, wanted, teacher, base)
+        return search(context, speedups, teacher, form)
     except PlanError as error:
-        if work.goal.target_speedup is not None or work.goal.target_latency_ms is not None or base.step is None:
+        if context.goal.target_speedup is not None or context.goal.target_latency_ms is not None or form.step is None:
             raise
-        work.workspace.say(f"prune: left out. {error}")
+        logger.info(f"prune: left out. {error}")
         return None
 
 
-def _intention(work: Work) -> str:
-    """The plan before the work, in a line."""
-    goal = work.goal
+def _intention(context: CompressContext) -> str:
+    """The plan as one line of the log."""
+    goal = context.goal
     aim = "as fast as the ranking allows"
     if goal.target_speedup is not None:
         aim = f"{goal.target_speedup:g}x the speed of the teacher"
     if goal.target_latency_ms is not None:
         aim = f"{goal.target_latency_ms:g} ms a query"
-    sizes = ", ".join(f"{len(split)} {name}" for name, split in work.data.splits.items())
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in context.data.splits.items())
     return (
         f"plan: {aim}, at most {goal.max_loss:g} nDCG@10 lost, in {goal.seconds / 60:.0f} minutes, with {sizes} "
-        "queries: measure int8 without pruning; where more is wanted, search plans, recover the promising ones, and "
-        "give the time that is left to one of them; the verdict is on test queries, everything before it on dev"
+        "queries: evaluate int8 without pruning; if that is too slow, search plans, recover the promising ones, and "
+        "give the remaining time to one of them; the verdict is on test queries, everything before it on dev"
     )
 
 
-def _recipe(work: Work, base: Base, choice: Choice | None) -> Recipe:
-    """What is run in the end, as a recipe of its own."""
-    recipe = work.recipe
-    if choice and choice.training.lists:
-        recipe = recovery(work, choice.training.lists, choice.training.epochs)
+def _recipe(context: CompressContext, form: DeploymentForm, choice: Choice | None) -> Recipe:
+    """The recipe of the final run."""
+    recipe = context.recipe
+    if choice and choice.recovery.lists:
+        recipe = recovery(context, choice.recovery.lists, choice.recovery.epochs)
+    step = pruning(context.goal, choice.pruning_speedup, form, choice.vocabulary, choice.stages) if choice else None
     settings = recipe.model_copy(
         update={
-            "prune": pruning(work.goal, choice.ratio, base, choice.vocabulary, choice.stages) if choice else None,
+            "prune": step,
             "quantize": QuantizeStep(
-                artifacts=[base.step] if base.step else [], calibration_pairs=recipe.quantize.calibration_pairs
+                artifacts=[form.step] if form.step else [], calibration_pairs=recipe.quantize.calibration_pairs
             ),
         }
     )
     return Recipe.model_validate(settings.model_dump())
 
 
-def _run(work: Work, out: Path, recipe: Recipe) -> RunReport:
-    """Run a recipe in the output folder, where the steps that are done already are kept."""
+def _run(context: CompressContext, out: Path, recipe: Recipe) -> RunReport:
+    """Run a recipe in the output folder, where finished steps are kept."""
     write_text(out / RECIPE_FILE, recipe.to_yaml())
-    report = pipeline.run(recipe, out, True, work.progress, work.workspace.say)
-    work.workspace = Workspace(out, True, work.workspace.say)
+    report = pipeline.run(recipe, out, True, context.progress)
+    context.workspace = Workspace(out, True)
     return report
 
 
-def _deployed(report: RunReport, base: Base) -> Artifact:
-    """The artefact in the form that was chosen."""
-    wanted = base.artifact.runtime, base.artifact.precision
+def _deployed(report: RunReport, form: DeploymentForm) -> Artifact:
+    """The artifact of the chosen form."""
+    wanted = form.artifact.runtime, form.artifact.precision
     return next(each for each in report.artifacts if (each.runtime, each.precision) == wanted)
 
 
-def _is_better_unpruned(work: Work, out: Path, base: Base, chosen: Artifact) -> bool:
-    """Whether the unpruned model is shown to rank as well where the pruned one is not.
+def _is_better_unpruned(context: CompressContext, out: Path, form: DeploymentForm, chosen: Artifact) -> bool:
+    """Whether the unpruned model is non-inferior if the pruned one is not.
 
-    Two artefacts are then held against the margin, each with a one-sided error of 2.5% at the usual confidence of 95%:
-    together at most 5%. Where a speed was asked for, a slower model is no answer.
+    Two artifacts are then compared with the margin, each at a one-sided level of 2.5% (confidence 95%): together at
+    most 5%. If a target speed was given, a slower model is no alternative.
     """
     assert chosen.delta is not None
-    asked = work.goal.target_speedup is not None or work.goal.target_latency_ms is not None
-    if chosen.delta.decision == "non-inferior" or asked or base.step is None or base.loss > work.goal.max_loss:
+    asked = context.goal.target_speedup is not None or context.goal.target_latency_ms is not None
+    if chosen.delta.decision == "non-inferior" or asked or form.step is None or form.loss > context.goal.max_loss:
         return False
 
-    def do(folder: Path, partial: Path) -> None:
-        candidates = [Candidate.teacher(work.teacher, "teacher"), base.candidate("unpruned", base.folder)]
-        save_artifacts(folder, work.measure(candidates, "test"))
+    def work(folder: Path, partial: Path) -> None:
+        candidates = [Candidate.teacher(context.teacher, "teacher"), form.candidate("unpruned", form.folder)]
+        save_artifacts(folder, context.evaluate(candidates, "test"))
 
-    folder, _ = work.workspace.step(
-        "fallback", [*work.identity(), base.step.model_dump(mode="json")], do, "the unpruned model on test"
-    )
-    delta = load_artifacts(folder)[1].delta
+    inputs = [*context.identity(), form.step.model_dump(mode="json")]
+    step = context.workspace.step("fallback", inputs, work, "evaluate the unpruned model on test")
+    delta = load_artifacts(step.path)[1].delta
     assert delta is not None
     return delta.decision == "non-inferior"
 
 
-def _note_verdict(work: Work, choice: Choice | None, report: RunReport, chosen: Artifact) -> None:
+def _record_verdict(context: CompressContext, choice: Choice | None, report: RunReport, chosen: Artifact) -> None:
     assert chosen.delta is not None
-    name = f"pruned {choice.ratio:g}x, on test" if choice else "unpruned, on test"
+    name = f"pruned {choice.pruning_speedup:g}x, on test" if choice else "unpruned, on test"
     seconds = sum(step.seconds for step in report.steps if not step.reused)
-    ratio = choice.ratio if choice else 1.0
-    stage: Stage = "int8" if choice is None else "full recovery" if choice.training.lists else "one-shot"
-    work.note(name, stage, ratio, quality(chosen), quality(report.teacher), seconds, chosen)
+    pruning_speedup = choice.pruning_speedup if choice else 1.0
+    stage: Stage = "int8" if choice is None else "full recovery" if choice.recovery.lists else "one-shot"
+    context.record(name, stage, pruning_speedup, quality(chosen), quality(report.teacher), seconds, chosen)
     delta = chosen.delta
-    work.decide(
+    context.record_decision(
         name,
         f"{delta.decision} at {delta.margin:g} ({delta.mean:+.4f} [{delta.ci_low:+.4f}, {delta.ci_high:+.4f}]), "
         f"{chosen.speedup:.2f}x",

@@ -1,8 +1,9 @@
-"""The family of pruned models of `compress`: one search, and short recoveries that halve what is left of it."""
+"""The family of pruned models of `compress`: one search, then rounds of short recoveries with successive halving."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,73 +11,77 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_from_disk
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress import pipeline
-from hfcompress.compress import halving, spending
-from hfcompress.compress.allotment import ROUNDS, Allotment
-from hfcompress.compress.choose import Base
+from hfcompress.compress import budget
+from hfcompress.compress.budget import RecoverySize, TimeBudget
+from hfcompress.compress.choose import DeploymentForm
+from hfcompress.compress.context import CALIBRATION_PAIRS, CompressContext, quality
 from hfcompress.compress.goal import Goal
-from hfcompress.compress.measured import RESULT, load_artifacts, save_artifacts
-from hfcompress.compress.spending import Training
-from hfcompress.compress.work import CALIBRATION_PAIRS, Work, quality
+from hfcompress.compress.step_results import RESULT, load_artifacts, save_artifacts
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.report import Artifact
-from hfcompress.evaluation.structure import PruningSummary
-from hfcompress.files import write_text
-from hfcompress.models import load_model, load_tokenizer
-from hfcompress.oneshot import write_pruned
-from hfcompress.pruning import deployment_of, describe, prune_family
+from hfcompress.models.load import load_model, load_tokenizer
+from hfcompress.pruning.find_plans import FoundPlan, FoundPlans, deployment_of, describe, find_plans
+from hfcompress.pruning.write import write_pruned
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.rankers.load import activation_name
 from hfcompress.recipe import Optimization, PruneStep, Recipe, RecoverStep, VocabularyStep
-from hfcompress.run_data import calibration_pairs
+from hfcompress.report.report import Artifact
+from hfcompress.report.structure import VocabularySummary
+from hfcompress.steps.inputs import calibration_pairs
+from hfcompress.steps.workspace import StepFolder
 from hfcompress.training.fit import fit
 from hfcompress.training.trainer import RankingDistillationTrainer
+from hfcompress.utils.files import write_text
 
-ENOUGH = 0.5  # of the largest loss allowed: a student that loses so little this early will do
-CHANGED = 0.005  # share of held-out pairs that a smaller vocabulary may cut into other tokens
+logger = logging.getLogger(__name__)
+
+ENOUGH = 0.5  # share of the largest loss allowed: a loss below it after a short recovery is small enough
+CHANGED = 0.005  # share of held-out pairs that a smaller vocabulary may tokenize differently
 LEARNING_RATE = 2e-4
-NEAR = 0.02  # calibration loss; plain int8 of unpruned models has about as much
+NEAR = 0.02  # calibration loss; about that of plain int8 of unpruned models
+MODELS_FILE = "members.json"
 
 
 @dataclass(frozen=True)
-class Member:
-    """A pruned model.
+class FamilyMember:
+    """A pruned model of a family.
 
     Attributes:
-        ratio: Speed-up by pruning that was asked for.
+        pruning_speedup: Target speed-up by pruning.
         folder: Its checkpoint.
-        artifact: What was measured of it before any training, in the form in which it is deployed.
-        flops_kept: Share of the encoder's multiply-adds that is left.
-        calibration_loss: How far its ranking is from the teacher's, on held-out calibration queries.
+        artifact: Measurements on dev before any recovery, in the form in which it is deployed.
+        macs_kept: Share of the encoder's MACs that it keeps.
+        calibration_loss: Divergence of its ranking from the teacher's on held-out calibration queries.
     """
 
-    ratio: float
+    pruning_speedup: float
     folder: Path
     artifact: Artifact
-    flops_kept: float
+    macs_kept: float
     calibration_loss: float
 
     @property
     def label(self) -> str:
-        """How it is called in tables."""
-        return f"pruned {self.ratio:g}x"
+        """Name in tables."""
+        return f"pruned {self.pruning_speedup:g}x"
 
 
 @dataclass(frozen=True)
 class Family:
-    """Pruned models of one search.
+    """The pruned models of one search.
 
     Attributes:
-        members: Each by its speed-up.
-        vocabulary: Whether their vocabulary was cut too.
-        made_of: What distinguishes them from those of another search.
+        models: The models by `pruning_speedup`.
+        vocabulary: Whether their vocabulary was cut, too.
+        fingerprint: Fingerprint of everything that they were made from.
     """
 
-    members: dict[float, Member]
+    models: dict[float, FamilyMember]
     vocabulary: bool
-    made_of: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -84,213 +89,250 @@ class Choice:
     """How far to prune and how to recover.
 
     Attributes:
-        ratio: Speed-up by pruning.
-        training: The recovery; no lists for none.
-        vocabulary: Whether the vocabulary is cut too.
-        stages: Rounds of pruning and recovery on the way.
+        pruning_speedup: Target speed-up by pruning.
+        recovery: Size of the recovery; no lists for none.
+        vocabulary: Whether the vocabulary is cut, too.
+        stages: Stages of pruning and recovery.
     """
 
-    ratio: float
-    training: Training
+    pruning_speedup: float
+    recovery: RecoverySize
     vocabulary: bool
     stages: int = 1
 
 
-def search(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base) -> Choice:
-    """Search a family, recover its members shortly in rounds, and choose one to be recovered fully."""
-    family = _family(work, wanted, teacher, base)
-    members = family.members
-    _warn_of_few_queries(work, [member.artifact for member in members.values()])
-    losses = {ratio: quality(teacher) - quality(member.artifact) for ratio, member in members.items()}
-    rates = {ratio: spending.pair_seconds(work.rate, member.flops_kept) for ratio, member in members.items()}
-    if len(wanted) == 1 and (ratio := _near(members, losses, work.goal.max_loss)):
-        loss = members[ratio].calibration_loss
-        work.decide(members[ratio].label, f"chosen as it is: as near to the teacher as int8 is (loss {loss:.3f})")
-        return Choice(ratio, Training(0, 0), family.vocabulary)
-    allotment = Allotment(work, family.made_of)
-    lists = allotment.lists(rates)
+def search(
+    context: CompressContext, pruning_speedups: tuple[float, ...], teacher: Artifact, form: DeploymentForm
+) -> Choice:
+    """Search a family, give its models short recoveries in rounds, and choose one for the full recovery."""
+    family = _family(context, pruning_speedups, teacher, form)
+    models, max_loss = family.models, context.goal.max_loss
+    _warn_of_few_queries(context, [model.artifact for model in models.values()])
+
+    def as_it_is(speedup: float, reason: str) -> Choice:
+        context.record_decision(models[speedup].label, f"chosen as it is: {reason}")
+        return Choice(speedup, RecoverySize(0, 0), family.vocabulary)
+
+    losses = {speedup: quality(teacher) - quality(model.artifact) for speedup, model in models.items()}
+    rates = {speedup: budget.pair_seconds(context.rate, model.macs_kept) for speedup, model in models.items()}
+    if len(pruning_speedups) == 1 and (speedup := _near(models, losses, max_loss)):
+        return as_it_is(speedup, f"as near to the teacher as int8 is (loss {models[speedup].calibration_loss:.3f})")
+    time_budget = TimeBudget(context, family.fingerprint)
+    lists = time_budget.lists(rates)
     if not lists:
-        ratio = halving.choice(losses, work.goal.max_loss)
-        work.decide(members[ratio].label, "chosen as it is: no time is left for a recovery")
-        return Choice(ratio, Training(0, 0), family.vocabulary)
-    scored, scored_of = pipeline.score(work_run(work, recovery(work, lists, 1)), work.teacher, *_teacher_of(work))
-    for number in range(ROUNDS):
-        short = 0 if len(losses) == 1 else allotment.short(number, [rates[ratio] for ratio in losses], lists)
+        return as_it_is(budget.fastest_within(losses, max_loss), "no time is left for a recovery")
+    scored = _scored_lists(context, lists)
+    for number in range(budget.ROUNDS):
+        short = 0 if len(losses) == 1 else time_budget.short(number, [rates[speedup] for speedup in losses], lists)
         if not short:
             break
-        for ratio in losses:
-            found = _recovered(work, family, members[ratio], scored, scored_of, short)
-            losses[ratio], rates[ratio] = quality(teacher) - found["ndcg"], found["seconds"] / found["pairs"]
-            name = f"{members[ratio].label}, {short} lists"
-            work.note(name, "short recovery", ratio, found["ndcg"], quality(teacher), found["seconds"])
-        kept = halving.survivors(losses, ENOUGH * work.goal.max_loss)
-        for ratio in losses:
-            fate = "goes on" if ratio in kept else "given up: another one promises more"
-            work.decide(f"{members[ratio].label}, {short} lists", f"loss {losses[ratio]:+.4f} on dev: {fate}")
-        losses = {ratio: losses[ratio] for ratio in kept}
-    ratio = halving.choice(losses, work.goal.max_loss)
-    stages, epochs = allotment.stages(ratio, members[ratio].flops_kept, rates[ratio], lists)
+        for speedup in losses:
+            result = _recovered(context, family, models[speedup], scored, short)
+            losses[speedup], rates[speedup] = quality(teacher) - result["ndcg"], result["seconds"] / result["pairs"]
+            name = f"{models[speedup].label}, {short} lists"
+            context.record(name, "short recovery", speedup, result["ndcg"], quality(teacher), result["seconds"])
+        kept = budget.survivors(losses, ENOUGH * max_loss)
+        for speedup, loss in losses.items():
+            decision = "kept" if speedup in kept else "dropped: another model is more promising"
+            context.record_decision(f"{models[speedup].label}, {short} lists", f"loss {loss:+.4f} on dev: {decision}")
+        losses = {speedup: losses[speedup] for speedup in kept}
+    speedup = budget.fastest_within(losses, max_loss)
+    stages, epochs = time_budget.stages(speedup, models[speedup].macs_kept, rates[speedup], lists)
     if not epochs:
-        work.decide(members[ratio].label, "chosen as it is: no time is left for a recovery")
-        return Choice(ratio, Training(0, 0), family.vocabulary)
-    return Choice(ratio, Training(lists, epochs), family.vocabulary, stages)
+        return as_it_is(speedup, "no time is left for a recovery")
+    return Choice(speedup, RecoverySize(lists, epochs), family.vocabulary, stages)
 
 
-def _near(members: Mapping[float, Member], losses: Mapping[float, float], max_loss: float) -> float | None:
-    """The fastest member that needs no recovery, if there is one.
-
-    Training moves a model away from its teacher, too. Where hardly anything was lost it has little to bring back, and
-    makes the difference to the teacher, query by query, larger and harder to tell from the margin.
-    """
-    near = [ratio for ratio, loss in losses.items() if loss <= max_loss and members[ratio].calibration_loss <= NEAR]
-    return max(near, default=None)
-
-
-def recovery(work: Work, lists: int, epochs: int) -> Recipe:
-    """The recipe's data and teacher, with a recovery; made to be run with a pruning step."""
-    step = work.supervision.model_copy(
+def recovery(context: CompressContext, lists: int, epochs: int) -> Recipe:
+    """The shared settings of all trials, with a recovery; a pruning step is to be added."""
+    step = context.supervision.model_copy(
         update={
-            "documents": spending.DOCUMENTS,
+            "documents": budget.DOCUMENTS,
             "queries": lists,
             "optimization": Optimization(epochs=epochs, learning_rate=LEARNING_RATE, evaluations=2),
         }
     )
-    return work.recipe.model_copy(update={"recover": step})
+    return context.recipe.model_copy(update={"recover": step})
 
 
-def pruning(goal: Goal, ratio: float, base: Base, vocabulary: bool, stages: int = 1) -> PruneStep:
-    """The pruning step of a member."""
+def pruning(goal: Goal, pruning_speedup: float, form: DeploymentForm, vocabulary: bool, stages: int = 1) -> PruneStep:
+    """The pruning step for a speed-up."""
     return PruneStep(
-        target_speedup=ratio,
+        target_speedup=pruning_speedup,
         speed=goal.speed,
         stages=stages,
-        runtime=base.artifact.runtime,
+        runtime=form.artifact.runtime,
         vocabulary=VocabularyStep() if vocabulary else None,
     )
 
 
-def work_run(work: Work, recipe: Recipe) -> pipeline.Run:
-    """The state in which the steps of an ordinary run begin."""
-    return pipeline.Run(recipe, work.data, work.workspace, work.progress)
+def _near(models: Mapping[float, FamilyMember], losses: Mapping[float, float], max_loss: float) -> float | None:
+    """Speed-up of the fastest model that needs no recovery; None if there is none.
+
+    Training also moves a model away from its teacher. If hardly anything was lost, there is little to recover, and
+    training makes the difference to the teacher on single queries larger and harder to tell from the margin.
+    """
+    near = [
+        speedup for speedup, loss in losses.items() if loss <= max_loss and models[speedup].calibration_loss <= NEAR
+    ]
+    return max(near, default=None)
 
 
-def _teacher_of(work: Work) -> tuple[str]:
-    return (pipeline.train_teacher(work_run(work, work.recipe))[1],)
+def _scored_lists(context: CompressContext, lists: int) -> StepFolder:
+    """Training lists with the teacher's scores, as the final run will use them, too."""
+    run = pipeline.RunContext(recovery(context, lists, 1), context.data, context.workspace, context.progress)
+    return pipeline.score(run, pipeline.obtain_teacher(run))
 
 
-def _family(work: Work, wanted: tuple[float, ...], teacher: Artifact, base: Base) -> Family:
-    """Prune once for each ratio without training, export, and measure beside the teacher."""
+def _family(
+    context: CompressContext, pruning_speedups: tuple[float, ...], teacher: Artifact, form: DeploymentForm
+) -> Family:
+    """Prune for each speed-up without training, export, and evaluate beside the teacher."""
 
-    def do(folder: Path, partial: Path) -> None:
-        model, tokenizer = load_model(work.teacher, dtype="float32"), load_tokenizer(work.teacher, work.max_length)
-        step = pruning(work.goal, wanted[0], base, vocabulary=False)
-        deployment = deployment_of(step, [base.step] if base.step else [], work.options, work.recipe.data.candidates)
-        family = prune_family(
+    def work(folder: Path, partial: Path) -> None:
+        model = load_model(context.teacher, dtype="float32")
+        tokenizer = load_tokenizer(context.teacher, context.max_length)
+        step = pruning(context.goal, pruning_speedups[0], form, vocabulary=False)
+        artifacts = [form.step] if form.step else []
+        found = find_plans(
             model,
             tokenizer,
-            work.data,
+            context.data,
             step,
-            [("target_speedup", ratio) for ratio in wanted],
-            deployment,
-            work.max_length,
-            work.recipe.seed + 1,  # as a run of the recipe does, which then finds the same plan
-            work.workspace.say,
-            work.progress,
+            [("target_speedup", speedup) for speedup in pruning_speedups],
+            deployment=deployment_of(step, artifacts, context.options, context.recipe.data.candidates),
+            max_length=context.max_length,
+            seed=context.recipe.seed + 1,  # that of a run of the recipe, which then finds the same plan
+            progress=context.progress,
             reachable_only=True,
         )
-        vocabulary: VocabularyStep | None = VocabularyStep()
-        candidates, found = [Candidate.teacher(work.teacher, "teacher")], []
-        for pruned in family.members:
-            assert pruned.target
-            ratio = pruned.target[1]
-            work.workspace.say(f"pruned {ratio:g}x: {describe(pruned)}")
-            place = folder / f"{ratio:g}"
+        candidates, records, vocabulary = [Candidate.teacher(context.teacher, "teacher")], [], True
+        for plan in found.plans:
+            assert plan.target
+            speedup = plan.target[1]
+            logger.info(f"pruned {speedup:g}x: {describe(plan)}")
+            path = folder / f"{speedup:g}"
+            vocabulary = _write(context, path, model, tokenizer, found, plan, vocabulary)
+            if form.step:
+                _quantize(context, path, form)
+            candidates.append(form.candidate(f"pruned {speedup:g}x", path))
+            figures = {"macs_kept": plan.macs_kept, "calibration_loss": plan.loss}
+            records.append({"pruning_speedup": speedup, **figures, "vocabulary": vocabulary})
+        save_artifacts(folder, context.evaluate(candidates))
+        write_text(folder / MODELS_FILE, json.dumps(records))
 
-            def write(vocabulary: VocabularyStep | None, pruned: Any = pruned, place: Path = place) -> PruningSummary:
-                return write_pruned(
-                    place, model, tokenizer, family.importance, pruned, vocabulary, work.data, work.max_length,
-                    work.progress,
-                )[0]  # fmt: skip
-
-            summary = write(vocabulary)
-            if summary.vocabulary and summary.vocabulary.changed_share > CHANGED:
-                work.workspace.say(
-                    f"vocabulary: stays whole, since {summary.vocabulary.changed_share:.1%} of held-out pairs would be "
-                    "cut into other tokens"
-                )
-                vocabulary = None
-                write(vocabulary)
-            if base.step:
-                student = load_model(str(place), dtype="float32")
-                write_quantized(
-                    place,
-                    student,
-                    load_tokenizer(str(place), work.max_length),
-                    activation_name(student.config),
-                    [config_from_recipe(base.step)],
-                    calibration_pairs(work.data, CALIBRATION_PAIRS),
-                    lambda line: None,
-                    work.progress,
-                )
-            candidates.append(base.candidate(f"pruned {ratio:g}x", place))
-            figures = {"flops_kept": pruned.flops_kept, "calibration_loss": pruned.loss}
-            found.append({"ratio": ratio, **figures, "vocabulary": vocabulary is not None})
-        save_artifacts(folder, work.measure(candidates))
-        write_text(folder / "members.json", json.dumps(found))
-
-    sizes = ", ".join(f"{ratio:g}x" for ratio in wanted)
-    deployed = base.step.model_dump(mode="json") if base.step else None
-    inputs = [*work.identity(), list(wanted), work.goal.speed, deployed]
-    folder, made_of = work.workspace.step("family", inputs, do, f"search, prune and measure on dev: {sizes}")
-    found = json.loads((folder / "members.json").read_text(encoding="utf-8"))
-    artifacts = load_artifacts(folder)[1:]
-    seconds = work.workspace.steps[-1].seconds / len(found)
-    members = {}
-    for each, artifact in zip(found, artifacts, strict=True):
-        place = folder / f"{each['ratio']:g}"
-        member = Member(each["ratio"], place, artifact, each["flops_kept"], each["calibration_loss"])
-        members[member.ratio] = member
-        work.note(member.label, "one-shot", member.ratio, quality(artifact), quality(teacher), seconds, artifact)
-    return Family(members, found[0]["vocabulary"], made_of)
+    sizes = ", ".join(f"{speedup:g}x" for speedup in pruning_speedups)
+    deployed = form.step.model_dump(mode="json") if form.step else None
+    inputs = [*context.identity(), list(pruning_speedups), context.goal.speed, deployed]
+    step = context.workspace.step("family", inputs, work, f"search, prune and evaluate on dev: {sizes}")
+    records = [_renamed(record) for record in json.loads((step.path / MODELS_FILE).read_text(encoding="utf-8"))]
+    seconds = context.workspace.steps[-1].seconds / len(records)
+    models = {}
+    for record, artifact in zip(records, load_artifacts(step.path)[1:], strict=True):
+        speedup = record["pruning_speedup"]
+        folder = step.path / f"{speedup:g}"
+        models[speedup] = FamilyMember(speedup, folder, artifact, record["macs_kept"], record["calibration_loss"])
+        label = models[speedup].label
+        context.record(label, "one-shot", speedup, quality(artifact), quality(teacher), seconds, artifact)
+    return Family(models, records[0]["vocabulary"], step.fingerprint)
 
 
-def _warn_of_few_queries(work: Work, artifacts: list[Artifact]) -> None:
-    """Say so where the test queries will hardly show non-inferiority, by how far scores differ on dev."""
+def _renamed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of `MODELS_FILE`, whose keys had other names in folders of earlier versions."""
+    former = {"ratio": "pruning_speedup", "flops_kept": "macs_kept"}
+    return {former.get(key, key): value for key, value in record.items()}
+
+
+def _write(
+    context: CompressContext,
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    found: FoundPlans,
+    plan: FoundPlan,
+    vocabulary: bool,
+) -> bool:
+    """Write the pruned checkpoint, with its vocabulary cut unless that changes too many held-out pairs.
+
+    Returns:
+        Whether the vocabulary was cut.
+    """
+
+    def write(step: VocabularyStep | None) -> VocabularySummary | None:
+        summary, _ = write_pruned(
+            folder,
+            model,
+            tokenizer,
+            found.importance,
+            plan,
+            data=context.data,
+            max_length=context.max_length,
+            vocabulary=step,
+            progress=context.progress,
+        )
+        return summary.vocabulary
+
+    summary = write(VocabularyStep() if vocabulary else None)
+    if summary is None or summary.changed_share <= CHANGED:
+        return vocabulary
+    logger.info(
+        f"vocabulary: kept whole, since {summary.changed_share:.1%} of held-out pairs would tokenize differently"
+    )
+    write(None)
+    return False
+
+
+def _quantize(context: CompressContext, folder: Path, form: DeploymentForm) -> None:
+    """Add the graphs of a form to a checkpoint."""
+    assert form.step
+    student = load_model(str(folder), dtype="float32")
+    write_quantized(
+        folder,
+        student,
+        load_tokenizer(str(folder), context.max_length),
+        activation=activation_name(student.config),
+        configs=[config_from_recipe(form.step)],
+        pairs=calibration_pairs(context.data, CALIBRATION_PAIRS),
+        progress=context.progress,
+    )
+
+
+def _warn_of_few_queries(context: CompressContext, artifacts: list[Artifact]) -> None:
+    """Log that the test queries will hardly show non-inferiority, judging by the spread of differences on dev."""
     needed = min(each.delta.queries_needed or 0 for each in artifacts if each.delta)
-    if (queries := len(work.data.split("test"))) < needed:
-        work.workspace.say(
+    if (queries := len(context.data.split("test"))) < needed:
+        logger.info(
             f"verdict: {queries} test queries, where it takes some {needed:,} to show with a power of 80% that no more "
-            f"than {work.goal.max_loss:g} is lost, if nothing is; it may end inconclusive"
+            f"than {context.goal.max_loss:g} is lost, if nothing is; it may end inconclusive"
         )
 
 
 def _recovered(
-    work: Work, family: Family, member: Member, scored: Path, scored_of: str, lists: int
+    context: CompressContext, family: Family, model: FamilyMember, scored: StepFolder, lists: int
 ) -> dict[str, float]:
-    """Train a member on the first lists, once."""
+    """Train a pruned model on the first lists for one epoch."""
 
-    def do(folder: Path, partial: Path) -> None:
+    def work(folder: Path, partial: Path) -> None:
         start = time.perf_counter()
-        rows = Dataset.from_list(load_from_disk(str(scored)).select(range(lists)).to_list())
+        rows = Dataset.from_list(load_from_disk(str(scored.path)).select(range(lists)).to_list())
         figures = fit(
             RankingDistillationTrainer,
-            load_model(str(member.folder), dtype="float32"),
-            load_tokenizer(str(member.folder), work.max_length),
-            rows,
-            work.data,
-            Optimization(learning_rate=LEARNING_RATE),
-            partial,
-            work.recipe.seed,
-            work.progress,
+            load_model(str(model.folder), dtype="float32"),
+            load_tokenizer(str(model.folder), context.max_length),
+            lists=rows,
+            data=context.data,
+            settings=Optimization(learning_rate=LEARNING_RATE),
+            folder=partial,
+            seed=context.recipe.seed,
+            progress=context.progress,
             distillation_loss=RecoverStep().loss,
         )
         pairs = sum(len(row) for row in rows["documents"])
         result = {"ndcg": figures["best_dev_ndcg@10"], "seconds": time.perf_counter() - start, "pairs": pairs}
         write_text(folder / RESULT, json.dumps(result))
 
-    inputs = [family.made_of, scored_of, lists, member.ratio]
-    folder, _ = work.workspace.step(
-        f"recovered{member.ratio:g}on{lists}", inputs, do, f"train {member.label} on {lists} lists"
-    )
+    inputs = [family.fingerprint, scored.fingerprint, lists, model.pruning_speedup]
+    name = f"recovered{model.pruning_speedup:g}on{lists}"
+    folder = context.workspace.step(name, inputs, work, f"train {model.label} on {lists} lists").path
     result: dict[str, float] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return result

@@ -1,4 +1,4 @@
-"""What `hfcompress compress` is to reach, and how long it may take."""
+"""The goal of `hfcompress compress` and its time budget."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 @dataclass(frozen=True)
 class Goal:
-    """What is to be reached.
+    """The goal of `compress`.
 
     Attributes:
         target_speedup: Times faster than the teacher in fp32 PyTorch, many queries scored together; None for as fast as
-            the ranking allows.
+            the ranking quality allows.
         target_latency_ms: Milliseconds of one query with all its candidates, at the median; None for no bound.
         max_loss: Largest loss in mean nDCG@10 that counts as ranking as well.
-        runtime: Where the model will run; `auto` takes what is fastest here.
-        seconds: Time for everything.
+        runtime: Runtime to deploy on; `auto` takes the fastest one here.
+        seconds: Time budget.
 
     Raises:
         RecipeError: A value does not fit.
@@ -73,11 +73,11 @@ class Goal:
 
     @property
     def speed(self) -> Speed:
-        """What pruning has to make faster: one query at a time where its time is bounded."""
+        """The speed that pruning has to improve: latency if it is bounded, else throughput."""
         return "throughput" if self.target_latency_ms is None else "latency"
 
     def artifacts(self) -> list[ArtifactStep]:
-        """The int8 artefacts that may be what is deployed, each to be tried on the unpruned model."""
+        """The int8 artifacts to choose from, each of which is tried on the unpruned model."""
         found: list[ArtifactStep] = []
         if self.runtime in ("auto", "onnxruntime"):
             found += [OnnxRuntimeInt8(mode="dynamic"), OnnxRuntimeInt8(mode="static")]
@@ -90,7 +90,7 @@ def parse_duration(text: str) -> float:
     """Seconds of a duration such as `60m`, `1h30m` or `90s`.
 
     Raises:
-        RecipeError: It is none.
+        RecipeError: The text is no duration.
     """
     found = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
     if not found or "".join(number + unit for number, unit in found) != text:

@@ -1,8 +1,8 @@
-"""The built-in data set: API search over the docstrings of installed libraries.
+"""The built-in data set `api-search`: docstrings of installed libraries.
 
-A query is the first sentence of a docstring; its one relevant document is the qualified name with the rest of that
-docstring. The texts are read from source files with `ast`: nothing is imported and nothing is downloaded, and the same
-versions give the same data on every machine.
+A query is the first sentence of a docstring. Its only relevant document is the qualified name with the rest of that
+docstring. Source files are parsed with `ast`, so nothing is imported or downloaded, and the same versions give the same
+data on every machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
-import inspect
 import platform
 import re
 import sysconfig
@@ -20,8 +19,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hfcompress.data.bm25 import retrieve
-from hfcompress.data.ranking import SPLITS, Document, RankingData, Split, stable_hash
-from hfcompress.progress import progress_bar
+from hfcompress.data.document import Document
+from hfcompress.data.ranking import SPLITS, RankingData, Split, stable_hash
+from hfcompress.utils.progress import progress_bar
 
 # Required dependencies only, so that an installed extra does not change the data.
 PACKAGES = (
@@ -34,23 +34,24 @@ MIN_BODY_WORDS, MAX_BODY_WORDS = 8, 40
 CANDIDATES = 20
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\[(*])|\n\s*\n")
-# Doctests, underlines of section titles and reStructuredText directives: layout, not prose.
+# Doctests, underlines of section titles and reStructuredText directives, which are not prose.
 _LAYOUT = re.compile(r"^\s*(?:>>>|\.\.\.|\.\. |[-=~^`#*]{3,}\s*$).*$", re.MULTILINE)
 _MARKUP = re.compile(r":[a-z:]+:`([^`]*)`|`{1,2}([^`]*)`{1,2}|[*]{1,2}([^*\n]+)[*]{1,2}")
 
 
 def load_api_search(limits: Mapping[str, int | None] | None = None, progress: bool = True) -> RankingData:
-    """Build the API-search data set from the libraries installed here.
+    """Build the data set from the installed libraries.
 
-    Equal queries, equal bodies and bodies that hold their own query are dropped, so that no candidate judged as not
-    relevant has the text of the relevant one. The split is by hash of the qualified name: 70% train, 10% dev, 20% test.
+    Repeated queries, repeated bodies and bodies that contain their own query are dropped, so that no candidate that is
+    not relevant has the text of the relevant one. The split is by a hash of the qualified name: 70% train, 10% dev, 20%
+    test.
 
     Args:
-        limits: At most so many queries of a split; candidates are retrieved only for these.
+        limits: Maximum number of queries by split; candidates are retrieved only for these.
         progress: Show a progress bar.
 
     Returns:
-        Data with `CANDIDATES` BM25 candidates a query in every split.
+        Data with `CANDIDATES` BM25 candidates per query in every split.
     """
     entries = sorted(_entries(progress))
     queries_seen = Counter(_key(query) for _, query, _ in entries)
@@ -101,7 +102,7 @@ def _key(text: str) -> str:
 
 
 def _entries(progress: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield (qualified name, query, body) for every usable docstring, each name once."""
+    """Yield (qualified name, query, body) of every usable docstring, each name once."""
     files = [item for package, root in _roots() for item in _source_files(package, root)]
     seen: set[str] = set()
     for module, path in progress_bar(files, desc="reading docstrings", unit="file", disable=not progress, leave=False):
@@ -145,26 +146,20 @@ def _docstrings(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
             if child.name.startswith("_"):
                 continue
             name = f"{prefix}.{child.name}"
-            docstring = ast.get_docstring(child, clean=False)
-            if docstring:
-                yield name, inspect.cleandoc(docstring)
+            if docstring := ast.get_docstring(child):
+                yield name, docstring
             if isinstance(child, ast.ClassDef):
                 yield from _docstrings(child, name)
 
 
 def _query_and_body(docstring: str) -> tuple[str, str] | None:
-    """Split a docstring into its first sentence and the rest; None where either is too short to be of use."""
+    """Split a docstring into its first sentence and the rest; None if either is too short."""
     text = _LAYOUT.sub("", docstring)
     text = _MARKUP.sub(lambda match: next(group for group in match.groups() if group is not None), text)
-    head, _, rest = _first_sentence(text)
+    head, *rest = _SENTENCE_END.split(text, maxsplit=1)
     query = " ".join(head.split()).rstrip(".")
-    words = " ".join(rest.split()).split(" ")
+    words = " ".join(rest).split()
     body = " ".join(words[:MAX_BODY_WORDS])
     if not MIN_QUERY_WORDS <= len(query.split()) <= MAX_QUERY_WORDS or len(words) < MIN_BODY_WORDS:
         return None
     return None if _key(query) in _key(body) else (query, body)
-
-
-def _first_sentence(text: str) -> tuple[str, str, str]:
-    match = _SENTENCE_END.search(text)
-    return (text[: match.start()], match.group(), text[match.end() :]) if match else (text, "", "")

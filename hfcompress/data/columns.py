@@ -1,4 +1,4 @@
-"""Rows with named columns, in the layouts that users of sentence-transformers have, as ranking data."""
+"""Reading rows with named columns, in the layouts of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from hfcompress.data.document import Document
 from hfcompress.data.draft import ALL, Draft, split_name
-from hfcompress.data.ranking import Document, stable_hash
+from hfcompress.data.ranking import stable_hash
 from hfcompress.errors import DataError
 
 QUERY_COLUMNS = ("query", "question", "anchor", "sentence1", "sentence_1", "text1", "search_query")
@@ -26,7 +27,7 @@ Label = float | None
 
 
 class Table(Protocol):
-    """What is needed of a `datasets.Dataset`."""
+    """The part of the interface of `datasets.Dataset` that is used here."""
 
     @property
     def column_names(self) -> list[str]:
@@ -41,17 +42,17 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """How columns are read.
+    """The roles of the columns.
 
     Attributes:
-        kind: `pairs` have one document and a label a row, `tuples` relevant and other documents, `lists` a list of
-            documents with a list of labels, or without any.
+        kind: Rows of `pairs` have one document and a label, those of `tuples` relevant and other documents, those of
+            `lists` a list of documents, with or without a list of labels.
         query: Column of the query.
-        documents: Column of the document, or of the list; for tuples, those of relevant documents.
+        documents: Column of the document or of the list; for tuples, the columns of relevant documents.
         negatives: Columns of documents that are not relevant.
         label: Column of the labels.
         title: Column of the document's title.
-        unused: A column with a teacher's scores or margins, which are not labels.
+        unused: Column with the scores or margins of a teacher, which are not labels.
     """
 
     kind: Literal["pairs", "tuples", "lists"]
@@ -73,24 +74,24 @@ class Layout:
         return "columns: " + ", ".join(parts)
 
 
-def layout_of(columns: Iterable[str], example: Mapping[str, Any], name: str = "the data") -> Layout:
-    """Recognize the layout by the names of the columns and a row.
+def detect_layout(columns: Iterable[str], example: Mapping[str, Any], name: str = "the data") -> Layout:
+    """Detect the layout from the names of the columns and a row.
 
-    The query is the column that is named like one, else the first with text. Columns with ids, and numbers that are no
-    labels, are passed over.
+    The query is the column with a name such as `query`, else the first one with text. Ids, and numbers that are not
+    labels, are ignored.
 
     Args:
-        columns: Names, in their order.
+        columns: Names of the columns, in their order.
         example: A row.
-        name: Name of the data, for the error.
+        name: Name of the data, for the error message.
 
     Raises:
         DataError: The columns fit no layout.
     """
     columns = list(columns)
     texts = [column for column in columns if not _IDENTIFIER.fullmatch(column) and _is_text(example.get(column))]
-    query = next((column for column in texts if column.lower() in QUERY_COLUMNS and _one(example[column])), None)
-    query = query or next((column for column in texts if _one(example[column])), None)
+    single = [column for column in texts if isinstance(example[column], str)]
+    query = next((column for column in single if column.lower() in QUERY_COLUMNS), next(iter(single), None))
     others = [column for column in texts if column != query]
     numbers = [column for column in columns if column.lower() in LABEL_COLUMNS and column not in texts]
     scored = next((column for column in numbers if column.lower() in TEACHER_COLUMNS), None)
@@ -98,10 +99,10 @@ def layout_of(columns: Iterable[str], example: Mapping[str, Any], name: str = "t
     positives = tuple(column for column in others if _POSITIVE.fullmatch(column))
     negatives = tuple(column for column in others if _NEGATIVE.fullmatch(column))
     if query and positives:
-        if label and not negatives and len(positives) == 1 and _one(example[positives[0]]):
+        if label and not negatives and len(positives) == 1 and positives[0] in single:
             return Layout("pairs", query, positives, label=label)
         return Layout("tuples", query, positives, negatives, unused=scored)
-    lists = [column for column in others if not _one(example[column])]
+    lists = [column for column in others if column not in single]
     if query and len(lists) == 1:
         return Layout("lists", query, (lists[0],), label=None if label == scored else label, unused=scored)
     title = next((column for column in others if column.lower() == "title"), None) if len(others) == 2 else None
@@ -119,52 +120,52 @@ def layout_of(columns: Iterable[str], example: Mapping[str, Any], name: str = "t
 def read_columns(
     name: str, tables: Mapping[str, Table], threshold: float | None = None, language: str = "", license: str = ""
 ) -> Draft:
-    """Read tables, one for each split.
+    """Read tables, one per split.
 
-    Queries and documents with the same text are one; a pair that stands there several times has its highest label. A
-    query with a list of documents is to be ranked over these (a pool); other documents make up the corpus.
+    Equal texts are merged into one query or document, and a repeated pair gets its highest label. Lists of documents
+    make the set a pool, in which the list of a query is ranked; the documents of other layouts form a corpus.
 
     Args:
         name: Name of the set.
-        tables: `{split: table}`; a name that stands for no split is taken as a whole to be split if it is the only one,
-            and passed over beside others.
-        threshold: From which value on a label that is no whole number counts as relevant.
+        tables: `{split: table}`. A single table may have any name and is split later; of several tables, those whose
+            name is no split are ignored.
+        threshold: Lowest label that counts as relevant, for labels that are not whole numbers.
         language: Language of the texts.
-        license: Their licence.
+        license: Licence of the texts.
 
     Raises:
         DataError: The columns fit no layout, a row lacks a value, or labels are neither grades nor between 0 and 1.
     """
     draft = Draft(name, license=license, language=language)
-    read: dict[str, list[tuple[str, str, Label]]] = {}
-    passed = []
+    labels: dict[str, list[tuple[str, str, Label]]] = {}
+    ignored = []
     for given, table in tables.items():
         split = split_name(given) or (ALL if len(tables) == 1 else None)
         if split is None:
-            passed.append(given)
+            ignored.append(given)
             continue
         if not len(table):
             continue
-        layout = layout_of(table.column_names, _example(table), f"{name!r} ({given})")
+        layout = detect_layout(table.column_names, _example(table), f"{name!r} ({given})")
         draft.pool = draft.pool or layout.kind == "lists"
         if str(layout) not in draft.notes:
             draft.notes.append(str(layout))
-        read.setdefault(split, []).extend(_judgements(draft, table, layout, f"{name!r} ({given})"))
-    if passed and not read:
+        labels.setdefault(split, []).extend(_judgements(draft, table, layout, f"{name!r} ({given})"))
+    if ignored and not labels:
         raise DataError(
             f"No table of {name!r} is a split",
-            value=passed,
+            value=ignored,
             expected="tables named train, dev (or validation) and test, or one table alone",
             remedy="rename them, or give one file",
         )
-    if passed:
-        draft.notes.append(f"not read, as they are no splits: {', '.join(passed)}")
-    _add_grades(draft, read, threshold)
+    if ignored:
+        draft.notes.append(f"not read, as they are no splits: {', '.join(ignored)}")
+    _add_grades(draft, labels, threshold)
     return draft
 
 
 def _example(table: Table) -> dict[str, Any]:
-    """The first value of every column that is not empty, as far as a few rows show it."""
+    """Return the first non-empty value of every column in the first rows."""
     found: dict[str, Any] = {}
     for number, row in enumerate(table):
         for column, value in row.items():
@@ -173,10 +174,6 @@ def _example(table: Table) -> dict[str, Any]:
         if number == 20 or all(value not in (None, "", []) for value in found.values()):
             break
     return found
-
-
-def _one(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def _is_text(value: Any) -> bool:
@@ -189,7 +186,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _judgements(draft: Draft, table: Table, layout: Layout, name: str) -> list[tuple[str, str, Label]]:
-    """Add the texts of a table to the draft; returns (query id, document id, label), None where there is no label."""
+    """Add the texts of a table to the draft; return (query id, document id, label), with None for a missing label."""
     found: list[tuple[str, str, Label]] = []
     for number, row in enumerate(table):
         text = row[layout.query]
@@ -246,22 +243,22 @@ def _bad_row(name: str, number: int, column: str, value: Any, expected: str) -> 
     )
 
 
-def _add_grades(draft: Draft, read: Mapping[str, list[tuple[str, str, Label]]], threshold: float | None) -> None:
-    """Turn labels into grades: whole numbers as they are, others by the threshold."""
-    labels = {label for rows in read.values() for *_, label in rows if label is not None}
-    whole = all(label == int(label) and label >= 0 for label in labels)
+def _add_grades(draft: Draft, labels: Mapping[str, list[tuple[str, str, Label]]], threshold: float | None) -> None:
+    """Turn labels into grades: whole numbers are kept, others are compared with the threshold."""
+    values = {label for rows in labels.values() for *_, label in rows if label is not None}
+    whole = all(value == int(value) and value >= 0 for value in values)
     if not whole and threshold is None:
-        if min(labels) < 0 or max(labels) > 1:
+        if min(values) < 0 or max(values) > 1:
             raise DataError(
                 f"The labels of {draft.name!r} are neither grades nor between 0 and 1",
-                value=f"{min(labels)} to {max(labels)}",
+                value=f"{min(values)} to {max(values)}",
                 expected="whole numbers of 0 or more, or numbers between 0 and 1",
-                remedy="set data.label_threshold in a recipe to the value from which on a document counts as relevant",
+                remedy="set data.label_threshold in a recipe to the lowest label that counts as relevant",
             )
         threshold = 0.5
     if not whole:
         draft.notes.append(f"labels of {threshold:g} or more count as relevant")
-    for split, rows in read.items():
+    for split, rows in labels.items():
         qrels = draft.qrels.setdefault(split, {})
         listed = draft.candidates.setdefault(split, {}) if draft.pool else {}
         for query, document, label in rows:

@@ -1,17 +1,20 @@
-"""From what a loader has read to ranking data: missing splits by hash, limits, and candidates for what is left."""
+"""From the draft that a reader returns to ranking data: splits, limits and candidates."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from hfcompress.data.bm25 import Bm25Index
-from hfcompress.data.ranking import Document, RankingData, Split, check, check_texts, stable_hash
+from hfcompress.data.document import Document
+from hfcompress.data.ranking import RankingData, Split, stable_hash, validate, validate_texts
 from hfcompress.errors import DataError
 
-ALL = "whole"  # the split of what comes without one; `datasets` keeps "all" for itself
-GIVEN = "given order"  # of candidates that come with the data, as figures name their first stage
+ALL = "whole"  # split of data that comes without splits; `datasets` reserves the name "all"
+BM25 = "BM25"
+GIVEN = "given order"  # first stage of candidates that come with the data, as named in reports
 NAMES = {
     ALL: ALL, "all": ALL, "train": "train", "training": "train",
     "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "eval": "dev",
@@ -19,100 +22,133 @@ NAMES = {
 }  # fmt: skip
 TEST_SHARE, DEV_SHARE = 0.2, 0.1
 
+Qrels = dict[str, dict[str, int]]
+"""`{query id: {document id: grade}}`."""
+
 
 @dataclass
 class Draft:
-    """Texts and judgements as a source has them.
+    """Texts, judgements and candidates as a reader found them.
 
     Attributes:
         name: Short name of the set.
         queries: `{query id: text}`.
         corpus: `{document id: Document}`.
-        qrels: `{split: {query id: {document id: grade}}}`; a split is `train`, `dev`, `test` or `whole`, which is yet
+        qrels: `{split: {query id: {document id: grade}}}`. A split is `train`, `dev`, `test` or `whole`, which is still
             to be split. A query without judgements has an empty entry.
-        candidates: Documents to rank that the source itself names, `{split: {query id: [document id]}}`.
+        candidates: Candidates named by the source, `{split: {query id: [document id]}}`.
         pool: Whether the candidates of a query are the documents that the source lists for it, and no others.
-        license: Licence, as the source names it.
+        prepared: Whether the source has final splits and candidates, as BEIR's layout does. Then no split is cut from
+            another one, candidates keep their order, and BM25 retrieves them for queries without an entry alone.
+        first_stage: Name of the ranking that ordered the candidates of a prepared draft.
+        relevant_from: Lowest grade that counts as relevant.
+        publish_texts: Whether the licence allows showing texts in a published card.
+        license: Licence as named by the source.
         language: ISO 639 code; empty if unknown.
-        notes: What a reader of the card should know.
+        notes: Remarks for the card.
     """
 
     name: str
     queries: dict[str, str] = field(default_factory=dict)
     corpus: dict[str, Document] = field(default_factory=dict)
-    qrels: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    qrels: dict[str, Qrels] = field(default_factory=dict)
     candidates: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     pool: bool = False
+    prepared: bool = False
+    first_stage: str = BM25
+    relevant_from: int = 1
+    publish_texts: bool = False
     license: str = ""
     language: str = ""
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class ReadOptions:
+    """Options of a reader; each reader uses those that concern its format.
+
+    Attributes:
+        label_threshold: Lowest label that counts as relevant, for labels that are not whole numbers.
+        unlabelled: Accept queries without judgements.
+    """
+
+    label_threshold: float | None = None
+    unlabelled: bool = False
+
+
+DEFAULTS = ReadOptions()
+Reader = Callable[[str, ReadOptions], Draft]
+"""Reads a file, a folder, or a data set by its name; raises `DataError` if it is missing or malformed."""
+
+
 def split_name(name: str) -> str | None:
-    """The split that a name stands for (`validation` for `dev`, `test-00000-of-00001` for `test`), None if for none."""
+    """Return the split that a name stands for, e.g. `dev` for `validation` and `test` for `test-00000-of-00001`."""
     return NAMES.get(re.split(r"[^a-z]", name.lower(), maxsplit=1)[0])
 
 
 def drop_unknown(draft: Draft) -> None:
-    """Leave out judgements of documents and topics that are not there, as subsets of collections have them; say so."""
-    lost = 0
-    for table in draft.qrels.values():
-        for query in list(table):
-            known = {document: grade for document, grade in table[query].items() if document in draft.corpus}
-            lost += len(table[query]) - len(known) if query in draft.queries else len(table[query])
-            if query in draft.queries:
-                table[query] = known
-            else:
-                del table[query]
+    """Drop judgements and candidates whose query or document is missing, as in subsets of collections; add a note."""
+    dropped = 0
+    for split, table in draft.qrels.items():
+        draft.qrels[split] = known = {
+            query: {document: grade for document, grade in grades.items() if document in draft.corpus}
+            for query, grades in table.items()
+            if query in draft.queries
+        }
+        dropped += sum(map(len, table.values())) - sum(map(len, known.values()))
     for listed in draft.candidates.values():
         for query, documents in listed.items():
             listed[query] = [document for document in documents if document in draft.corpus]
-    if lost:
-        draft.notes.append(f"{lost} judgements left out, whose topic or document is not in the files")
+    if dropped:
+        draft.notes.append(f"{dropped} judgements left out, whose topic or document is not in the files")
 
 
-def lift_grades(tables: Mapping[str, dict[str, dict[str, int]]]) -> list[str]:
-    """Set grades below 0, which TREC has for junk, to 0: judged and not relevant. Returns a note if there are any.
-
-    Args:
-        tables: Judgements as in `Draft.qrels`; changed in place.
-    """
-    lifted = 0
-    for table in tables.values():
+def clip_grades(draft: Draft) -> None:
+    """Set grades below 0, TREC's mark for junk, to 0 (not relevant), and add a note on their number."""
+    clipped = 0
+    for table in draft.qrels.values():
         for grades in table.values():
             for document, grade in grades.items():
                 if grade < 0:
                     grades[document] = 0
-                    lifted += 1
-    return [f"{lifted} judgements with a grade below 0 count as 0"] if lifted else []
+                    clipped += 1
+    if clipped:
+        draft.notes.append(f"{clipped} judgements with a grade below 0 count as 0")
 
 
 def finish(
-    draft: Draft, limits: Mapping[str, int | None], candidates: int, seed: int, unlabelled: bool = False
+    draft: Draft,
+    limits: Mapping[str, int | None],
+    candidates: int,
+    seed: int,
+    unlabelled: bool = False,
+    truncate: bool = True,
 ) -> RankingData:
-    """Split what has no split, limit it, and find candidates where the source names none.
+    """Add missing splits, apply limits, and add missing candidates.
 
-    Dev and test, where the source lacks them and has train queries, or queries without a split, are cut from those by
-    a hash of seed and query text: 20% test, 10% dev. Equal texts fall into one split, and no other query changes sides
-    when some are added. Queries that nobody judged stay in train, unless none is judged or one of the same text is cut.
+    Missing dev and test splits are cut from the train queries, or from queries without a split, by a hash of seed and
+    query text: 20% test, 10% dev. Equal texts fall into one split, and adding queries moves no other query. Unjudged
+    queries stay in train, unless no query is judged or a query of the same text is cut. Prepared drafts are split only
+    if none of their queries has a split.
 
-    Candidates are the first of those that the source gives; in a pool all its documents, in the order of BM25; else
-    what BM25 retrieves, in the train split behind the documents that are judged as not relevant.
+    Candidates are those that the source names. In a pool these are all its documents, ordered by BM25 unless the draft
+    is prepared. Otherwise BM25 retrieves them; in a train split they follow the documents judged as not relevant,
+    unless the draft is prepared.
 
     Args:
-        draft: What was read.
-        limits: At most so many queries of a split.
-        candidates: Documents of a query to rank.
+        draft: What a reader returned; changed in place.
+        limits: Maximum number of queries by split.
+        candidates: Documents to retrieve per query.
         seed: Seed of the split.
-        unlabelled: Take queries of which no split knows for train queries without labels, or, where no query at all is
-            in a split, split them as above.
+        unlabelled: Add queries without a split to train, without labels; if no query has a split, split them as above.
+        truncate: Keep only the first `candidates` documents of candidates that the source names, except in a pool.
 
     Raises:
         DataError: Nothing was read, a text is empty, or ids do not resolve.
     """
     if unlabelled:
         known = {query for grades in draft.qrels.values() for query in grades}
-        others: dict[str, dict[str, int]] = {query: {} for query in draft.queries if query not in known}
+        others: Qrels = {query: {} for query in draft.queries if query not in known}
         draft.qrels.setdefault("train" if known else ALL, {}).update(others)
     if not draft.queries or not draft.corpus or not any(draft.qrels.values()):
         raise DataError(
@@ -121,13 +157,13 @@ def finish(
             expected="at least one query with a document",
             remedy="check the files and the names of their columns",
         )
-    check_texts(draft.name, draft.queries, draft.corpus)
+    validate_texts(draft.name, draft.queries, draft.corpus)
     notes = list(draft.notes)
-    whole = draft.candidates.pop(ALL, {})
-    if cut := _cut_splits(draft, seed):
+    cut = _cut_splits(draft, seed)
+    if cut and not draft.prepared:
         notes.append(f"{' and '.join(cut)} cut from the other queries by a hash of their text (seed {seed})")
-    notes += _share_candidates(draft, whole)
-    data = check(
+    notes += _share_candidates(draft)
+    data = validate(
         RankingData(
             name=draft.name,
             queries=draft.queries,
@@ -140,21 +176,25 @@ def finish(
                 for split, qrels in draft.qrels.items()
                 if qrels
             },
+            relevant_from=draft.relevant_from,
             pool=draft.pool,
+            publish_texts=draft.publish_texts,
             license=draft.license,
             language=draft.language,
             notes=tuple(notes),
+            first_stage=draft.first_stage,
         )
-    ).limited(limits)
-    given = "test" in draft.candidates and not draft.pool
-    first_stage = GIVEN if given else data.first_stage
-    return replace(data, splits=_with_candidates(data, draft, candidates), first_stage=first_stage)
+    )
+    data = data.limited(limits) if limits else data
+    return replace(data, splits=_with_candidates(data, draft, candidates, truncate))
 
 
 def _cut_splits(draft: Draft, seed: int) -> list[str]:
-    """Move queries of `whole`, or of `train`, to the splits that are missing; returns the names of those."""
+    """Move queries of `whole`, or of `train`, to the missing splits, and return the names of these."""
+    if draft.prepared and ALL not in draft.qrels:
+        return []
     train = {**draft.qrels.get("train", {}), **draft.qrels.pop(ALL, {})}
-    judged = {_plain(draft.queries.get(query, query)) for query, grades in train.items() if grades}
+    judged = {_normalized(draft.queries.get(query, query)) for query, grades in train.items() if grades}
     unjudged = not judged and not any(grades for table in draft.qrels.values() for grades in table.values())
     missing = [split for split in ("dev", "test") if split not in draft.qrels]
     if not train or not missing:
@@ -163,25 +203,31 @@ def _cut_splits(draft: Draft, seed: int) -> list[str]:
     draft.qrels.update({split: {} for split in ("train", *missing)})
     for query, grades in train.items():
         text = draft.queries.get(query, query)
-        split = hashed_split(text, seed) if unjudged or _plain(text) in judged else "train"
+        split = hashed_split(text, seed) if unjudged or _normalized(text) in judged else "train"
         draft.qrels[split if split in missing else "train"][query] = grades
     listed = draft.candidates.get("train", {})
     draft.candidates |= {split: listed for split in missing if any(map(listed.get, draft.qrels[split]))}
     return [split for split in missing if draft.qrels[split]]
 
 
-def _share_candidates(draft: Draft, whole: Mapping[str, list[str]]) -> list[str]:
-    """Give candidates without a split to the splits that have such queries; returns notes on queries without any.
+def _share_candidates(draft: Draft) -> list[str]:
+    """Assign candidates without a split to the splits that have such queries.
+
+    Returns:
+        Notes on queries without candidates.
 
     Raises:
-        DataError: Candidates are given, and none for a query of the split.
+        DataError: Candidates are given, but none of them for a query of the split.
     """
+    whole = draft.candidates.pop(ALL, {})
     tables = {split: list(queries) for split, queries in draft.qrels.items() if queries}
     shared = [split for split, queries in tables.items() if any(whole.get(query) for query in queries)]
-    if whole and not shared:
-        raise _foreign(draft.name, whole, [query for queries in tables.values() for query in queries])
     for split in shared:
         draft.candidates[split] = {**whole, **draft.candidates.get(split, {})}
+    if draft.prepared:
+        return []
+    if whole and not shared:
+        raise _foreign(draft.name, whole, [query for queries in tables.values() for query in queries])
     notes = []
     for split, queries in tables.items() if not draft.pool else ():
         listed = draft.candidates.get(split)
@@ -194,6 +240,9 @@ def _share_candidates(draft: Draft, whole: Mapping[str, list[str]]) -> list[str]
             raise _foreign(draft.name, listed, queries)
         if without:
             notes.append(f"{without} of {len(queries)} {split} queries have no given candidates")
+        draft.candidates[split] = {query: listed.get(query, []) for query in queries}
+    if "test" in draft.candidates and not draft.pool:
+        draft.first_stage = GIVEN
     return notes
 
 
@@ -207,46 +256,47 @@ def _foreign(name: str, listed: Mapping[str, list[str]], queries: list[str]) -> 
 
 
 def hashed_split(text: str, seed: int) -> str:
-    """The split of a query by a hash of its text, without regard to case and spaces."""
-    share = int(stable_hash(f"{seed}:{_plain(text)}")[:8], 16) / 16**8
+    """Return the split of a query by a hash of its text, ignoring case and white space."""
+    share = int(stable_hash(f"{seed}:{_normalized(text)}")[:8], 16) / 16**8
     return "test" if share < TEST_SHARE else "dev" if share < TEST_SHARE + DEV_SHARE else "train"
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _with_candidates(data: RankingData, draft: Draft, count: int) -> dict[str, Split]:
-    texts = [document.content for document in data.corpus.values()]
+def _with_candidates(data: RankingData, draft: Draft, count: int, truncate: bool) -> dict[str, Split]:
     identifiers = list(data.corpus)
-    index = None
+    indices = {identifier: index for index, identifier in enumerate(identifiers)}
+    reorder = draft.pool and not draft.prepared
+    depth = count if truncate and not draft.pool else None
+
+    @cache
+    def bm25() -> Bm25Index:
+        return Bm25Index([document.content for document in data.corpus.values()], data.language)
+
     splits = {}
     for name, split in data.splits.items():
-        if name in draft.candidates and not draft.pool:
-            splits[name] = Split(split.qrels, {query: listed[:count] for query, listed in split.candidates.items()})
-            continue
-        index = index or Bm25Index(texts, data.language)
-        if draft.pool:
-            places = {identifier: place for place, identifier in enumerate(identifiers)}
-            chosen = {
-                query: _ordered(index, places, data.queries[query], listed)
-                for query, listed in split.candidates.items()
-            }
-        else:
-            chosen = index.retrieve({query: data.queries[query] for query in split.candidates}, identifiers, count)
-            if name == "train":
-                chosen = {query: _after_negatives(split.qrels.get(query, {}), found) for query, found in chosen.items()}
-        splits[name] = Split(split.qrels, chosen)
+        given = split.candidates if reorder else draft.candidates.get(name, {})
+        missing = {query: data.queries[query] for query in split.candidates if query not in given}
+        chosen = bm25().retrieve(missing, identifiers, count) if missing else {}
+        if name == "train" and not draft.prepared:
+            chosen = {query: _after_negatives(split.qrels.get(query, {}), found) for query, found in chosen.items()}
+        for query, listed in split.candidates.items():
+            if query in given:
+                ordered = _ordered(bm25(), indices, data.queries[query], listed) if reorder else listed
+                chosen[query] = ordered[:depth]
+        splits[name] = Split(split.qrels, {query: chosen[query] for query in split.candidates})
     return splits
 
 
-def _ordered(index: Bm25Index, places: Mapping[str, int], query: str, listed: list[str]) -> list[str]:
-    """Listed documents by BM25, so that their order in the source, often relevant ones first, tells nothing."""
-    scores = index.scores(query)
-    return sorted(listed, key=lambda document: (-float(scores[places[document]]), stable_hash(document)))
+def _ordered(bm25: Bm25Index, indices: Mapping[str, int], query: str, listed: list[str]) -> list[str]:
+    """Order documents by BM25, since the order of the source, often with relevant documents first, may leak labels."""
+    scores = bm25.scores(query)
+    return sorted(listed, key=lambda document: (-float(scores[indices[document]]), stable_hash(document)))
 
 
 def _after_negatives(grades: Mapping[str, int], found: list[str]) -> list[str]:
-    """Documents that were retrieved, behind those judged as not relevant."""
-    first = [document for document, grade in grades.items() if grade == 0]
-    return list(dict.fromkeys([*first, *found]))
+    """Retrieved documents, behind those judged as not relevant."""
+    negatives = [document for document, grade in grades.items() if grade == 0]
+    return list(dict.fromkeys([*negatives, *found]))

@@ -1,4 +1,4 @@
-"""Text files of data, plain or gzipped, and the error for a line that cannot be used."""
+"""Reading text files, plain or gzipped, and the error for a malformed line."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from hfcompress.errors import DataError
 
 
 def read_text(path: Path, what: str = "text") -> str:
-    """The text of a file in UTF-8, which is unpacked if its name ends with `.gz`.
+    """Read a UTF-8 text file, decompressed if its name ends with `.gz`.
+
+    Args:
+        path: The file.
+        what: Expected content, for the error message.
 
     Raises:
-        DataError: It cannot be read; `what` says what it should have been.
+        DataError: The file cannot be read.
     """
     try:
         raw = path.read_bytes()
@@ -28,5 +32,5 @@ def read_text(path: Path, what: str = "text") -> str:
 
 
 def bad_line(path: Path, number: int, value: str, expected: str) -> DataError:
-    """The error for a line, counted from 1."""
+    """Return the error for a line; `number` counts from 1."""
     return DataError(f"{path}, line {number}", value=value, expected=expected, remedy="correct or remove this line")

@@ -1,4 +1,4 @@
-"""Training lists: a query with several documents and their labels, and the batches made of them."""
+"""Training lists, each a query with several documents and their labels, and batches of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from transformers import PreTrainedTokenizerBase
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
-from hfcompress.files import write_bytes
-from hfcompress.progress import progress_bar
+from hfcompress.utils.files import write_bytes
+from hfcompress.utils.progress import progress_bar
 
-LISTS_PER_PART = 64  # what an interruption of teacher scoring loses at most
+RANKING_COLUMNS = ("labels", "teacher_scores", "list_mask")
+LISTS_PER_CHUNK = 64  # an interruption of teacher scoring loses at most one chunk
 
 
 def training_lists(
@@ -36,26 +37,26 @@ def training_lists(
 ) -> Dataset:
     """Make one list of documents for each query of a split.
 
-    A list starts with up to `positives` relevant documents, drawn at random. Hard negatives follow: candidates of the
-    first stage that are not relevant, drawn at random, which in a pool set are the documents judged as not relevant.
-    Documents drawn from the whole corpus fill the rest; a list is shorter only where no other
-    document is left that is not relevant.
+    A list starts with up to `positives` relevant documents, sampled at random. Hard negatives follow, sampled from the
+    candidates that are not relevant; in a pool set, these are the documents judged as not relevant. Documents sampled
+    from the whole corpus fill the rest. A list is shorter only if the corpus has no further document that is not
+    relevant.
 
     Args:
         data: Data with the split.
-        documents: Documents of a list.
-        random_negatives: How many of them are drawn from the whole corpus; more where a query has few candidates.
-        seed: Seed of the draw; each query has its own stream, so that adding queries changes no other list.
-        positives: Relevant documents of a list at most.
-        split: The split to draw from.
-        queries: At most so many lists; one for every query by default.
-        unlabelled: Make a list of a query without a relevant document too, from its candidates and the corpus, with
-            labels of 0. It is there for what a teacher says: losses on labels are 0 for such a list, but for `bce`,
-            which would take every document of it for not relevant.
+        documents: Documents per list.
+        random_negatives: Documents per list to sample from the whole corpus; more if a query has few candidates.
+        seed: Random seed. Each query has its own random stream, so adding queries changes no other list.
+        positives: Maximum number of relevant documents per list.
+        split: Name of the split.
+        queries: Maximum number of lists; by default, one for every query.
+        unlabelled: Also make lists of queries without a relevant document, from candidates and corpus, with labels of
+            0, for distillation. Losses on labels are 0 for such a list, except `bce`, which would treat all of its
+            documents as not relevant.
 
     Returns:
         A dataset with the columns `query_id`, `query`, `document_ids`, `documents` and `labels` (relevance grades).
-        Queries without a relevant document are left out, unless `unlabelled`.
+        Queries without a relevant document are skipped, unless `unlabelled`.
 
     Raises:
         DataError: The split is missing or has no relevant documents (no queries, if `unlabelled`), or the corpus is
@@ -69,7 +70,7 @@ def training_lists(
         if len(rows) == queries:
             break
         grades = chosen.qrels.get(query, {})
-        relevant = [document for document, grade in grades.items() if grade > 0]
+        relevant = chosen.relevant(query)
         if not relevant and not unlabelled:
             continue
         rng = random.Random(f"{seed}:{query}")
@@ -83,20 +84,23 @@ def training_lists(
             if drawn not in taken:
                 taken.add(drawn)
                 listed.append(drawn)
-        rows.append(
-            {
-                "query_id": query,
-                "query": data.queries[query],
-                "document_ids": listed,
-                "documents": data.documents(query, listed),
-                "labels": [float(grades.get(document, 0)) for document in listed],
-            }
-        )
+        rows.append(list_row(data, query, listed, [float(grades.get(document, 0)) for document in listed]))
     return Dataset.from_list(rows)
 
 
+def list_row(data: RankingData, query_id: str, document_ids: list[str], labels: list[Any]) -> dict[str, Any]:
+    """Return a list as a row of the dataset."""
+    return {
+        "query_id": query_id,
+        "query": data.queries[query_id],
+        "document_ids": document_ids,
+        "documents": data.documents(query_id, document_ids),
+        "labels": labels,
+    }
+
+
 def check_corpus(data: RankingData, documents: int) -> None:
-    """Check that lists of so many documents can be made.
+    """Check that the corpus is large enough for lists of `documents` documents.
 
     Raises:
         DataError: The corpus is too small.
@@ -120,59 +124,48 @@ def with_scores(
 ) -> Dataset:
     """Add a column with the raw scores of a ranker for every document of every list.
 
-    With a cache, scores are written part by part, under a hash of the ranker's fingerprint and the part's texts: a
-    second call, also after an interruption, scores only what is missing.
+    With a cache, scores are written chunk by chunk, under a hash of the ranker's fingerprint and the texts. A second
+    call, e.g. after an interruption, scores only missing chunks.
 
     Args:
-        lists: What `training_lists` returned.
-        scorer: Any `Ranker`, be it the teacher in int8.
+        lists: Lists from `training_lists`.
+        scorer: Any `Ranker`, e.g. the teacher in int8.
         column: Name of the new column.
         progress: Show a progress bar.
-        cache: Folder of scores; it may be shared by all teachers and data.
-        fingerprint: What distinguishes this ranker's scores from those of others; needed with a cache.
+        cache: Folder of cached scores, which may be shared by all teachers and data sets.
+        fingerprint: Fingerprint of the ranker; required with a cache.
 
     Raises:
         DataError: A score is NaN or infinite, or a cache is given without a fingerprint.
     """
-    return lists.add_column(column, scores_of(lists, scorer, progress, cache, fingerprint))
+    return lists.add_column(column, score_lists(lists, scorer, progress, cache, fingerprint))
 
 
-def scores_of(
+def score_lists(
     lists: Dataset, scorer: Any, progress: bool = True, cache: Path | None = None, fingerprint: str = ""
 ) -> list[list[float]]:
-    """Raw scores of a ranker for every document of every list.
-
-    Args:
-        lists: As for `with_scores`.
-        scorer: As for `with_scores`.
-        progress: As for `with_scores`.
-        cache: As for `with_scores`.
-        fingerprint: As for `with_scores`.
-
-    Raises:
-        DataError: As for `with_scores`.
-    """
+    """Return the raw scores of a ranker for every document of every list, as `with_scores` adds them."""
     if cache and not fingerprint:
         raise DataError(
             "Cached scores need the fingerprint of their ranker",
             value="",
-            expected="a text that changes whenever the ranker's scores may change",
-            remedy="pass hfcompress.models.model_fingerprint(name), joined with the longest input",
+            expected="a string that changes whenever the ranker's scores may change",
+            remedy="pass hfcompress.models.load.model_fingerprint(name), joined with the longest input",
         )
     scores: list[list[float]] = []
     bar = progress_bar(total=len(lists), desc="teacher scores", unit="query", disable=not progress, leave=False)
-    for start in range(0, len(lists), LISTS_PER_PART):
-        part = lists[start : start + LISTS_PER_PART]
-        pairs = [(q, d) for q, documents in zip(part["query"], part["documents"], strict=True) for d in documents]
+    for start in range(0, len(lists), LISTS_PER_CHUNK):
+        chunk = lists[start : start + LISTS_PER_CHUNK]
+        pairs = [(q, d) for q, documents in zip(chunk["query"], chunk["documents"], strict=True) for d in documents]
         flat = iter(_cached(cache, fingerprint, scorer, pairs).tolist())
-        scores += [[next(flat) for _ in documents] for documents in part["documents"]]
-        bar.update(len(part["query"]))
+        scores += [[next(flat) for _ in documents] for documents in chunk["documents"]]
+        bar.update(len(chunk["query"]))
     bar.close()
     return scores
 
 
 def _cached(cache: Path | None, fingerprint: str, scorer: Any, pairs: list[tuple[str, str]]) -> np.ndarray:
-    """Scores of pairs, from the cache where it has them all."""
+    """Return the scores of pairs, from the cache if possible."""
     if cache is None:
         return _finite(scorer.score(pairs), pairs)
     content = json.dumps([fingerprint, pairs], ensure_ascii=False)
@@ -189,7 +182,7 @@ def _finite(scores: np.ndarray, pairs: list[tuple[str, str]]) -> np.ndarray:
     if len(wrong):
         query, document = pairs[wrong[0]]
         raise DataError(
-            f"The teacher gives {len(wrong)} of {len(pairs)} pairs a score that is not a number",
+            f"The teacher gives {len(wrong)} of {len(pairs)} pairs a score that is NaN or infinite",
             value=f"{scores[wrong[0]]} for {query[:60]!r} with {document[:60]!r}",
             expected="finite raw logits",
             remedy="check the teacher's checkpoint, and score in fp32",
@@ -197,13 +190,18 @@ def _finite(scores: np.ndarray, pairs: list[tuple[str, str]]) -> np.ndarray:
     return scores
 
 
+def model_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the model inputs in a batch of `RankingCollator`: all columns except `RANKING_COLUMNS`."""
+    return {name: value for name, value in batch.items() if name not in RANKING_COLUMNS}
+
+
 @dataclass
 class RankingCollator:
-    """Turn lists into one batch of pairs.
+    """Collate lists into a batch of pairs.
 
     Attributes:
         tokenizer: Tokenizer of the model.
-        max_length: Longest pair in tokens.
+        max_length: Maximum number of tokens of a pair.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -213,9 +211,9 @@ class RankingCollator:
         """Collate lists, which may differ in length.
 
         Returns:
-            The tokenizer's tensors for all real pairs, `(pairs, tokens)`; and per list, padded to the longest one:
-            `labels` `(lists, documents)`, `list_mask` (true where there is a document) and, if the lists have them,
-            `teacher_scores`.
+            The tokenizer's tensors for all pairs, shape `(pairs, tokens)`, and tensors of shape `(lists, documents)`,
+            padded to the longest list: `labels`, `list_mask` (true where there is a document) and, if the lists have
+            them, `teacher_scores`.
         """
         sizes = [len(row["documents"]) for row in rows]
         batch = dict(

@@ -1,4 +1,4 @@
-"""The one internal form of ranking data: queries, documents, judgements and candidates per split."""
+"""The internal form of ranking data: queries, documents, relevance judgements and candidates by split."""
 
 from __future__ import annotations
 
@@ -7,27 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
-from typing import TYPE_CHECKING
 
+from hfcompress.data.document import Document
+from hfcompress.data.score_text import ScoredTexts
 from hfcompress.errors import DataError
-
-if TYPE_CHECKING:
-    from hfcompress.data.score_text import ScoredTexts
+from hfcompress.recipe import ScoreText
 
 SPLITS = ("train", "dev", "test")
-
-
-@dataclass(frozen=True)
-class Document:
-    """A document as the reranker reads it: an optional title and a text."""
-
-    title: str
-    text: str
-
-    @property
-    def content(self) -> str:
-        """Title and text in one string, as BEIR's readers join them."""
-        return f"{self.title} {self.text}" if self.title else self.text
 
 
 @dataclass(frozen=True)
@@ -35,8 +21,8 @@ class Split:
     """One split of a data set.
 
     Attributes:
-        qrels: Relevance grades, `{query id: {document id: grade}}`; grade 0 means judged and not relevant.
-        candidates: Documents to rank for each query, in the order of the first stage, `{query id: [document id]}`.
+        qrels: Relevance grades, `{query id: {document id: grade}}`; a grade of 0 means judged as not relevant.
+        candidates: Documents to rerank, in the order of the first stage, `{query id: [document id]}`.
     """
 
     qrels: Mapping[str, Mapping[str, int]]
@@ -48,7 +34,11 @@ class Split:
     @property
     def labelled(self) -> bool:
         """Whether any query has a relevant document."""
-        return any(grade > 0 for grades in self.qrels.values() for grade in grades.values())
+        return any(map(self.relevant, self.qrels))
+
+    def relevant(self, query_id: str) -> list[str]:
+        """Return the documents of a query with a grade above 0."""
+        return [document for document, grade in self.qrels.get(query_id, {}).items() if grade > 0]
 
 
 @dataclass(frozen=True)
@@ -60,16 +50,16 @@ class RankingData:
         queries: `{query id: text}`.
         corpus: `{document id: Document}`.
         splits: `{"train" | "dev" | "test": Split}`.
-        relevant_from: Grade from which a document counts as relevant in binary metrics such as MRR.
-        pool: Whether the candidates of a query are its judged documents, all of them to be ranked.
-        publish_texts: Whether the licence of the texts lets them be shown in a published card.
-        license: Licence of the data, as its source names it; empty if unknown.
-        language: ISO 639 code of the texts; of several, sorted and with commas between; empty if unknown.
-        notes: What else identifies the data.
-        sets: Names of the data sets that were joined, each the prefix of its ids; empty for one set.
-        first_stage: What put the candidates into their order, as figures about it name it.
-        score_text: Writes the BM25 score of a pair before its document; None where models read documents alone. See
-            `hfcompress.data.score_text.with_score_text`.
+        relevant_from: Lowest grade that counts as relevant in binary metrics such as MRR.
+        pool: Whether the candidates of a query are its judged documents, all of which are ranked.
+        publish_texts: Whether the licence of the texts allows showing them in a published card.
+        license: Licence of the data as named by its source; empty if unknown.
+        language: ISO 639 code of the texts. Several codes are sorted and separated by commas; empty if unknown.
+        notes: Remarks on how the data was read, shown in the card.
+        sets: Names of the merged data sets, each of which prefixes its ids; empty for a single set.
+        first_stage: Name of the ranking that ordered the candidates, as used in reports.
+        score_text: Inserts BM25 scores into the texts of documents; None where models read documents alone. See
+            `with_score_text`.
     """
 
     name: str
@@ -91,10 +81,10 @@ class RankingData:
 
         Args:
             name: Name of the split.
-            labelled: Whether labels are needed; queries alone do otherwise.
+            labelled: Whether the split must have labels; otherwise queries are enough.
 
         Raises:
-            DataError: The data has no such split, no query in it, or no labels where they are needed.
+            DataError: The split is missing, has no queries, or has no labels although they are required.
         """
         if name not in self.splits:
             raise DataError(
@@ -115,28 +105,36 @@ class RankingData:
         return split
 
     def pairs(self, query_id: str, document_ids: Iterable[str]) -> list[tuple[str, str]]:
-        """Texts of a query with each of the documents, ready for a ranker."""
+        """Return a (query, document) pair of texts for each document, as input of a ranker."""
         query = self.queries[query_id]
         return [(query, document) for document in self.documents(query_id, document_ids)]
 
     def documents(self, query_id: str, document_ids: Iterable[str]) -> list[str]:
-        """Texts of documents as a ranker reads them with this query: where there is `score_text`, with their scores."""
+        """Return the texts of documents as a ranker reads them, with BM25 scores if `score_text` is set."""
         if self.score_text:
             return self.score_text.documents(self.queries[query_id], document_ids)
         return [self.corpus[document_id].content for document_id in document_ids]
 
     def set_of(self, query_id: str) -> str:
-        """Name of the data set that a query comes from; of names that begin alike, the longest that fits."""
+        """Return the name of the data set that a query comes from: the longest name that prefixes its id."""
         if not self.sets:
             return self.name
-        fitting = [name for name in self.sets if query_id.startswith(f"{name}/")]
-        return max(fitting, key=len, default=query_id.partition("/")[0])  # a query that was made is of no set
+        matching = [name for name in self.sets if query_id.startswith(f"{name}/")]
+        return max(matching, key=len, default=query_id.partition("/")[0])  # pseudo-queries belong to no set
+
+    def with_score_text(self, settings: ScoreText) -> RankingData:
+        """Return the data with the BM25 score of each pair written before the document.
+
+        All pairs of texts come from `documents`: training lists, inputs of teachers, calibration, latency, evaluation
+        and explanations.
+        """
+        return replace(self, score_text=ScoredTexts(settings, self.corpus, self.language))
 
     def limited(self, limits: Mapping[str, int | None], candidates: int | None = None) -> RankingData:
-        """Keep at most `limits[split]` queries of each split and, outside a pool set, `candidates` documents a query.
+        """Keep at most `limits[split]` queries of each split and `candidates` documents per query.
 
-        Queries are taken in the order of the SHA-1 of their id, so that a smaller limit is a subset of a larger one
-        and does not depend on the order of the files.
+        Queries are sorted by the SHA-1 of their id. So a smaller limit gives a subset of a larger one, and the result
+        does not depend on the order of the files. Pool sets keep all documents.
         """
         depth = None if self.pool else candidates
         splits = {}
@@ -149,22 +147,22 @@ class RankingData:
         return replace(self, splits=splits)
 
     def with_dev(self, queries: int) -> RankingData:
-        """Move labelled train queries into a new dev split, the first in the order of the SHA-1 of their id.
+        """Move labelled train queries, the first by the SHA-1 of their id, into a new dev split.
 
         Args:
-            queries: How many.
+            queries: Number of queries to move.
 
         Raises:
-            DataError: Too few train queries would be left.
+            DataError: Fewer than 2 labelled train queries would remain.
         """
         train = self.split("train")
-        labelled = [query for query, grades in train.qrels.items() if any(grade > 0 for grade in grades.values())]
+        labelled = list(filter(train.relevant, train.qrels))
         moved = set(first_queries(labelled, queries))
         if len(labelled) - len(moved) < 2:
             raise DataError(
-                f"Too few train queries of {self.name!r} would be left beside the dev split",
+                f"Too few train queries of {self.name!r} would remain beside the dev split",
                 value=f"{len(labelled)} train queries with a relevant document, of which {queries} are to become dev",
-                expected="at least 2 that are left",
+                expected="at least 2 that remain",
                 remedy="lower data.dev_from_train, or add train queries",
             )
         parts = [
@@ -181,7 +179,7 @@ class RankingData:
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 over all ids, texts, judgements, candidates, language and `score_text`, in the order of their use."""
+        """SHA-256 over ids, texts, judgements, candidates, language and `score_text`, in order."""
         return self._digest
 
     @cached_property
@@ -210,25 +208,28 @@ class RankingData:
 
 
 def stable_hash(identifier: str) -> str:
-    """SHA-1 of an id in hexadecimal: an order that is the same on every machine."""
+    """SHA-1 of an id in hexadecimal, used as an order that is the same on every machine."""
     return hashlib.sha1(identifier.encode(), usedforsecurity=False).hexdigest()
 
 
 def first_queries(queries: Iterable[str], limit: int | None) -> list[str]:
-    """The queries that a limit keeps: the first in the order of the SHA-1 of their id, all of them for None."""
+    """Return the first queries by the SHA-1 of their id, all of them if `limit` is None."""
     return sorted(queries, key=stable_hash)[:limit]
 
 
-def check(data: RankingData) -> RankingData:
-    """Check that every id resolves, every text holds something and every grade is a non-negative integer.
+def validate(data: RankingData) -> RankingData:
+    """Check that every id resolves, no text is empty and every grade is a non-negative integer.
+
+    Returns:
+        The data, unchanged.
 
     Raises:
         DataError: The first fault found, with the ids concerned.
     """
-    check_texts(data.name, data.queries, data.corpus)
+    validate_texts(data.name, data.queries, data.corpus)
     for name, split in data.splits.items():
-        _check_ids(data, name, "qrels", {query: list(grades) for query, grades in split.qrels.items()})
-        _check_ids(data, name, "candidates", split.candidates)
+        _validate_ids(data, name, "qrels", {query: list(grades) for query, grades in split.qrels.items()})
+        _validate_ids(data, name, "candidates", split.candidates)
         for query, grades in split.qrels.items():
             for document, grade in grades.items():
                 if isinstance(grade, bool) or not isinstance(grade, Integral) or grade < 0:
@@ -236,24 +237,24 @@ def check(data: RankingData) -> RankingData:
                         f"The {name!r} qrels of {data.name!r} give query {query!r}, document {document!r} a bad grade",
                         value=grade,
                         expected="an integer of 0 or more",
-                        remedy="use 0 for judged and not relevant, 1 and up for relevant",
+                        remedy="use 0 for not relevant, 1 and up for relevant",
                     )
         for query, documents in split.candidates.items():
             if len(set(documents)) != len(documents):
                 raise DataError(
                     f"The candidates of query {query!r} in {data.name!r} ({name}) name a document twice",
                     value=sorted({document for document in documents if documents.count(document) > 1})[:5],
-                    expected="each document once a query",
+                    expected="each document once per query",
                     remedy="remove the repeated lines from the candidates file",
                 )
     return data
 
 
-def check_texts(name: str, queries: Mapping[str, str], corpus: Mapping[str, Document]) -> None:
-    """Check that every text holds something.
+def validate_texts(name: str, queries: Mapping[str, str], corpus: Mapping[str, Document]) -> None:
+    """Check that no text is empty.
 
     Raises:
-        DataError: Some do not, with the ids concerned.
+        DataError: Some texts are empty; the error names their ids.
     """
     for kind, texts in (
         ("query", queries.items()),
@@ -269,7 +270,7 @@ def check_texts(name: str, queries: Mapping[str, str], corpus: Mapping[str, Docu
             )
 
 
-def _check_ids(data: RankingData, split: str, source: str, documents: Mapping[str, list[str]]) -> None:
+def _validate_ids(data: RankingData, split: str, source: str, documents: Mapping[str, list[str]]) -> None:
     unknown_queries = [query for query in documents if query not in data.queries]
     unknown_documents = [key for keys in documents.values() for key in keys if key not in data.corpus]
     for kind, unknown in (("query", unknown_queries), ("document", unknown_documents)):
@@ -277,16 +278,16 @@ def _check_ids(data: RankingData, split: str, source: str, documents: Mapping[st
             raise DataError(
                 f"The {split!r} {source} of {data.name!r} name {len(unknown)} unknown {kind} id(s)",
                 value=unknown[:5],
-                expected=f"{kind} ids that stand in {'queries' if kind == 'query' else 'corpus'}.jsonl",
+                expected=f"{kind} ids of {'queries' if kind == 'query' else 'corpus'}.jsonl",
                 remedy="check that all files of the folder belong to the same data set",
             )
 
 
 def merge(sets: list[RankingData]) -> RankingData:
-    """Join several data sets into one; ids get the name of their set as a prefix.
+    """Merge several data sets into one, with the name of its set as prefix of every id.
 
     Raises:
-        DataError: Two sets have the same name.
+        DataError: Two sets have the same name, or the sets differ in `relevant_from`.
     """
     if len(sets) == 1:
         return sets[0]
@@ -300,10 +301,10 @@ def merge(sets: list[RankingData]) -> RankingData:
         )
     if len({data.relevant_from for data in sets}) != 1:
         raise DataError(
-            "The data sets count a document as relevant from different grades on",
+            "The data sets differ in the lowest grade that counts as relevant",
             value={data.name: data.relevant_from for data in sets},
             expected="one threshold for all sets of a run",
-            remedy="run them in recipes of their own",
+            remedy="use a separate recipe for each",
         )
     splits: dict[str, Split] = {}
     for name in SPLITS:

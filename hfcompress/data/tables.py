@@ -1,4 +1,4 @@
-"""Rows from files, from folders that `datasets` saved, and from the Hub: one table for each split."""
+"""Reading rows from files, from folders saved by `datasets`, and from the Hub: one table per split."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hfcompress.data.columns import Table, read_columns
-from hfcompress.data.draft import ALL, Draft, lift_grades, split_name
-from hfcompress.data.ranking import Document
+from hfcompress.data.document import Document
+from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, clip_grades, split_name
 from hfcompress.errors import DataError
 
 BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -19,7 +19,7 @@ HUB = "hub:"
 
 
 def table_files(path: Path) -> list[Path]:
-    """Files with rows at a path: itself, or those of the folder or of its folder `data`."""
+    """Return the files with rows at a path: the file itself, or those in the folder or in its subfolder `data`."""
     if path.is_file():
         return [path] if _kind(path) else []
     for folder in (path, path / "data"):
@@ -35,36 +35,45 @@ def _kind(path: Path) -> str | None:
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether a folder is one that `save_to_disk` of `datasets` wrote."""
+    """Whether a folder was written by `save_to_disk` of `datasets`."""
     return any((folder / name).is_file() for name in SAVED)
 
 
-def read_saved(folder: Path, threshold: float | None = None) -> Draft:
-    """Read what `save_to_disk` wrote: a `Dataset`, or a `DatasetDict` with its splits.
+def read_saved(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
+    """Read a `Dataset` or `DatasetDict` written by `save_to_disk`.
 
     Raises:
-        DataError: It cannot be opened, or its columns fit no layout.
+        DataError: The folder cannot be opened, or its columns fit no layout.
     """
     import datasets
 
+    folder = Path(source)
     try:
         opened = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(str(folder), error) from error
-    return read_columns(folder.resolve().name, _tables(opened), threshold)
+    return read_columns(folder.resolve().name, _tables(opened), options.label_threshold)
 
 
-def read_files(path: Path, threshold: float | None = None) -> Draft:
-    """Read rows of a CSV, TSV, JSON, JSON-lines or Parquet file, or of a folder of such files of one kind.
+def read_files(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
+    """Read a CSV, TSV, JSON, JSON-lines or Parquet file, or a folder of such files of one kind.
 
-    The split of a file is what its name begins with (`train.csv`, `validation-00000-of-00002.parquet`).
+    The name of a file begins with its split (`train.csv`, `validation-00000-of-00002.parquet`).
 
     Raises:
-        DataError: Files are of several kinds or cannot be read, or columns fit no layout.
+        DataError: Files are of another kind or of several kinds or cannot be read, or columns fit no layout.
     """
     import datasets
 
+    path = Path(source)
     files = table_files(path)
+    if not files:
+        raise DataError(
+            "This is no file with data",
+            value=str(path),
+            expected="a file in CSV, TSV, JSON, JSON lines or Parquet, or a folder",
+            remedy="check the path",
+        )
     kinds = {_kind(each) for each in files}
     if len(kinds) != 1:
         raise DataError(
@@ -77,9 +86,9 @@ def read_files(path: Path, threshold: float | None = None) -> Draft:
     by_split: dict[str, list[str]] = {}
     for each in files:
         by_split.setdefault(split_name(each.name) or (ALL if len(files) == 1 else _stem(each)), []).append(str(each))
-    options: dict[str, Any] = {"keep_default_na": False} if BUILDERS[kind] == "csv" else {}
+    csv_options: dict[str, Any] = {"keep_default_na": False} if BUILDERS[kind] == "csv" else {}
     if kind == ".tsv":
-        options["delimiter"] = "\t"
+        csv_options["delimiter"] = "\t"
     with tempfile.TemporaryDirectory() as cache:
         try:
             opened = datasets.load_dataset(
@@ -87,49 +96,51 @@ def read_files(path: Path, threshold: float | None = None) -> Draft:
                 data_files={re.sub(r"\W", "_", split): names for split, names in by_split.items()},
                 cache_dir=cache,
                 keep_in_memory=True,
-                **options,
+                **csv_options,
             )
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise _unreadable(str(path), error) from error
-        return read_columns(_stem(path), _tables(opened), threshold)
+        return read_columns(_stem(path), _tables(opened), options.label_threshold)
 
 
 def _stem(path: Path) -> str:
     return re.sub(r"(\.[a-z]+)+$", "", path.resolve().name) or path.name
 
 
-def read_hub(name: str, threshold: float | None = None) -> Draft:
+def read_hub(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
     """Read a data set of the Hub, `hub:ORG/NAME` or `hub:ORG/NAME:CONFIG`.
 
-    Sets in the layout of BEIR and MTEB, with the configurations `corpus` and `queries` and one of qrels, are read as
-    such; others by their columns.
+    Sets in the layout of BEIR and MTEB have the configurations `corpus` and `queries` and one with qrels. Other sets
+    are read by their columns.
 
     Raises:
-        DataError: It cannot be opened, or its columns fit no layout.
+        DataError: The data set cannot be opened, or its columns fit no layout.
     """
     import datasets
 
-    repository, _, config = name.removeprefix(HUB).partition(":")
+    repository, _, config = str(source).removeprefix(HUB).partition(":")
     if not repository.strip("/"):
         raise DataError(
-            "No data set of the Hub is named", value=name, expected="hub:ORG/NAME", remedy="name one, e.g. hub:org/set"
+            "No data set of the Hub is named",
+            value=str(source),
+            expected="hub:ORG/NAME",
+            remedy="name one, e.g. hub:org/set",
         )
     try:
         configs = [] if config else list(datasets.get_dataset_config_names(repository))
         if {"corpus", "queries"} <= set(configs):
             return _read_hub_beir(repository, configs)
         opened = datasets.load_dataset(repository, config or None)
-    except DataError:
-        raise
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise _unreadable(f"{repository}{f', configuration {config}' if config else ''}", error, hub=True) from error
     tables = _tables(opened)
     info = getattr(next(iter(tables.values()), None), "info", None)
-    return read_columns(repository, tables, threshold, license=str(getattr(info, "license", "") or ""))
+    license_name = str(getattr(info, "license", "") or "")
+    return read_columns(repository, tables, options.label_threshold, license=license_name)
 
 
 def _read_hub_beir(repository: str, configs: list[str]) -> Draft:
-    """Corpus, queries and qrels in configurations of one repository, the qrels in `qrels` or `default`."""
+    """Read corpus, queries and qrels from the configurations of a repository; qrels are in `qrels` or `default`."""
     import datasets
 
     qrels = next((name for name in ("qrels", "default") if name in configs), None)
@@ -151,7 +162,7 @@ def _read_hub_beir(repository: str, configs: list[str]) -> Draft:
         for row in table:
             grades = draft.qrels.setdefault(split, {}).setdefault(str(row["query-id"]), {})
             grades[str(row["corpus-id"])] = int(row.get("score", 1))
-    draft.notes += lift_grades(draft.qrels)
+    clip_grades(draft)
     return draft
 
 

@@ -1,4 +1,4 @@
-"""Scores of several teachers, weighted and joined into the one column that a student learns from."""
+"""Scores of one or several teachers as the training target of a student."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from hfcompress.data.lists import scores_of
+from hfcompress.data.lists import score_lists
 from hfcompress.errors import DataError
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A ranker whose scores a student learns from.
+    """A ranker whose scores a student learns.
 
     Attributes:
-        ranker: Any `Ranker`, with a tokenizer of its own.
-        fingerprint: What distinguishes its scores from those of others; needed with a cache.
-        weight: How much it counts beside other teachers.
+        ranker: Any `Ranker`, with its own tokenizer.
+        fingerprint: Fingerprint under which its scores are cached; required with a cache.
+        weight: Weight relative to other teachers.
     """
 
     ranker: Any
@@ -36,49 +36,50 @@ def with_teacher_scores(
     cache: Path | None = None,
     column: str = "teacher_scores",
 ) -> Dataset:
-    """Add a column with the scores of one teacher, raw, or of several, joined by `joined_scores`.
+    """Add a column with the raw scores of one teacher, or the `ensemble_scores` of several.
 
     Args:
-        lists: What `training_lists` returned.
-        teachers: The teachers, one after the other: of a generator, one ranker is held at a time.
+        lists: Lists from `training_lists`.
+        teachers: The teachers. A generator keeps only one ranker in memory at a time.
         progress: Show a progress bar.
-        cache: Folder of scores, as for `with_scores`; each teacher's stand there under its own fingerprint.
+        cache: Folder of cached scores, as in `with_scores`.
         column: Name of the new column.
 
     Raises:
         DataError: There is no teacher, a weight is not above 0, a score is not finite, or one of several teachers gives
-            all documents of a list the same score, list by list.
+            equal scores to all documents of every list.
     """
     scores, weights = [], []
     for teacher in teachers:
-        scores.append(scores_of(lists, teacher.ranker, progress, cache, teacher.fingerprint))
+        scores.append(score_lists(lists, teacher.ranker, progress, cache, teacher.fingerprint))
         weights.append(teacher.weight)
-    return lists.add_column(column, joined_scores(scores, weights))
+    return lists.add_column(column, ensemble_scores(scores, weights))
 
 
-def joined_scores(scores: Sequence[Sequence[Sequence[float]]], weights: Sequence[float]) -> list[list[float]]:
-    """Weighted mean of several teachers' scores, on the first one's scale.
+def ensemble_scores(scores: Sequence[Sequence[Sequence[float]]], weights: Sequence[float]) -> list[list[float]]:
+    """Compute the weighted mean of the scores of several teachers, on the scale of the first one.
 
-    Rankers differ in where their scores lie and in how far apart: BM25's may reach from 0 to 40, a cross-encoder's
-    logits from -11 to 11, and a plain sum would follow whoever spreads most. So each list is centred, since only
-    differences within it rank, and each teacher is divided by one number, the root of the variance within a list,
-    mean over all lists: not list by list, since it says something that a teacher sees little difference in one. The
-    first teacher's scale and its mean of each list are put back, so that weights of the loss, its temperature and
-    `mse` mean what they mean with that teacher alone. Where teachers disagree, margins shrink.
+    Scores of rankers differ in location and scale: BM25 may range from 0 to 40, logits of a cross-encoder from -11 to
+    11, and a plain sum would be dominated by the largest spread. So the scores of each list are centred, since only
+    differences within a list rank, and each teacher is divided by the root of its mean within-list variance. One
+    divisor per teacher, not per list, keeps the information that a teacher sees little difference in a list. The scale
+    of the first teacher and its mean of each list are restored, so that loss weights, temperature and `mse` have the
+    same meaning as with that teacher alone. Margins shrink where teachers disagree.
 
     Args:
-        scores: For each teacher, for each list, a score for each document.
-        weights: One for each teacher; only their proportions count.
+        scores: Scores by teacher, list and document.
+        weights: One weight per teacher, relative to their sum.
 
     Returns:
-        For each list a score for each document; of a single teacher, the scores as they are.
+        Scores by list and document; those of a single teacher are unchanged.
 
     Raises:
-        DataError: There is no teacher, a weight is not above 0, or one of several teachers ranks nothing.
+        DataError: There is no teacher, a weight is not above 0, or one of several teachers gives equal scores to all
+            documents of every list.
     """
     if not scores or min(weights) <= 0:
         raise DataError(
-            "These are no weights of teachers",
+            "The weights of the teachers are invalid",
             value=list(weights),
             expected="one number above 0 for each of one or more teachers",
             remedy="leave out teachers that are not to count",
@@ -87,7 +88,7 @@ def joined_scores(scores: Sequence[Sequence[Sequence[float]]], weights: Sequence
         return [list(values) for values in scores[0]]
     total = sum(weights)
     first = [np.asarray(values, dtype=np.float64) for values in scores[0]]
-    joined = [np.full(len(values), values.mean()) for values in first]
+    mixed = [np.full(len(values), values.mean()) for values in first]
     scale = 0.0
     for number, (given, weight) in enumerate(zip(scores, weights, strict=True)):
         centred = [np.asarray(values, dtype=np.float64) - np.mean(values) for values in given]
@@ -99,6 +100,6 @@ def joined_scores(scores: Sequence[Sequence[Sequence[float]]], weights: Sequence
                 remedy="leave it out, or check that it belongs to the language and the texts of the data",
             )
         scale = scale or spread
-        for target, values in zip(joined, centred, strict=True):
+        for target, values in zip(mixed, centred, strict=True):
             target += weight / total * scale / spread * values
-    return [values.tolist() for values in joined]
+    return [values.tolist() for values in mixed]

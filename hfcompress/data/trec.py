@@ -1,4 +1,4 @@
-"""Reading a folder with the files of TREC: topics, documents, qrels, and runs as candidates."""
+"""Reading a folder of TREC files: topics, documents, qrels, and runs as candidates."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hfcompress.data.draft import ALL, Draft, drop_unknown, lift_grades, split_name
+from hfcompress.data.document import Document
+from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, clip_grades, drop_unknown, split_name
 from hfcompress.data.lines import bad_line, read_text
-from hfcompress.data.ranking import Document
 from hfcompress.data.trec_run import read_run
 from hfcompress.errors import DataError
 
@@ -17,7 +17,7 @@ TOPICS = ("topics", "queries")
 DOCUMENTS = ("docs", "documents", "collection", "corpus")
 QRELS, RUNS = ("qrels",), ("run",)
 _TAGGED = re.compile(r"<(top|doc)\b[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
-# Tags: a name alone, or with attributes. Other angle brackets are text: "a < b", "<b and c>".
+# A tag is a name, alone or with attributes. Other angle brackets are text: "a < b", "<b and c>".
 _FIELD = r"</?(?:num|title|desc|narr|docno|headline|text)(?:\s[^<>]*)?>"
 _TAG = r"</?[a-z]\w*(?:\s[^<>]*=[^<>]*)?\s*/?>"
 _ANY_TAG = re.compile(f"{_FIELD}|{_TAG}", re.IGNORECASE)
@@ -25,27 +25,28 @@ _LABEL = re.compile(r"^(?:number|topic)\s*:\s*", re.IGNORECASE)
 
 
 def is_trec(folder: Path) -> bool:
-    """Whether a folder has topics, documents and qrels or runs by name."""
+    """Whether a folder has files named like topics, documents, and qrels or runs."""
     return all(_files(folder, kind) for kind in (TOPICS, DOCUMENTS, (*QRELS, *RUNS)))
 
 
-def read_trec(folder: Path) -> Draft:
-    """Read a folder whose files are named by what they hold, with the split, if there is one, behind a dot or hyphen.
+def read_trec(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
+    """Read a folder whose files are named by kind, optionally followed by a dot or hyphen and a split.
 
-    - `topics.*` or `queries.*`: `id TAB text` lines, JSON lines (`_id` or `id`, `text`), or TREC's `<top>` blocks, of
-      which the title is the query.
+    - `topics.*` or `queries.*`: `id TAB text` lines, JSON lines (`_id` or `id`, `text`), or TREC's `<top>` blocks,
+      whose title is the query.
     - `docs.*`, `documents.*`, `collection.*` or `corpus.*`: `id TAB text` or `id TAB title TAB text` lines, JSON lines
       (`_id`, `id` or `docno`, `title`, `text` or `contents`), or TREC's `<DOC>` blocks.
     - `qrels.SPLIT.*`: four columns, `query iteration document grade`. Grades below 0 (junk) count as 0.
-    - `run.SPLIT.*`: six columns, `query Q0 document rank score tag`; by score, those of equal score
-      in the order of the lines, they are the candidates.
+    - `run.SPLIT.*`: six columns, `query Q0 document rank score tag`. The candidates are ordered by score; documents of
+      equal score keep the order of the lines.
 
-    Each may be `.gz`. Without a split in its name, qrels are split by hash, and a run serves all splits of which it
-    has queries.
+    Each file may be gzipped (`.gz`). Without a split in their names, qrels are split by hash, and a run serves every
+    split that has queries in it.
 
     Raises:
         DataError: A file is missing or malformed.
     """
+    folder = Path(source)
     for kind, what in ((TOPICS, "topics"), (DOCUMENTS, "documents"), ((*QRELS, *RUNS), "qrels or run")):
         if not _files(folder, kind):
             raise DataError(
@@ -55,11 +56,9 @@ def read_trec(folder: Path) -> Draft:
             )
     draft = Draft(folder.resolve().name)
     for path in _files(folder, TOPICS):
-        for key, _, text in _records(path):
-            draft.queries[key] = text
+        draft.queries |= {key: text for key, _, text in _records(path)}
     for path in _files(folder, DOCUMENTS):
-        for key, title, text in _records(path):
-            draft.corpus[key] = Document(title, text)
+        draft.corpus |= {key: Document(title, text) for key, title, text in _records(path)}
     for path in _files(folder, QRELS):
         target = draft.qrels.setdefault(_split_of(path), {})
         for number, columns in _columns(path, 4, "query iteration document grade"):
@@ -72,7 +71,7 @@ def read_trec(folder: Path) -> Draft:
             query: sorted(scores, key=lambda document: -scores[document]) for query, scores in read_run(path).items()
         }
     drop_unknown(draft)
-    draft.notes += lift_grades(draft.qrels)
+    clip_grades(draft)
     return draft
 
 
@@ -97,7 +96,7 @@ def _columns(path: Path, count: int, names: str) -> Iterator[tuple[int, list[str
 
 
 def _records(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (id, title, text) of topics or documents in any of the three forms."""
+    """Yield (id, title, text) of topics or documents in any of the three formats."""
     text = read_text(path)
     first = text.lstrip()[:1]
     if first == "<":
@@ -130,7 +129,7 @@ def _json_record(path: Path, number: int, line: str) -> tuple[str, str, str]:
 
 
 def _blocks(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
-    """Blocks `<top>` and `<DOC>`; closing tags inside are optional, as in TREC's own files."""
+    """Yield the records of `<top>` and `<DOC>` blocks; closing tags inside are optional, as in TREC's own files."""
     found = False
     for match in _TAGGED.finditer(text):
         found = True
@@ -153,10 +152,10 @@ def _blocks(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _field(block: str, name: str) -> str:
-    """What all fields of a name hold, with a space for every other tag inside; empty if there is none.
+    """Return the joined text of all fields of a name, with other tags replaced by spaces; empty if there is none.
 
-    A field without its closing tag ends with the next field, and all but the text, which may hold tags, with any tag:
-    TREC's oldest topics have more of them than are read here.
+    A field without closing tag ends at the next field, and fields other than the text also at any other tag, since
+    TREC's oldest topics have fields that are not read here.
     """
     end = _FIELD if name == "text" else f"{_FIELD}|{_TAG}"
     pattern = rf"<{name}(?:\s[^<>]*)?>(?:(.*?)</{name}\s*>|(.*?)(?={end}|\Z))"

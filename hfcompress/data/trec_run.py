@@ -1,4 +1,4 @@
-"""Run files as trec_eval reads them: `query Q0 document rank score tag`, six columns with white space between them."""
+"""Run files in the format of trec_eval: `query Q0 document rank score tag`, six columns separated by white space."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from hfcompress.data.lines import bad_line, read_text
 from hfcompress.errors import DataError, OutputError
-from hfcompress.files import write_text
+from hfcompress.utils.files import write_text
 
 Scores = dict[str, dict[str, float]]
 """`{query id: {document id: score}}`."""
 
 
 def read_run(path: Path) -> Scores:
-    """Read a run file, plain or `.gz`.
+    """Read a run file, plain or gzipped (`.gz`).
 
-    The score alone orders the documents, as in trec_eval: the columns of the rank, `Q0` and the tag are not looked at.
+    As in trec_eval, only the score orders the documents; rank, `Q0` and tag are ignored.
 
     Raises:
-        DataError: The file cannot be read or is empty, a line has not six columns or its score is no finite number, or
-            a document stands twice for a query; with the number of the line.
+        DataError: The file cannot be read or is empty, a line does not have six columns or a finite score, or a
+            document appears twice for a query. The error names the line.
     """
     run: Scores = {}
     for number, line in enumerate(read_text(path, "a run file").split("\n"), 1):
@@ -53,16 +53,16 @@ def read_run(path: Path) -> Scores:
 def write_run(
     path: Path, run: Mapping[str, Mapping[str, float]], orders: Mapping[str, Sequence[str]], tag: str
 ) -> Path:
-    """Write a run file that gives the same figures when it is read again, to the last digit.
+    """Write a run file. Scores are written in full precision, so that metrics of the file are the same.
 
     Args:
         path: The file.
-        run: The scores.
-        orders: The documents of each query, best first.
+        run: Scores, `{query id: {document id: score}}`.
+        orders: Documents of each query, best first.
         tag: Name of the ranker; white space in it becomes a hyphen.
 
     Raises:
-        DataError: An id is empty or holds white space, which this format cannot carry.
+        DataError: An id is empty or contains white space, which the format does not allow.
     """
     check_ids(orders)
     name = "-".join(tag.split()) or "run"
@@ -74,38 +74,33 @@ def write_run(
 
 
 def check_target(path: Path) -> None:
-    """Check that a run file can be written: the nearest folder above it that is there takes files.
+    """Check that a run file can be written: its nearest existing parent folder is writable.
 
     Raises:
-        OutputError: It cannot.
+        OutputError: The file cannot be written.
     """
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(
             "The run file cannot be written there",
             value=str(path),
-            expected="the path of a file, in a folder that can be written or made",
+            expected="the path of a file, in a folder that can be written or created",
             remedy="choose another path with --run",
         )
 
 
 def check_ids(lists: Mapping[str, Sequence[str]]) -> None:
-    """Check that a run file can hold the ids of queries and of their documents.
+    """Check that the ids of queries and documents can be written to a run file.
 
     Raises:
-        DataError: An id is empty or holds white space, which this format cannot carry.
+        DataError: An id is empty or contains white space, which the format does not allow.
     """
     for query, documents in lists.items():
-        _check_id("query", query)
-        for document in documents:
-            _check_id("document", document)
-
-
-def _check_id(kind: str, identifier: str) -> None:
-    if not identifier or len(identifier.split()) != 1:
-        raise DataError(
-            f"A run file cannot hold this {kind} id",
-            value=identifier,
-            expected="ids without white space",
-            remedy="leave --run out, or rename the ids",
-        )
+        for kind, identifier in (("query", query), *(("document", document) for document in documents)):
+            if len(identifier.split()) != 1:
+                raise DataError(
+                    f"A run file cannot hold this {kind} id",
+                    value=identifier,
+                    expected="ids without white space",
+                    remedy="leave --run out, or rename the ids",
+                )

@@ -1,4 +1,4 @@
-"""Ranking data as a folder in BEIR's layout."""
+"""Writing ranking data as a folder in BEIR's layout."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, OutputError
-from hfcompress.files import replaced_folder
+from hfcompress.utils.files import replaced_folder
 
 
 def check_new(folder: Path) -> None:
-    """Check that a folder may be written.
+    """Check that a folder is new or empty.
 
     Raises:
-        OutputError: It is a file, or holds something.
+        OutputError: It is a file, or not empty.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise OutputError(
@@ -28,27 +28,23 @@ def check_new(folder: Path) -> None:
 
 
 def write_beir(data: RankingData, folder: Path) -> Path:
-    """Write a new folder, which `load_beir` reads back to data with the same fingerprint.
+    """Write a folder, from which `load_beir` loads data with the same fingerprint, and return its path.
 
-    Candidates go into `bm25/SPLIT.tsv`, whatever they come from. Queries without judgements are written too;
-    `load_beir` takes them with `unlabelled`.
-
-    Args:
-        data: The data.
-        folder: Where to write.
+    Candidates of any first stage are written to `bm25/SPLIT.tsv`. Queries without judgements are written too;
+    `load_beir` reads them with `unlabelled`.
 
     Raises:
-        OutputError: The folder is in use.
-        DataError: An id holds a tab or a line break, which the layout cannot hold.
+        OutputError: The folder is neither new nor empty.
+        DataError: An id contains a tab or a line break, which the layout does not allow.
     """
     check_new(folder)
-    with replaced_folder(folder) as aside:
-        write_files(data, aside)
+    with replaced_folder(folder) as temporary:
+        write_files(data, temporary)
     return folder
 
 
 def write_files(data: RankingData, folder: Path) -> None:
-    """Write the files of `write_beir` into a folder that is there."""
+    """Write the files of `write_beir` into an existing folder."""
     bad = [key for key in (*data.queries, *data.corpus) if not key.strip() or any(mark in key for mark in "\t\r\n")]
     if bad:
         raise DataError(
@@ -57,8 +53,8 @@ def write_files(data: RankingData, folder: Path) -> None:
             expected="ids without tabs and line breaks",
             remedy="rename these ids",
         )
-    _lines(folder / "queries.jsonl", ({"_id": key, "text": text} for key, text in data.queries.items()))
-    _lines(
+    write_json_lines(folder / "queries.jsonl", ({"_id": key, "text": text} for key, text in data.queries.items()))
+    write_json_lines(
         folder / "corpus.jsonl",
         ({"_id": key, "title": each.title, "text": each.text} for key, each in data.corpus.items()),
     )
@@ -82,12 +78,16 @@ def write_files(data: RankingData, folder: Path) -> None:
     (folder / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object per line; the parent folder is created if necessary."""
+    _write_lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))
 
 
 def _table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
+    _write_lines(path, ("\t".join(map(str, row)) for row in (header, *rows)))
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.writelines("\t".join(map(str, row)) + "\n" for row in (header, *rows))
+        stream.writelines(f"{line}\n" for line in lines)

@@ -1,4 +1,4 @@
-"""Metrics, verdict, measuring and the report."""
+"""Metrics, benchmark, significance and verdict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["RankingMetric"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "RankingMetric":  # loads evaluate and datasets, which most of what is here does not need
+    if name == "RankingMetric":  # loads evaluate and datasets, which other modules of this package do not need
         from hfcompress.evaluation.ranking_metric import RankingMetric
 
         return RankingMetric

@@ -1,4 +1,4 @@
-"""What can be measured: a checkpoint, packed weights or a graph in a folder, by name, path and runtime."""
+"""Candidates of an evaluation: a checkpoint, packed weights or a graph, each by name, path and runtime."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import cast
 
 from transformers.utils import cached_file
 
-from hfcompress.layout import COMMON_FILES, PACKED_FOLDER
-from hfcompress.models import resolve
+from hfcompress.models.layout import COMMON_FILES, PACKED_FOLDER
+from hfcompress.models.load import resolve
 from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import QuantizationConfig
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
@@ -19,17 +19,17 @@ from hfcompress.recipe import ScoreText
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to measure.
+    """A model to evaluate.
 
     Attributes:
         name: Name in the report.
         folder: Folder or name of the model.
         path: Path in the output folder, or the model's name.
-        runtime: Where it runs.
+        runtime: Its runtime.
         precision: Its precision.
-        made_from: Name of the candidate in fp32 that was quantized; None for what is in fp32 itself.
-        score_text: How it reads BM25 scores in its texts, where that may differ from candidate to candidate; None where
-            it reads texts as the data makes them.
+        made_from: Name of the fp32 candidate that it was quantized from; None for fp32.
+        score_text: Format of the BM25 scores in its texts, if candidates may differ in it; None for the texts of the
+            data as they are.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Candidate:
 
     @classmethod
     def graph(cls, folder: Path, config: QuantizationConfig, made_from: str) -> Candidate:
-        """An int8 graph of the student, or its packed weights; `made_from` names the candidate in fp32."""
+        """An int8 graph of the student, or its packed weights; `made_from` names the fp32 candidate."""
         return cls(
             f"student-{config.runtime}-{config.precision}",
             str(folder),
@@ -63,23 +63,23 @@ class Candidate:
         )
 
     def ranker(self, max_length: int | None, options: RankerOptions) -> BatchedRanker:
-        """Load it."""
+        """Load the model."""
         return load_ranker(self.folder, self.runtime, self.file, max_length, options)
 
     @property
     def file(self) -> str | None:
-        """File in the folder that is loaded; None for the checkpoint's own weights."""
+        """File to load from the folder; None for the checkpoint's own weights."""
         return None if self.runtime == "torch" and not self.is_packed else self.path
 
     @property
     def is_packed(self) -> bool:
-        """Whether it has weights of few bits, in a file that stands for the checkpoint's own."""
+        """Whether it has low-bit weights, in a file that replaces the checkpoint's own."""
         return self.path.startswith(f"{PACKED_FOLDER}/")
 
     def files(self) -> list[Path]:
-        """What a deployment needs."""
+        """All files that a deployment needs."""
         folder = Path(resolve(self.folder))
-        if not folder.is_dir():  # a model on the Hub: what was downloaded of it
+        if not folder.is_dir():  # a model on the Hub: its files in the cache
             folder = Path(str(cached_file(self.folder, "config.json"))).parent
         if self.is_packed:
             weights = [folder / self.path]

@@ -1,4 +1,4 @@
-"""Cold start and memory of a ranker, measured in a process that begins with nothing."""
+"""Cold start and memory of a ranker, measured in a fresh process."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfcompress.evaluation.speed import ColdStart
 from hfcompress.rankers.base import BatchedRanker, Pair
 from hfcompress.rankers.onnxruntime import SLOW_FUSIONS
+from hfcompress.report.speed import ColdStart
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 180  # after which a start is given up
+TIMEOUT = 180  # seconds
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,14 +26,14 @@ def measure_cold_start(
     """Start a process that loads the model and scores one query.
 
     Args:
-        ranker: The same model, already loaded: its tokenizer, threads and batches are used.
+        ranker: The loaded model; the process uses the same tokenizer, threads and batches.
         folder: Folder or name of the model.
         runtime: `torch`, `onnxruntime` or `openvino`.
         file: The graph or the packed weights in the folder; None for the checkpoint's own weights.
         pairs: A query with each of its candidates.
 
     Returns:
-        The figures; None, with a warning, if the process failed: a run that has come this far is not given up for it.
+        Times and memory; None, with a warning, if the process failed: a run does not fail because of it.
     """
     request = {
         "folder": folder,
@@ -50,18 +50,18 @@ def measure_cold_start(
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     try:
         ended = subprocess.run(
-            [sys.executable, "-P", "-m", "hfcompress.evaluation.first_query"],
+            [sys.executable, "-P", "-m", "hfcompress.evaluation.cold_start_worker"],
             input=json.dumps(request),
-            env={**os.environ, "PYTHONPATH": search_path, "HF_HUB_OFFLINE": "1"},  # all was downloaded for `ranker`
+            env={**os.environ, "PYTHONPATH": search_path, "HF_HUB_OFFLINE": "1"},  # `ranker` has downloaded all
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=TIMEOUT,
             check=True,
         )
     except subprocess.SubprocessError as error:
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
+        lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
         logger.warning(
-            "The cold start of %s in %s was not measured: %s", file or folder, runtime, said[-1] if said else error
+            "The cold start of %s in %s was not measured: %s", file or folder, runtime, lines[-1] if lines else error
         )
         return None
     return ColdStart.model_validate(json.loads(ended.stdout.splitlines()[-1])["figures"])

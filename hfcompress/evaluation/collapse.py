@@ -1,58 +1,59 @@
-"""Collapse: an artefact that no longer ranks, and the parts of the model that quantization takes the order from."""
+"""Collapse checks: does an artifact still rank, and which parts of the model are sensitive to quantization?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfcompress.architectures import architecture_of, encoder_layers
 from hfcompress.errors import CollapseError
 from hfcompress.evaluation.metrics import rank_correlation
-from hfcompress.evaluation.report import Artifact
-from hfcompress.quantization.rounding import WEIGHT_STEPS, rounded
+from hfcompress.models.architectures import architecture_of, encoder_layers
+from hfcompress.quantization.rounding import WEIGHT_STEPS, fake_quantized
 from hfcompress.rankers.base import Pair
 from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.report.report import Artifact
 
-SATURATED = 0.5  # share of neighbouring scores that are equal, beyond those of the model in fp32
-SUSPECTS = 32  # lists on which the parts of a model are tried
-NAMED = 4  # parts that an error names
+SATURATED = 0.5  # share of equal neighbouring scores beyond that of the model in fp32
+SENSITIVITY_QUERIES = 32  # lists that sensitivities are computed on
+MAX_NAMED_PARTS = 4  # in an error message
 
 Rounding = Callable[[nn.Linear | nn.Embedding], AbstractContextManager[None]]
-INT8: Rounding = partial(rounded, per_channel=True, steps=WEIGHT_STEPS)
+INT8: Rounding = partial(fake_quantized, per_channel=True, steps=WEIGHT_STEPS)
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """A part of a model, and what is left of the order when it alone is rounded as int8 rounds it.
+class PartSensitivity:
+    """Sensitivity of the ranking to the quantization of one part of a model.
 
     Attributes:
         name: Name of the part, e.g. `attention of layer 2`.
-        rank_correlation: Spearman's rank correlation with the model in fp32, mean over queries.
+        rank_correlation: Spearman's rank correlation with the model in fp32 if this part alone is rounded, mean over
+            queries.
     """
 
     name: str
     rank_correlation: float
 
 
-def collapse(artifact: Artifact, original: Artifact, least: float) -> str | None:
-    """Say how an artefact has collapsed; None if it has not.
+def collapse_reason(artifact: Artifact, original: Artifact, least: float) -> str | None:
+    """How an artifact has collapsed; None if it has not.
 
-    The order is compared with that of the fp32 model which was quantized, not with the dense teacher's: a student that
-    was pruned and trained anew may order documents otherwise and rank them as well, which its verdict decides.
-    Spearman's correlation goes by how far documents move. Near-equal documents that change places, which int8 does in
-    any list, hardly count, while they take as much from Kendall's as any other pair.
+    The reference is the fp32 model that was quantized, not the dense teacher. A student that was pruned and retrained
+    may order documents differently and rank them as well; its verdict decides that. Spearman's correlation weights
+    documents by how far they move: swaps of near-equal documents, which int8 causes in any list, hardly count. In
+    Kendall's tau they would count as much as any other pair.
 
     Args:
-        artifact: What to judge.
-        original: The model in fp32 that it was made from.
-        least: Least rank correlation between the two.
+        artifact: The artifact to check.
+        original: The fp32 model that it was made from.
+        least: Smallest acceptable rank correlation between the two.
     """
     if artifact.tied_share == 1.0:
         return "all documents of a query get the same score"
@@ -67,60 +68,62 @@ def collapse(artifact: Artifact, original: Artifact, least: float) -> str | None
     return None
 
 
-def refuse_collapse(
-    results: Sequence[Artifact], original: str, least: float, find: Callable[[Artifact], list[Suspect]]
+def check_collapse(
+    results: Sequence[Artifact], original: str, least: float, sensitivities: Callable[[Artifact], list[PartSensitivity]]
 ) -> None:
-    """Check that every artefact still ranks.
+    """Check that every artifact still ranks.
 
     Args:
-        results: The teacher and all artefacts.
-        original: Name of the model in fp32 from which quantized artefacts were made.
-        least: Least rank correlation between the two.
-        find: Called with a quantized artefact that has collapsed; returns the parts of the model, worst first.
+        results: The teacher and all artifacts.
+        original: Name of the fp32 model that quantized artifacts were made from.
+        least: Smallest acceptable rank correlation between the two.
+        sensitivities: Called with a quantized artifact that has collapsed; returns the sensitivities of the model's
+            parts, the most sensitive part first.
 
     Raises:
-        CollapseError: One does not; names it, and the parts of the model where quantization is the cause.
+        CollapseError: An artifact has collapsed. The message names it, and the parts of the model if quantization is
+            the cause.
     """
     (reference,) = (artifact for artifact in results if artifact.name == original)
     for artifact in results[1:]:
-        if (reason := collapse(artifact, reference, least)) is None:
+        if (reason := collapse_reason(artifact, reference, least)) is None:
             continue
         quantized = artifact.precision != "fp32"
-        blame = f". {_blame(find(artifact), least)}" if quantized else ""
+        cause = f". {_cause(sensitivities(artifact), least)}" if quantized else ""
         raise CollapseError(
-            f"{artifact.name} ({artifact.path}) has collapsed: {reason}{blame}",
-            value=_figures(artifact),
+            f"{artifact.name} ({artifact.path}) has collapsed: {reason}{cause}",
+            value=_summary(artifact),
             expected=f"scores that differ, and a rank correlation of {least:g} or more with {original}",
             remedy=(
-                "leave it out of quantize.artifacts, quantize otherwise (per_channel, more bits, another mode or "
-                "runtime), or train with recover.quantization_aware; evaluate.min_rank_correlation moves the bound"
+                "leave it out of quantize.artifacts, change its quantization (per_channel, more bits, another mode or "
+                "runtime), or train with recover.quantization_aware; evaluate.min_rank_correlation sets the bound"
                 if quantized
                 else "prune less, or recover longer"
             ),
         )
 
 
-def suspects(
+def part_sensitivities(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    lists: Sequence[Sequence[Pair]],
+    lists: Iterable[Sequence[Pair]],
     rounding: Rounding = INT8,
-) -> list[Suspect]:
-    """Round one part of a model at a time as int8 does: the word embeddings, and attention and FFN of each layer.
+) -> list[PartSensitivity]:
+    """Round one part of a model at a time: the word embeddings, and the attention and FFN of each layer.
 
     Args:
-        model: The model in fp32; it is as before afterwards.
+        model: The model in fp32; it is unchanged afterwards.
         tokenizer: Its tokenizer.
-        lists: Pairs of one query each; the first `SUSPECTS` are scored.
-        rounding: Lets a module compute with rounded weights for a block; by default as in int8.
+        lists: Pairs of one query each; the first `SENSITIVITY_QUERIES` are scored, and no more are read.
+        rounding: Context manager in which a module computes with rounded weights; by default those of int8.
 
     Returns:
-        All parts, the one that costs most first.
+        All parts, the most sensitive one first.
     """
-    lists = lists[:SUSPECTS]
-    pairs = [pair for listed in lists for pair in listed]
-    ends = list(accumulate((len(listed) for listed in lists), initial=0))
-    ranker = TorchRanker(model, tokenizer, lambda logits: logits)
+    scored = list(islice(lists, SENSITIVITY_QUERIES))
+    pairs = [pair for listed in scored for pair in listed]
+    ends = list(accumulate((len(listed) for listed in scored), initial=0))
+    ranker = TorchRanker(model, tokenizer)
 
     def scores() -> list[Any]:
         flat = ranker.score(pairs)
@@ -132,8 +135,8 @@ def suspects(
         with ExitStack() as stack:
             for module in modules:
                 stack.enter_context(rounding(module))
-            found.append(Suspect(name, rank_correlation(exact, scores())))
-    return sorted(found, key=lambda suspect: suspect.rank_correlation)
+            found.append(PartSensitivity(name, rank_correlation(exact, scores())))
+    return sorted(found, key=lambda part: part.rank_correlation)
 
 
 def _parts(model: PreTrainedModel) -> dict[str, list[nn.Linear | nn.Embedding]]:
@@ -149,16 +152,16 @@ def _parts(model: PreTrainedModel) -> dict[str, list[nn.Linear | nn.Embedding]]:
     return {name: modules for name, modules in parts.items() if modules}
 
 
-def _figures(artifact: Artifact) -> str:
+def _summary(artifact: Artifact) -> str:
     figures = [f"nDCG@10 {artifact.quality['ndcg@10']:.4f}", f"{artifact.tied_share:.0%} of neighbours tied"]
     if artifact.stability and artifact.stability.rank_correlation is not None:
         figures.append(f"rank correlation {artifact.stability.rank_correlation:.3f}")
     return ", ".join(figures)
 
 
-def _blame(found: Sequence[Suspect], least: float) -> str:
-    worst = [suspect for suspect in found if suspect.rank_correlation < least]
-    listed = ", ".join(f"{part.name} ({part.rank_correlation:.3f})" for part in (worst or found)[:NAMED])
+def _cause(parts: Sequence[PartSensitivity], least: float) -> str:
+    worst = [part for part in parts if part.rank_correlation < least]
+    listed = ", ".join(f"{part.name} ({part.rank_correlation:.3f})" for part in (worst or parts)[:MAX_NAMED_PARTS])
     if worst:
         return f"With one part alone quantized it is lowest for {listed}"
     return f"No part alone quantized is the cause; it is lowest for {listed}"

@@ -1,22 +1,23 @@
-"""Ranking metrics per query, by pytrec_eval (the code of trec_eval), and agreement between two rankings.
+"""Ranking metrics per query by pytrec_eval (trec_eval's code), and agreement between two rankings.
 
-One tie rule holds in this module, the one of trec_eval: documents are ordered by score, read in single precision, and
-documents with equal scores by their id in descending order. The order in which a run lists its documents never counts.
-`tied_share` says how often the rule had to decide.
+This module uses the tie rule of trec_eval everywhere: documents are sorted by score in single precision, and documents
+with equal scores by id in descending order. The order of the documents in a run is ignored. `tied_share` is the share
+of neighbours that the rule had to order.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
-from hfcompress.evaluation.measures import measure_of, measured
+from hfcompress.evaluation.metric_definitions import compute_metrics, metric_definition
 from hfcompress.rankers.base import Ranker
 
 Run = Mapping[str, Mapping[str, float]]
@@ -26,19 +27,19 @@ Qrels = Mapping[str, Mapping[str, int]]
 """Relevance grades, `{query id: {document id: grade}}`."""
 
 CUTOFF = 10
-METRICS = ("ndcg@10", "mrr@10", "map", "recall@10")  # what `per_query` yields if not told; more is better
-REPORTED = (*METRICS, "p@10", "judged@10")  # what a report has
+METRICS = ("ndcg@10", "mrr@10", "map", "recall@10")  # default of `per_query`; higher is better
+REPORTED = (*METRICS, "p@10", "judged@10")  # in every report
 
 
 def run_from_scores(candidates: Mapping[str, list[str]], scores: Mapping[str, Sequence[float]]) -> Run:
-    """Join the candidates of every query with the scores that a ranker gave them.
+    """Make a run of the candidates of every query and their scores.
 
     Args:
         candidates: Documents of each query, `{query id: [document id]}`.
-        scores: One score a candidate, in the same order, `{query id: [score]}`.
+        scores: One score for each candidate, in the same order, `{query id: [score]}`.
 
     Raises:
-        DataError: A query has no scores or too many, a document stands twice, or a score is not a finite number.
+        DataError: A query has no scores or too many, a document occurs twice, or a score is not finite.
     """
     if candidates.keys() != scores.keys():
         raise DataError(
@@ -63,7 +64,7 @@ def run_from_scores(candidates: Mapping[str, list[str]], scores: Mapping[str, Se
 
 
 def first_stage_run(candidates: Mapping[str, list[str]]) -> Run:
-    """The order in which the candidates came, as a run: each document scores minus its rank, from -1 down."""
+    """The first-stage ranking as a run: the score of each document is its negative rank, from -1 down."""
     return {
         query: {document: -float(rank) for rank, document in enumerate(documents, start=1)}
         for query, documents in candidates.items()
@@ -71,15 +72,15 @@ def first_stage_run(candidates: Mapping[str, list[str]]) -> Run:
 
 
 def ranking(scores: Mapping[str, float]) -> list[str]:
-    """Order the documents of one query by the tie rule of this module, best first."""
-    # trec_eval keeps scores as C floats, so doubles that differ less than that are ties to every metric.
+    """Sort the documents of one query by the tie rule of this module, best first."""
+    # trec_eval stores scores as C floats, so doubles that differ by less are ties in every metric.
     return sorted(scores, key=lambda document: (np.float32(scores[document]), document), reverse=True)
 
 
 def without_relevant(qrels: Qrels, relevant_from: int = 1) -> list[str]:
     """Ids of the queries that have no document with a grade of `relevant_from` or more.
 
-    `per_query` leaves them out: no order of documents is better than another there. A report counts them apart.
+    `per_query` leaves them out, since all rankings of their documents are equally good. A report counts them.
     """
     return [query for query, grades in qrels.items() if not any(grade >= relevant_from for grade in grades.values())]
 
@@ -89,22 +90,22 @@ def per_query(
 ) -> dict[str, dict[str, float]]:
     """Compute metrics of every judged query.
 
-    - `ndcg@K`: trec_eval's `ndcg_cut_K`: the gain of a document is its grade, the discount log2(rank + 1), the ideal
-      order is taken over all judged documents, whether they are candidates or not (Jarvelin and Kekalainen, 2002, with
-      the discount of Burges et al., 2005).
+    - `ndcg@K`: trec_eval's `ndcg_cut_K`. The gain of a document is its grade, the discount is log2(rank + 1), and the
+      ideal ranking has all judged documents, candidates or not (Jarvelin and Kekalainen, 2002, with the discount of
+      Burges et al., 2005).
     - `mrr@K`: reciprocal rank of the first relevant document, 0 if it is not among the first K.
     - `map`: mean precision at the ranks of the relevant documents, over the whole ranking.
     - `recall@K`: share of the relevant documents among the first K.
-    - `p@K`: share of the first K that are relevant; a shorter ranking counts as filled up with what is not.
+    - `p@K`: share of relevant documents among the first K; a shorter ranking is filled up with non-relevant ones.
     - `hit@K`: 1 if a relevant document is among the first K, else 0.
-    - `judged@K`: share of the first K, or of all where there are fewer, that have a judgement, relevant or not.
-    - `auc`: for recommendation lists: share of the pairs of a relevant and another document of the ranking in which the
-      relevant one scores higher; equal scores count one half (Mann and Whitney, 1947), so here the tie rule of this
-      module is not needed. Left out where a ranking has no such pair.
+    - `judged@K`: share of judged documents among the first K, or among all of a shorter ranking.
+    - `auc`: for recommendation: share of the pairs of a relevant and another document of the ranking in which the
+      relevant one has the higher score. Equal scores count one half (Mann and Whitney, 1947), without the tie rule of
+      this module. Left out if a ranking has no such pair.
 
     All but `ndcg@K` and `judged@K` are binary: a document is relevant from grade `relevant_from` on. Documents without
-    a judgement are not relevant. A judged query that the run lacks scores 0; queries of the run that nobody judged do
-    not count.
+    a judgement are not relevant. A judged query that the run lacks scores 0. Queries of the run without judgements are
+    ignored.
 
     Args:
         qrels: Relevance grades, integers of 0 or more, of Python or numpy.
@@ -114,14 +115,14 @@ def per_query(
 
     Returns:
         `{query id: {metric: value in [0, 1]}}`, in the order of the qrels. Queries without any relevant document are
-        left out (see `without_relevant`); one that has a grade of 1 or more, but none of `relevant_from` or more, has
-        `ndcg@K` and `judged@K` alone.
+        left out (see `without_relevant`). A query with grades of 1 or more, but none of `relevant_from` or more, has
+        `ndcg@K` and `judged@K` only.
 
     Raises:
         DataError: No query has a relevant document, a grade is no integer, the run and the qrels have no query in
-            common, `relevant_from` is below 1, a score is not a finite number, or there is no such metric.
+            common, `relevant_from` is below 1, a score is not finite, or there is no such metric.
     """
-    measures = [measure_of(name) for name in names]
+    metrics = [metric_definition(name) for name in names]
     if relevant_from < 1:
         raise DataError(
             "Documents cannot be relevant from this grade on",
@@ -134,7 +135,7 @@ def per_query(
     judged = {query: documents for query, documents in grades.items() if any(each > 0 for each in documents.values())}
     if not judged:
         raise DataError(
-            "No query has a relevant document, so nothing can be measured",
+            "No query has a relevant document, so no metric is defined",
             value=f"{len(qrels)} judged queries",
             expected="at least one judgement with a grade of 1 or more",
             remedy="check the qrels file",
@@ -147,7 +148,7 @@ def per_query(
             remedy="check that both belong to the same data set and split",
         )
     scores = {query: {document: float(score) for document, score in run.get(query, {}).items()} for query in judged}
-    return measured(measures, judged, scores, relevant_from)
+    return compute_metrics(metrics, judged, scores, relevant_from)
 
 
 def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -157,7 +158,7 @@ def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def scores_of_split(ranker: Ranker, data: RankingData, split: str) -> dict[str, list[float]]:
-    """Scores of a ranker for all candidates of a split, `{query id: [score]}`."""
+    """Score all candidates of a split: `{query id: [score]}`."""
     candidates = data.splits[split].candidates
     pairs = [pair for query, documents in candidates.items() for pair in data.pairs(query, documents)]
     flat = iter(ranker.score(pairs).tolist())
@@ -165,23 +166,23 @@ def scores_of_split(ranker: Ranker, data: RankingData, split: str) -> dict[str, 
 
 
 def split_quality(ranker: Ranker, data: RankingData, split: str) -> dict[str, float]:
-    """Mean of every metric over the judged queries of a split, whose candidates a ranker scores."""
+    """Score the candidates of a split, and return the mean of every metric over its judged queries."""
     chosen = data.splits[split]
     run = run_from_scores(chosen.candidates, scores_of_split(ranker, data, split))
     return means(per_query(chosen.qrels, run, data.relevant_from))
 
 
 def agreement(teacher: Run, student: Run) -> dict[str, float]:
-    """How far two rankers order the same candidates alike, whatever the judgements say.
+    """Agreement of two rankers on the order of the same candidates, without relevance judgements.
 
-    - `kendall_tau`: mean over queries of Kendall's tau-b (Kendall, 1945), from -1 (reversed) to 1 (same order). Where
-      tau-b is undefined, because all scores of a list are equal, it counts 1 if this holds for both lists and 0 if it
-      holds for one. Queries with a single candidate have no order and are left out; if there are only such, it is 1.
+    - `kendall_tau`: mean over queries of Kendall's tau-b (Kendall, 1945), from -1 (reversed) to 1 (same order). Tau-b
+      is undefined if all scores of a list are equal; it then counts 1 if they are equal in both lists, else 0. Queries
+      with a single candidate are left out; without any other query it is 1.
     - `overlap@10`: mean share of the teacher's first 10 that are among the student's first 10, by the tie rule of this
       module. With 10 candidates or fewer it is 1 by construction.
 
     Raises:
-        DataError: The two runs do not score the same documents, are empty, or a score is not a finite number.
+        DataError: The runs do not score the same documents, are empty, or a score is not finite.
     """
     _check_finite(teacher)
     _check_finite(student)
@@ -201,10 +202,11 @@ def agreement(teacher: Run, student: Run) -> dict[str, float]:
                 expected="the same documents in both runs, and at least one",
                 remedy="score the same candidates with both rankers",
             )
-        ours = np.array([scores[document] for document in scores], dtype=np.float32)
-        theirs = np.array([student[query][document] for document in scores], dtype=np.float32)
         if len(scores) > 1:
-            taus.append(_kendall(ours, theirs))
+            ours, theirs = (
+                np.array([run[query][document] for document in scores], dtype=np.float32) for run in (teacher, student)
+            )
+            taus.append(_correlation(kendalltau, ours, theirs))
         best = ranking(scores)[:CUTOFF]
         overlaps.append(len(set(best) & set(ranking(student[query])[:CUTOFF])) / len(best))
     return {"kendall_tau": _mean(taus) if taus else 1.0, "overlap@10": _mean(overlaps)}
@@ -213,23 +215,20 @@ def agreement(teacher: Run, student: Run) -> dict[str, float]:
 def rank_correlation(first: Iterable[Sequence[float]], second: Iterable[Sequence[float]]) -> float:
     """Mean over queries of Spearman's rank correlation (Spearman, 1904) between two scores of the same candidates.
 
-    Lists whose scores are all equal count 1 if this holds for both and 0 if it holds for one. Queries with a single
-    candidate have no order and are left out; if there are only such, it is 1.
+    A list with all scores equal counts 1 if they are equal in both lists, else 0. Queries with a single candidate are
+    left out; without any other query the result is 1.
 
     Args:
         first: Scores of the candidates of each query.
         second: Other scores of the same candidates, in the same order.
     """
-    values = []
-    for ours, theirs in zip(first, second, strict=True):
-        if len(ours) > 1:
-            constant = (bool(np.ptp(ours) == 0), bool(np.ptp(theirs) == 0))
-            values.append(float(all(constant)) if any(constant) else float(spearmanr(ours, theirs).statistic))
+    lists = zip(first, second, strict=True)
+    values = [_correlation(spearmanr, ours, theirs) for ours, theirs in lists if len(ours) > 1]
     return _mean(values) if values else 1.0
 
 
 def tied_share(run: Run) -> float:
-    """Share of neighbouring pairs in the sorted rankings with scores equal in single precision; 0 without pairs."""
+    """Share of neighbours in the sorted rankings with equal scores in single precision; 0 without neighbours."""
     pairs = tied = 0
     for scores in run.values():
         ordered = np.sort(np.array(list(scores.values()), dtype=np.float32))
@@ -238,15 +237,15 @@ def tied_share(run: Run) -> float:
     return tied / pairs if pairs else 0.0
 
 
-def _kendall(first: np.ndarray, second: np.ndarray) -> float:
+def _correlation(
+    statistic: Callable[..., Any], first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray
+) -> float:
     constant = (bool(np.ptp(first) == 0), bool(np.ptp(second) == 0))
-    if any(constant):
-        return float(all(constant))
-    return float(kendalltau(first, second, variant="b").statistic)
+    return float(all(constant)) if any(constant) else float(statistic(first, second).statistic)
 
 
 def _integers(query: str, grades: Mapping[str, int]) -> dict[str, int]:
-    """Grades as Python's own integers, which are the only ones that pytrec_eval takes."""
+    """Grades as Python integers, the only ones that pytrec_eval accepts."""
     try:
         return {document: operator.index(grade) for document, grade in grades.items()}
     except TypeError as error:
@@ -264,7 +263,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def _check_finite(run: Run) -> None:
     for query, scores in run.items():
-        # Single precision, as in the tie rule: a larger double would become infinite, and equal to others, unseen.
+        # Single precision, as in the tie rule: larger doubles would become infinite, and ties.
         with np.errstate(over="ignore"):
             finite = np.isfinite(np.array(list(scores.values()), dtype=np.float64).astype(np.float32))
         if not finite.all():

@@ -1,4 +1,4 @@
-"""Ranking quality as an `evaluate.Metric`, for `compute_metrics` and for the suites of the evaluate library."""
+"""Ranking metrics as an `evaluate.Metric`, for `compute_metrics` and for suites of the evaluate library."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from datasets import Sequence as ListOf
 from evaluate import Metric, MetricInfo
 
 from hfcompress.errors import DataError
-from hfcompress.evaluation.measures import measure_of
+from hfcompress.evaluation.metric_definitions import metric_definition
 from hfcompress.evaluation.metrics import METRICS, means, per_query, run_from_scores, tied_share, without_relevant
 
-NO_DOCUMENT = -100  # the label that `Trainer` fills up lists with
+NO_DOCUMENT = -100  # the label that `Trainer` pads lists with
 
 _DESCRIPTION = (
     "Ranking quality by trec_eval: ndcg@K (the gain is the grade), mrr@K, map, recall@K, p@K, hit@K, judged@K, and auc."
 )
 _INPUTS = """
-    predictions: Scores; higher means more relevant. Of pairs, with `query_ids`, or one list for each query.
-    references: Grades, whole numbers of 0 or more, in the same shape; -100 where a list has no document.
-    query_ids (`list`): Which query each pair belongs to; only for pairs.
-    document_ids (`list`): Ids of the documents, in the same shape. They decide between equal scores: the greater id
-        comes first. Without them, of documents with equal scores the one given later comes first.
+    predictions: Scores; higher means more relevant. Scores of pairs (with `query_ids`), or one list for each query.
+    references: Grades, whole numbers of 0 or more, in the same shape; -100 for padding of a list.
+    query_ids (`list`): Id of the query of each pair; only for pairs.
+    document_ids (`list`): Ids of the documents, in the same shape. Documents with equal scores are sorted by descending
+        id. Without ids, the later one of two documents with equal scores comes first.
 """
 _CITATION = "Van Gysel and de Rijke, Pytrec_eval: An Extremely Fast Python Interface to trec_eval, SIGIR 2018."
 
@@ -32,7 +32,7 @@ _CITATION = "Van Gysel and de Rijke, Pytrec_eval: An Extremely Fast Python Inter
 class RankingMetric(Metric):
     """Ranking metrics of scored pairs or lists, with the definitions and the tie rule of `hfcompress evaluate`.
 
-    Nothing is downloaded. In a `Trainer`'s `compute_metrics`, where every row is a pair:
+    Nothing is downloaded. Use in a `Trainer`'s `compute_metrics`, with a pair in every row:
 
         metric = RankingMetric(["ndcg@10"])
         query_ids = dataset["query_id"]
@@ -42,18 +42,18 @@ class RankingMetric(Metric):
                 predictions=output.predictions.ravel(), references=output.label_ids.ravel(), query_ids=query_ids
             )
 
-    `compute` returns the metrics, means over the queries for which they are defined, and `queries` (counted in the
-    means), `queries_without_relevant` (left out of them) and `tied_share` (neighbours in a ranking with equal scores).
+    `compute` returns the mean of each metric over the queries for which it is defined, and `queries` (number of queries
+    in the means), `queries_without_relevant` (left out) and `tied_share` (share of neighbours with equal scores).
 
     Args:
         metrics: Names of the metrics; see `hfcompress.evaluation.metrics.per_query`.
         relevant_from: Lowest grade that is relevant in binary metrics.
-        keep_in_memory: Hold what is added in memory; a file in evaluate's cache is needed with several processes only.
+        keep_in_memory: Keep added batches in memory; only several processes need a file in evaluate's cache.
         **settings: As for `evaluate.Metric`.
 
     Raises:
-        DataError: There is no such metric; and from `compute`: scores that are not finite, grades that are not whole
-            numbers of 0 or more, shapes that do not fit, or no query with a relevant document.
+        DataError: There is no such metric. From `compute`: scores are not finite, grades are not whole numbers of 0 or
+            more, shapes do not match, or no query has a relevant document.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RankingMetric(Metric):
         **settings: Any,
     ) -> None:
         for name in metrics:
-            measure_of(name)
+            metric_definition(name)
         self.metrics, self.relevant_from = tuple(metrics), relevant_from
         super().__init__(keep_in_memory=keep_in_memory, **settings)
 
@@ -91,7 +91,7 @@ class RankingMetric(Metric):
         scores: dict[str, list[float]] = {}
         for query, document, score, grade in _rows(predictions, references, query_ids, document_ids):
             listed = qrels.setdefault(query, {})
-            # Places are counted with leading zeros, so that ids are in the order given.
+            # Indices with leading zeros as ids, which sort in the order given.
             name = f"{len(listed):09d}" if document is None else document
             if name in listed:
                 raise DataError(
@@ -118,7 +118,7 @@ def _rows(
     query_ids: Sequence[Any] | None,
     document_ids: Sequence[Any] | None,
 ) -> Iterator[tuple[str, str | None, float, float]]:
-    """Query, document, score and grade of every pair; lists give numbers to their queries."""
+    """Query, document, score and grade of every pair; the ids of lists are their indices."""
     lists = len(predictions) > 0 and np.ndim(predictions[0]) == 1
     if lists == (query_ids is not None):
         raise DataError(
@@ -130,17 +130,17 @@ def _rows(
     for given in (query_ids, document_ids):
         if given is not None and len(given) != len(predictions):
             raise _shapes(len(given), len(predictions))
-    for place, (score, grade) in enumerate(zip(predictions, references, strict=True)):
-        document = None if document_ids is None else document_ids[place]
+    for index, (score, grade) in enumerate(zip(predictions, references, strict=True)):
+        document = None if document_ids is None else document_ids[index]
         if not lists:
             assert query_ids is not None
-            yield str(query_ids[place]), None if document is None else str(document), score, grade
+            yield str(query_ids[index]), None if document is None else str(document), score, grade
             continue
         if len(score) != len(grade) or (document is not None and len(document) != len(score)):
             raise _shapes(len(grade) if document is None else len(document), len(score))
         for column, (one, label) in enumerate(zip(score, grade, strict=True)):
             if label != NO_DOCUMENT:
-                yield str(place), None if document is None else str(document[column]), one, label
+                yield str(index), None if document is None else str(document[column]), one, label
 
 
 def _grade(query: str, grade: float) -> int:

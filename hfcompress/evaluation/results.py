@@ -1,19 +1,19 @@
-"""From measured rankers to the report: every candidate of a run, its quality, its verdict and its speed."""
+"""Evaluate candidates and build the report of a run: quality, verdict and speed of each."""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from hfcompress.architectures import architecture_of
-from hfcompress.data.ranking import RankingData
-from hfcompress.data.score_text import with_score_text
+from hfcompress.data.ranking import RankingData, Split
+from hfcompress.evaluation.batch_invariance import measure_batch_invariance
+from hfcompress.evaluation.benchmark import benchmark, benchmark_single_thread
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.cold_start import measure_cold_start
-from hfcompress.evaluation.explanation import Explanation
-from hfcompress.evaluation.measure import Measurement, measure, measure_single_thread
 from hfcompress.evaluation.metrics import (
     REPORTED,
     Run,
@@ -24,28 +24,28 @@ from hfcompress.evaluation.metrics import (
     rank_correlation,
     tied_share,
 )
-from hfcompress.evaluation.report import Artifact, DataSummary, FirstStage, Machine, RunReport
-from hfcompress.evaluation.schema import Interval
 from hfcompress.evaluation.significance import compare, holm
-from hfcompress.evaluation.speed import ColdStart, SingleThread
-from hfcompress.evaluation.stability import measure_stability
-from hfcompress.evaluation.structure import PruningSummary
-from hfcompress.files import deflated_size_of, size_of
-from hfcompress.machine import cpu_flags, cpu_name, memory_gb, thread_count, versions
-from hfcompress.models import PACKAGE_SCHEME, license_of, load_model, load_tokenizer
+from hfcompress.models.architectures import architecture_of
+from hfcompress.models.load import PACKAGE_SCHEME, license_of, load_model, load_tokenizer
 from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import EvaluateStep, Recipe
+from hfcompress.report.explanation import Explanation
+from hfcompress.report.report import Artifact, DataSummary, FirstStage, Machine, RunReport
+from hfcompress.report.speed import ColdStart, SingleThread
+from hfcompress.report.structure import PruningSummary
+from hfcompress.utils.files import deflated_size_of, size_of
+from hfcompress.utils.machine import cpu_flags, cpu_name, memory_gb, thread_count, versions
 
 PRIMARY_METRIC = "ndcg@10"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was measured of a candidate.
+class EvaluatedCandidate:
+    """Results of a candidate.
 
     Attributes:
-        artifact: For the report.
+        artifact: Its part of the report.
         run: Its scores.
     """
 
@@ -53,53 +53,62 @@ class Measured:
     run: Run
 
 
-def measure_candidates(
+def evaluate_candidates(
     candidates: list[Candidate],
     data: RankingData,
     step: EvaluateStep,
+    *,
     max_length: int | None,
-    seed: int,
+    seed: int = 0,
     progress: bool = True,
     split: str = "test",
     deflated: bool = False,
-) -> list[Measured]:
-    """Measure all candidates side by side; the first one is the teacher.
+) -> list[EvaluatedCandidate]:
+    """Evaluate all candidates side by side; the first one is the teacher.
 
     Args:
-        candidates: What to measure.
+        candidates: The models.
         data: The data.
-        step: How.
+        step: Settings of the evaluation.
         max_length: Longest input in tokens; None for that of each tokenizer.
         seed: Seed of the bootstrap.
         progress: Show a progress bar.
         split: The split.
-        deflated: Compress every file too, to see what zeros save.
+        deflated: Also compress every file, to see what sparsity saves.
 
     Returns:
-        One artefact and one run for each candidate, in their order.
+        One result for each candidate, in their order.
     """
     options = RankerOptions(step.threads, step.batch_tokens)
     rankers = [candidate.ranker(max_length, options) for candidate in candidates]
     texts = _texts(candidates, data)
-    measured = measure(rankers, data, split, step.rounds, step.latency_queries, progress, texts)
+    benchmarks = benchmark(
+        rankers,
+        data,
+        split,
+        rounds=step.rounds,
+        latency_queries=step.latency_queries,
+        progress=progress,
+        texts=texts,
+    )
     chosen = data.split(split)
-    judged = {query: documents for query, documents in chosen.candidates.items() if documents}
-    made = {id(each): [each.pairs(*listed) for listed in judged.items()] for each in texts}
-    lists_of = [made[id(each)] for each in texts]
+    documents = {query: listed for query, listed in chosen.candidates.items() if listed}
+    pairs_by_text = {id(text): [text.pairs(*listed) for listed in documents.items()] for text in texts}
+    lists_of = [pairs_by_text[id(text)] for text in texts]
     scores = {
-        candidate.name: list(found.scores.values()) for candidate, found in zip(candidates, measured, strict=True)
+        candidate.name: list(result.scores.values()) for candidate, result in zip(candidates, benchmarks, strict=True)
     }
-    runs = [measurement.run(judged) for measurement in measured]
-    results: list[Artifact] = []
+    runs = [result.run(documents) for result in benchmarks]
+    artifacts: list[Artifact] = []
     single = _single_thread(candidates, lists_of, step, max_length, rankers[0].threads)
     parameters = _parameters(candidates, rankers)
-    for candidate, ranker, lists, measurement, run in zip(candidates, rankers, lists_of, measured, runs, strict=True):
-        by_query = per_query(chosen.qrels, run, data.relevant_from, reported(step))
-        primary = {query: values[PRIMARY_METRIC] for query, values in by_query.items()}
-        first = results[0] if results else None
-        of = candidate.made_from
-        kept = None if of is None else rank_correlation(scores[of], scores[candidate.name])
-        results.append(
+    for candidate, ranker, lists, result, run in zip(candidates, rankers, lists_of, benchmarks, runs, strict=True):
+        by_query = per_query(chosen.qrels, run, data.relevant_from, report_metrics(step))
+        primary = primary_values(by_query)
+        teacher = artifacts[0] if artifacts else None
+        original = candidate.made_from
+        correlation = None if original is None else rank_correlation(scores[original], scores[candidate.name])
+        artifacts.append(
             Artifact(
                 name=candidate.name,
                 path=candidate.path,
@@ -110,40 +119,51 @@ def measure_candidates(
                 parameters=parameters[candidate.folder],
                 quality=means(by_query),
                 per_query=primary,
-                agreement=agreement(runs[0], run) if first else {},
+                agreement=agreement(runs[0], run) if teacher else {},
                 delta=(
-                    compare(first.per_query, primary, step.margin, step.confidence, seed=seed, set_of=data.set_of)
-                    if first
+                    compare(teacher.per_query, primary, step.margin, step.confidence, seed=seed, set_of=data.set_of)
+                    if teacher
                     else None
                 ),
-                latency=measurement.latency(ranker),
-                speedup=_speedup(measurement, measured[0]),
+                latency=result.latency(ranker),
+                speedup=result.speedup_over(benchmarks[0]) if teacher else 1.0,
                 tied_share=tied_share(run),
-                stability=measure_stability(ranker, lists, kept) if first else None,
-                speedup_interval=_speedup_interval(measurement, measured[0], step.confidence),
+                stability=measure_batch_invariance(ranker, lists, correlation) if teacher else None,
+                speedup_interval=result.speedup_interval(benchmarks[0], step.confidence) if teacher else None,
                 single_thread=single.get(candidate.name),
                 cold_start=_cold_start(candidate, ranker, lists[0]) if step.cold_start else None,
             )
         )
-    return [Measured(artifact, run) for artifact, run in zip(_corrected(results), runs, strict=True)]
+    return [EvaluatedCandidate(artifact, run) for artifact, run in zip(_corrected(artifacts), runs, strict=True)]
 
 
-def reported(step: EvaluateStep) -> list[str]:
-    """Metrics in `quality`: those of every report, and what the step asks for besides."""
+def primary_values(by_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The primary metric of each query, from the result of `per_query`."""
+    return {query: values[PRIMARY_METRIC] for query, values in by_query.items()}
+
+
+def first_stage_result(data: RankingData, split: Split, metrics: Sequence[str]) -> FirstStage:
+    """Quality of the first-stage ranking of a split."""
+    by_query = per_query(split.qrels, first_stage_run(split.candidates), data.relevant_from, metrics)
+    return FirstStage(name=data.first_stage, quality=means(by_query), per_query=primary_values(by_query))
+
+
+def report_metrics(step: EvaluateStep) -> list[str]:
+    """Names of the metrics in `quality`: those of every report, and further ones of the step."""
     return list(dict.fromkeys((*REPORTED, *step.metrics)))
 
 
 def _texts(candidates: list[Candidate], data: RankingData) -> list[RankingData]:
-    """The data as each candidate reads it; the same object for all that read alike."""
-    asked = {candidate.score_text for candidate in candidates if candidate.score_text}
-    made = {settings: with_score_text(data, settings) for settings in asked}
-    return [made[candidate.score_text] if candidate.score_text else data for candidate in candidates]
+    """The data as each candidate reads it; one object for all candidates with the same texts."""
+    formats = {candidate.score_text for candidate in candidates if candidate.score_text}
+    texts = {score_text: data.with_score_text(score_text) for score_text in formats}
+    return [texts[candidate.score_text] if candidate.score_text else data for candidate in candidates]
 
 
-def _corrected(results: list[Artifact]) -> list[Artifact]:
-    """The verdicts corrected for the number of artefacts that are compared."""
-    deltas = iter(holm([artifact.delta for artifact in results if artifact.delta]))
-    return [artifact.model_copy(update={"delta": next(deltas)}) if artifact.delta else artifact for artifact in results]
+def _corrected(artifacts: list[Artifact]) -> list[Artifact]:
+    """Artifacts with verdicts that are corrected for the number of comparisons."""
+    deltas = iter(holm([each.delta for each in artifacts if each.delta]))
+    return [each.model_copy(update={"delta": next(deltas)}) if each.delta else each for each in artifacts]
 
 
 def build_report(
@@ -154,9 +174,7 @@ def build_report(
     results: list[Artifact],
     explanation: Explanation | None = None,
 ) -> RunReport:
-    """Put everything measured into one report; steps are added when the run ends."""
-    test = data.split("test")
-    first = per_query(test.qrels, first_stage_run(test.candidates), data.relevant_from, reported(recipe.evaluate))
+    """Build the report of a run; its steps are added when the run ends."""
     return RunReport(
         name=recipe.name,
         base_model=base_model_name(recipe),
@@ -167,21 +185,17 @@ def build_report(
         primary_metric=PRIMARY_METRIC,
         data=summarize_data(recipe, data),
         pruning=pruning,
-        first_stage=FirstStage(
-            name=data.first_stage,
-            quality=means(first),
-            per_query={query: values[PRIMARY_METRIC] for query, values in first.items()},
-        ),
+        first_stage=first_stage_result(data, data.split("test"), report_metrics(recipe.evaluate)),
         teacher=results[0],
         artifacts=results[1:],
         steps=[],
-        machine=machine(),
+        machine=describe_machine(),
         explanation=explanation,
     )
 
 
 def base_model_name(recipe: Recipe) -> str:
-    """How the card names the model: a Hub id, or words that cannot be taken for one."""
+    """Name of the original model in the card: its Hub id, or a description that is no Hub id."""
     step = recipe.teacher
     if step.base_model:
         return step.base_model
@@ -191,12 +205,12 @@ def base_model_name(recipe: Recipe) -> str:
 
 
 def license_for(recipe: Recipe) -> str:
-    """Licence of the compressed model: what the recipe says, else what the original's card says; empty for none."""
+    """Licence of the compressed model: that of the recipe, else that of the original model's card; empty for none."""
     return recipe.publish.license or license_of(recipe.teacher.model)
 
 
 def summarize_data(recipe: Recipe, data: RankingData) -> DataSummary:
-    """Figures about the data, and how long its test pairs are."""
+    """Summarize the data, and the lengths of its test pairs."""
     test = data.split("test")
     tokenizer = load_tokenizer(recipe.teacher.model)
     pairs = [pair for query, documents in test.candidates.items() for pair in data.pairs(query, documents)]
@@ -218,10 +232,8 @@ def summarize_data(recipe: Recipe, data: RankingData) -> DataSummary:
     )
 
 
-def machine() -> Machine:
-    """The machine that this runs on."""
-    import platform
-
+def describe_machine() -> Machine:
+    """Hardware and software of this machine."""
     return Machine(
         cpu=cpu_name(),
         flags=cpu_flags(),
@@ -233,7 +245,7 @@ def machine() -> Machine:
 
 
 def _parameters(candidates: list[Candidate], rankers: list[BatchedRanker]) -> dict[str, int]:
-    """Number of parameters of the model in each folder; models that are loaded are not loaded again."""
+    """Number of parameters of the model in each folder; loaded models are reused."""
     models = {
         candidate.folder: ranker.model
         for candidate, ranker in zip(candidates, rankers, strict=True)
@@ -245,14 +257,6 @@ def _parameters(candidates: list[Candidate], rankers: list[BatchedRanker]) -> di
     }
 
 
-def _speedup(measurement: Measurement, teacher: Measurement) -> float:
-    return 1.0 if measurement is teacher else measurement.speedup_over(teacher)
-
-
-def _speedup_interval(measurement: Measurement, teacher: Measurement, confidence: float) -> Interval | None:
-    return None if measurement is teacher else measurement.speedup_interval(teacher, confidence)
-
-
 def _single_thread(
     candidates: list[Candidate],
     lists: list[list[list[Pair]]],
@@ -260,12 +264,12 @@ def _single_thread(
     max_length: int | None,
     threads: int,
 ) -> dict[str, SingleThread]:
-    """Speed on one thread, by the candidate's name; nothing where all was measured on one thread anyway."""
+    """Speed on one thread, by the candidate's name; empty if the whole evaluation runs on one thread."""
     if threads == 1 or not step.single_thread_queries:
         return {}
     rankers = [candidate.ranker(max_length, RankerOptions(1, step.batch_tokens)) for candidate in candidates]
-    measured = measure_single_thread(rankers, [own[: step.single_thread_queries] for own in lists], step.confidence)
-    return {candidate.name: found for candidate, found in zip(candidates, measured, strict=True)}
+    results = benchmark_single_thread(rankers, [own[: step.single_thread_queries] for own in lists], step.confidence)
+    return {candidate.name: result for candidate, result in zip(candidates, results, strict=True)}
 
 
 def _cold_start(candidate: Candidate, ranker: BatchedRanker, pairs: list[Pair]) -> ColdStart | None:

@@ -1,56 +1,49 @@
-"""Whether teacher and student look at the same words of a pair: gradient x input, word by word."""
+"""Saliency agreement: do teacher and student use the same words of a pair? Measured by gradient x input per word."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from hfcompress.data.ranking import RankingData, stable_hash
-from hfcompress.evaluation.explain import moves
-from hfcompress.evaluation.explanation import Explanation, SaliencyAgreement, SteadySaliency
+from hfcompress.evaluation.explain import changed_queries
 from hfcompress.evaluation.metrics import rank_correlation
-from hfcompress.evaluation.report import Artifact
+from hfcompress.models.hooks import hooks
 from hfcompress.rankers.base import Pair
+from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.report.explanation import Explanation, MeanSaliencyAgreement, SaliencyAgreement
+from hfcompress.report.report import Artifact
 
 TOP_WORDS = 5
-FEWEST_WORDS = 3  # a correlation of two is always 1 or -1
+MIN_WORDS = 3  # a correlation of two is always 1 or -1
 WORDS = re.compile(r"\w+")
 
 Word = tuple[int, int]
-"""0 for the query or 1 for the document, and the place of the word in it."""
+"""0 for the query or 1 for the document, and the index of the word in it."""
 
 
-@dataclass(frozen=True)
-class Reader:
-    """A model in PyTorch with its tokenizer, whose `model_max_length` is the longest input."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
-
-
-def with_saliency(
+def add_saliency(
     explanation: Explanation,
     data: RankingData,
     split: str,
-    teacher: Reader,
-    student: Reader,
+    teacher: TorchRanker,
+    student: TorchRanker,
     artifacts: Sequence[Artifact],
 ) -> Explanation:
-    """Add saliency agreement on the first relevant document of each moved query, and of as many that did not move.
+    """Add saliency agreement on the first relevant document of each changed query, and of as many unchanged ones.
 
     Args:
-        explanation: What `explain` returned.
+        explanation: The result of `explain`.
         data: The data.
-        split: The split that was measured.
+        split: The evaluated split.
         teacher: The teacher.
-        student: The student in PyTorch, whatever runtime the explained artefact runs on.
-        artifacts: What was measured; the teacher first.
+        student: The student in PyTorch, whatever the runtime of the explained artifact.
+        artifacts: Evaluated artifacts, the teacher first.
     """
     moved = [
         query.model_copy(
@@ -60,83 +53,83 @@ def with_saliency(
         else query
         for query in explanation.moved
     ]
-    steady = [
+    unchanged = [
         found
-        for query, document in _steady(data, split, explanation, artifacts)
+        for query, document in _unchanged(data, split, explanation, artifacts)
         if (found := _agreement(teacher, student, data, query, document))
     ]
-    summary = SteadySaliency(
-        queries=len(steady),
-        correlation=float(np.mean([each.correlation for each in steady])),
-        overlap=float(np.mean([each.overlap for each in steady])),
-    ) if steady else None  # fmt: skip
+    summary = MeanSaliencyAgreement(
+        queries=len(unchanged),
+        correlation=float(np.mean([each.correlation for each in unchanged])),
+        overlap=float(np.mean([each.overlap for each in unchanged])),
+    ) if unchanged else None  # fmt: skip
     return explanation.model_copy(update={"moved": moved, "steady_saliency": summary})
 
 
-def word_weights(reader: Reader, pair: Pair) -> dict[Word, float]:
+def word_saliency(ranker: TorchRanker, pair: Pair) -> dict[Word, float]:
     """Gradient x input of the score with respect to the word embeddings, summed over the tokens of each word.
 
-    How much the score would change, to first order, if the word's embedding went to zero (Shrikumar et al., 2016,
+    To first order, the change of the score if the word's embedding became zero (Shrikumar et al., 2016,
     arXiv:1605.01713; Denil et al., 2014, arXiv:1412.6815).
 
     Returns:
-        Weights of the words that the model reads: runs of letters and digits, however the tokenizer cuts them.
+        Saliency of each word that the model reads. Words are runs of letters and digits, whatever their tokenization.
     """
-    encoded = reader.tokenizer(*pair, truncation=True, return_offsets_mapping=True, return_tensors="pt")
+    encoded = ranker.tokenizer(*pair, truncation=True, return_offsets_mapping=True, return_tensors="pt")
     offsets = encoded.pop("offset_mapping")[0].tolist()
-    with _embedded(reader.model) as embeddings:
-        scores = reader.model(**encoded).logits
+    with _embedded(ranker.model) as embeddings:
+        scores = ranker.model(**encoded).logits
     (gradient,) = torch.autograd.grad(scores.sum(), embeddings)
-    weights = (gradient * embeddings[0].detach()).sum(-1)[0].tolist()
-    places = [_word_of_characters(text) for text in pair]
+    saliencies = (gradient * embeddings[0].detach()).sum(-1)[0].tolist()
+    word_indices = [_word_of_characters(text) for text in pair]
     words: dict[Word, float] = {}
-    for part, (start, end), weight in zip(encoded.sequence_ids(0), offsets, weights, strict=True):
-        inside = [] if part is None else [place for place in places[part][start:end] if place >= 0]
+    for part, (start, end), saliency in zip(encoded.sequence_ids(0), offsets, saliencies, strict=True):
+        inside = [] if part is None else [index for index in word_indices[part][start:end] if index >= 0]
         if part is not None and inside:
-            words[part, inside[0]] = words.get((part, inside[0]), 0.0) + weight
+            words[part, inside[0]] = words.get((part, inside[0]), 0.0) + saliency
     return words
 
 
-def agreement_of(ours: Mapping[Word, float], theirs: Mapping[Word, float]) -> tuple[float, float] | None:
-    """Rank correlation of the words' weights, and overlap of the words of largest absolute weight.
+def saliency_agreement(teacher: Mapping[Word, float], student: Mapping[Word, float]) -> tuple[float, float] | None:
+    """Rank correlation of the words' saliencies, and overlap of the words with the largest absolute saliency.
 
     Args:
-        ours: Weights by word.
-        theirs: Weights by word of another model; words that only one of the two has do not count.
+        teacher: Saliency of each word.
+        student: Saliency of each word in another model; words that only one of the two has are ignored.
 
     Returns:
-        None where fewer than 3 words are left.
+        None with fewer than 3 words in common.
     """
-    words = sorted(ours.keys() & theirs.keys())
-    if len(words) < FEWEST_WORDS:
+    words = sorted(teacher.keys() & student.keys())
+    if len(words) < MIN_WORDS:
         return None
     top, other = (
-        set(sorted(words, key=lambda word: (-abs(weights[word]), word))[:TOP_WORDS]) for weights in (ours, theirs)
+        set(sorted(words, key=lambda word: (-abs(saliency[word]), word))[:TOP_WORDS]) for saliency in (teacher, student)
     )
-    correlation = rank_correlation([[ours[word] for word in words]], [[theirs[word] for word in words]])
+    correlation = rank_correlation([[teacher[word] for word in words]], [[student[word] for word in words]])
     return correlation, len(top & other) / len(top)
 
 
 def _agreement(
-    teacher: Reader, student: Reader, data: RankingData, query: str, document: str
+    teacher: TorchRanker, student: TorchRanker, data: RankingData, query: str, document: str
 ) -> SaliencyAgreement | None:
     (pair,) = data.pairs(query, [document])
-    ours, theirs = word_weights(teacher, pair), word_weights(student, pair)
-    found = agreement_of(ours, theirs)
+    of_teacher, of_student = word_saliency(teacher, pair), word_saliency(student, pair)
+    found = saliency_agreement(of_teacher, of_student)
     if found is None:
         return None
-    words = len(ours.keys() & theirs.keys())
+    words = len(of_teacher.keys() & of_student.keys())
     return SaliencyAgreement(document=document, words=words, correlation=found[0], overlap=found[1])
 
 
-def _steady(
+def _unchanged(
     data: RankingData, split: str, explanation: Explanation, artifacts: Sequence[Artifact]
 ) -> list[tuple[str, str]]:
-    """Queries with the same quality before and after, each with its first relevant candidate; as many as moved."""
+    """Queries of equal quality before and after, each with its first relevant candidate; as many as in `moved`."""
     chosen = data.split(split)
     before = artifacts[0].per_query
     (after,) = [artifact.per_query for artifact in artifacts[1:] if artifact.name == explanation.artifact]
-    losses, gains = moves(before, after)
+    losses, gains = changed_queries(before, after)
     found = []
     for query in before.keys() & after.keys() - {*losses, *gains}:
         grades = chosen.qrels[query]
@@ -148,23 +141,20 @@ def _steady(
 
 @contextmanager
 def _embedded(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
-    """Collect the word embeddings of the forward passes inside the block, as places where a gradient can be taken."""
+    """Collect the word embeddings of the forward passes in the block, as leaf tensors that require gradients."""
     found: list[torch.Tensor] = []
 
     def keep(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
         found.append(output.detach().requires_grad_())
         return found[-1]
 
-    handle = model.get_input_embeddings().register_forward_hook(keep)
-    try:
+    with hooks([model.get_input_embeddings().register_forward_hook(keep)]):
         yield found
-    finally:
-        handle.remove()
 
 
 def _word_of_characters(text: str) -> list[int]:
-    """For each character the number of its word, -1 outside words."""
-    places = [-1] * len(text)
+    """Index of the word of each character, -1 outside words."""
+    indices = [-1] * len(text)
     for number, match in enumerate(WORDS.finditer(text)):
-        places[match.start() : match.end()] = [number] * (match.end() - match.start())
-    return places
+        indices[match.start() : match.end()] = [number] * (match.end() - match.start())
+    return indices

@@ -1,4 +1,4 @@
-"""Is an artefact non-inferior to its teacher? Paired bootstrap, randomisation tests, and a verdict set by a margin."""
+"""Non-inferiority to the teacher: paired bootstrap, randomisation tests, and the verdict for a margin."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap, monte_carlo_test, norm
 
 from hfcompress.errors import DataError
-from hfcompress.evaluation.report import Delta, Verdict
+from hfcompress.report.report import Delta, Verdict
 
-_SPREAD_OF_EQUALS = 1e-12  # Metrics lie in [0, 1]; differences closer than this differ by rounding alone.
-_POWER = 0.8  # For which `queries_needed` is given.
-_BATCH = 1_000  # Resamples held in memory at a time: 1,000 x queries x 8 bytes.
+_SPREAD_OF_EQUALS = 1e-12  # Metrics lie in [0, 1]; smaller spreads are rounding errors.
+_POWER = 0.8  # of `queries_needed`
+_BATCH = 1_000  # resamples in memory at a time: 1,000 x queries x 8 bytes
 
 
 def compare(
@@ -27,35 +27,35 @@ def compare(
     seed: int = 0,
     set_of: Callable[[str], str] | None = None,
 ) -> Delta:
-    """Compare a metric of two rankers query by query.
+    """Compare a metric of two rankers on the same queries.
 
-    The interval is a bootstrap over queries of the mean of (student - teacher), bias-corrected and accelerated (BCa;
-    Efron, 1987), or by percentiles where BCa is undefined. If all differences are equal, it is that one value. The
-    `verdict` compares the interval with the margin, as is usual in non-inferiority trials (Piaggio et al., "Reporting
-    of noninferiority and equivalence randomized trials", JAMA, 2012). Only the lower end decides on `non-inferior`:
-    with a two-sided interval of 95% this is a one-sided test at 97.5% confidence, that is at a level of 2.5%.
+    The interval is a bootstrap interval of the mean of (student - teacher) over queries, bias-corrected and accelerated
+    (BCa; Efron, 1987), or of percentiles where BCa is undefined. If all differences are equal, both ends are that
+    value. The `verdict` compares the interval with the margin, as in non-inferiority trials (Piaggio et al., "Reporting
+    of noninferiority and equivalence randomized trials", JAMA, 2012). `non-inferior` depends on the lower end alone:
+    with a two-sided interval of 95% this is a one-sided test at a level of 2.5%.
 
-    The p-values are of paired randomisation tests (Fisher, 1935; Smucker, Allan and Carterette, CIKM, 2007): how often
-    random signs give the differences a mean as far from zero (`p_difference`), and the differences plus the margin one
-    as high (`p_non_inferior`). The verdict that decides, `corrected`, is `non-inferior` only if the interval and the
-    p-value, after Holm's correction, both say so: with few queries and rare large losses the interval alone errs too
-    often. `compare` corrects for one comparison; `holm` does for several.
+    The p-values are those of paired randomisation tests (Fisher, 1935; Smucker, Allan and Carterette, CIKM, 2007): the
+    share of random signs for which the mean of the differences is as far from zero (`p_difference`), and for which the
+    mean of the differences plus the margin is as high (`p_non_inferior`). The final verdict, `corrected`, is
+    `non-inferior` only if both the interval and the p-value after Holm's correction allow it: with few queries and rare
+    large losses, the error rate of the interval alone is too high. `compare` corrects for one comparison, `holm` for
+    several.
 
-    Power is the probability of `non-inferior` at a true difference of zero, in the normal approximation with the
-    observed standard error s / sqrt(n) of the differences, for one comparison:
+    Power is the probability of `non-inferior` at a true difference of zero for one comparison, in the normal
+    approximation with the observed standard error s / sqrt(n) of the differences:
         power = Phi(margin / (s / sqrt(n)) - z), z = the (1 + confidence) / 2 quantile of the normal distribution,
-    which is n = (z + z_power)^2 s^2 / margin^2, the sample size of a non-inferiority test of one (here: paired) mean,
-    solved for the power (Chow, Shao, Wang and Lokhnygina, "Sample Size Calculations in Clinical Research", chapter 3).
-    `queries_needed` is that n for a power of 80%, at least 2.
+    which is the formula of the function `queries_needed` (see there for its source), solved for the power. The
+    attribute `queries_needed` is the n for a power of 80%.
 
     Args:
         teacher: Metric of each query, e.g. nDCG@10, `{query id: value}`.
-        student: The same for the artefact, over the same queries.
-        margin: Largest loss that counts as ranking as well, in units of the metric, above 0.
+        student: Metric of each query for the artifact, over the same queries.
+        margin: Non-inferiority margin: the largest acceptable loss, in units of the metric, above 0.
         confidence: Confidence level of the two-sided interval, between 0 and 1.
-        resamples: Bootstrap resamples, and random signs of the tests.
-        seed: Seed of the resampling; the result depends on nothing else, not even on the order of the queries.
-        set_of: Name of the data set of a query; with several sets each is compared by itself, too.
+        resamples: Number of bootstrap resamples, and of random signs in the tests.
+        seed: Seed of the resampling. The result does not depend on the order of the queries.
+        set_of: Returns the data set of a query; several sets are also compared separately.
 
     Raises:
         DataError: The queries differ, there are fewer than 2, or the margin is not above 0.
@@ -69,7 +69,7 @@ def compare(
         )
     if teacher.keys() != student.keys():
         raise DataError(
-            "Teacher and artefact were measured on different queries",
+            "Teacher and artifact were measured on different queries",
             value=sorted(teacher.keys() ^ student.keys())[:5],
             expected="the same query ids on both sides",
             remedy="evaluate both on the same split",
@@ -97,14 +97,14 @@ def compare(
 
 
 def holm(deltas: Sequence[Delta]) -> list[Delta]:
-    """Correct the p-values of non-inferiority of several comparisons (Holm, 1979), and the verdicts that they decide.
+    """Correct the non-inferiority p-values and verdicts of several comparisons (Holm, 1979).
 
-    The comparisons over all queries are one family. Those of single data sets, of every comparison and every set, are
-    another: they tell where a loss comes from. A chance of at most (1 - confidence) / 2 that any comparison of a family
-    is called non-inferior by mistake needs no assumption about how they depend on each other.
+    The comparisons over all queries are one family. Those of single data sets, of all comparisons and all sets, are
+    another, which shows where a loss comes from. The probability that any comparison of a family is falsely called
+    non-inferior is at most (1 - confidence) / 2, without assumptions about their dependence.
 
     Args:
-        deltas: What `compare` returned; those of older reports, without p-values, stay as they are.
+        deltas: Results of `compare`; those of older reports, without p-values, are returned unchanged.
     """
     overall = _corrected([delta for delta in deltas if delta.p_non_inferior is not None])
     single = _corrected([part for delta in deltas for part in delta.by_set.values()])
@@ -117,17 +117,17 @@ def holm(deltas: Sequence[Delta]) -> list[Delta]:
 
 
 def queries_needed(margin: float, deviation: float, power: float = 0.8, confidence: float = 0.95) -> int:
-    """How many queries a verdict of non-inferiority needs.
+    """Number of queries for a non-inferiority test of a given power.
 
     n = (z + z_power)^2 s^2 / margin^2, the sample size of a non-inferiority test of a paired mean at a true difference
     of zero (Chow, Shao, Wang and Lokhnygina, "Sample Size Calculations in Clinical Research", chapter 3), with z the
-    (1 + confidence) / 2 and z_power the `power` quantile of the normal distribution: the inverse of the power that
-    `compare` reports; at least 2.
+    (1 + confidence) / 2 and z_power the `power` quantile of the normal distribution; at least 2. This is the inverse of
+    the power that `compare` reports.
 
     Args:
-        margin: Largest loss that counts as ranking as well.
-        deviation: Standard deviation s of the per-query differences, an assumption before anything is measured.
-        power: Probability of `non-inferior` where both models rank equally well.
+        margin: Non-inferiority margin: the largest acceptable loss.
+        deviation: Standard deviation s of the per-query differences; an assumption before an evaluation.
+        power: Probability of `non-inferior` at a true difference of zero.
         confidence: Confidence level of the two-sided interval.
     """
     z = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
@@ -138,12 +138,12 @@ def _corrected(family: Sequence[Delta]) -> list[Delta]:
     values = [delta.p_non_inferior or 0.0 for delta in family]
     adjusted = dict.fromkeys(range(len(values)), 0.0)
     highest = 0.0
-    for rank, place in enumerate(sorted(adjusted, key=lambda place: values[place])):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
-        adjusted[place] = highest
+    for rank, index in enumerate(sorted(adjusted, key=lambda index: values[index])):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = highest
     return [
-        delta.model_copy(update={"p_corrected": adjusted[place], "corrected": _decision(delta, adjusted[place])})
-        for place, delta in enumerate(family)
+        delta.model_copy(update={"p_corrected": adjusted[index], "corrected": _decision(delta, adjusted[index])})
+        for index, delta in enumerate(family)
     ]
 
 
@@ -176,7 +176,7 @@ def _compare(by_query: Mapping[str, float], margin: float, confidence: float, re
 def _randomisation(
     differences: np.ndarray, alternative: Literal["two-sided", "greater"], resamples: int, seed: int
 ) -> float:
-    """P-value of the mean under random signs; never 0, as the differences themselves count as one of the outcomes."""
+    """P-value of the mean under random signs; never 0, since the observed signs count as one outcome."""
     rng = np.random.default_rng(seed)
 
     def random_signs(size: tuple[int, ...]) -> np.ndarray:
@@ -197,7 +197,7 @@ def _randomisation(
 
 def _interval(differences: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
     if _constant(differences):
-        # Every resample has this mean, which leaves BCa undefined and the answer exact.
+        # Every resample has this mean: BCa is undefined, and the interval is exact.
         return float(differences.mean()), float(differences.mean())
     low = high = float("nan")
     for method in ("BCa", "percentile"):

@@ -1,4 +1,4 @@
-"""Evaluate what no run of this moment made: any cross-encoder or run file, alone or against another one."""
+"""Evaluation outside a run: any cross-encoder or run file, alone or against another one."""
 
 from __future__ import annotations
 
@@ -15,31 +15,28 @@ from hfcompress.data.score_text import score_text_of
 from hfcompress.data.trec_run import check_ids, check_target, write_run
 from hfcompress.errors import DataError
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.measures import measure_of
-from hfcompress.evaluation.metrics import (
-    Run,
-    agreement,
-    first_stage_run,
-    means,
-    per_query,
-    ranking,
-    tied_share,
-    without_relevant,
+from hfcompress.evaluation.metric_definitions import metric_definition
+from hfcompress.evaluation.metrics import Run, agreement, means, per_query, ranking, tied_share, without_relevant
+from hfcompress.evaluation.results import (
+    describe_machine,
+    evaluate_candidates,
+    first_stage_result,
+    primary_values,
+    report_metrics,
 )
-from hfcompress.evaluation.report import Artifact, Delta, FirstStage, Machine
-from hfcompress.evaluation.results import PRIMARY_METRIC, machine, measure_candidates, reported
 from hfcompress.evaluation.significance import compare
-from hfcompress.evaluation.subjects import RunFile, Subject, restricted, same_documents, subject_of
-from hfcompress.models import load_config, load_tokenizer, position_limit
-from hfcompress.rankers.load import Runtime
+from hfcompress.evaluation.systems import RunFile, System, check_same_documents, resolve_system, run_of_split
+from hfcompress.models.load import load_config
+from hfcompress.rankers.load import Runtime, ranking_tokenizer
 from hfcompress.recipe import DataStep, EvaluateStep, SplitLimits
+from hfcompress.report.report import Artifact, Delta, FirstStage, Machine
 
 
-class RunFigures(BaseModel):
-    """Quality of a run file, which has no speed and no size; the names are those of an artefact.
+class RunFileResult(BaseModel):
+    """Quality of a run file, which has neither speed nor size; the attributes are those of an `Artifact`.
 
     Attributes:
-        missing_queries: Judged queries that the run lacks; they score 0.
+        missing_queries: Number of judged queries that the run lacks; they score 0.
     """
 
     name: str
@@ -53,10 +50,10 @@ class RunFigures(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """Result of one evaluation; the baseline, if there is one, comes first in `artifacts`.
+    """Result of an evaluation. A baseline comes first in `artifacts`.
 
     Attributes:
-        queries_without_relevant: Judged queries without a relevant document; they are left out of every figure.
+        queries_without_relevant: Number of judged queries without a relevant document; no metric includes them.
     """
 
     data: str
@@ -64,7 +61,7 @@ class Evaluation(BaseModel):
     split: str
     queries_without_relevant: int
     first_stage: FirstStage
-    artifacts: list[Artifact | RunFigures]
+    artifacts: list[Artifact | RunFileResult]
     machine: Machine
 
 
@@ -73,6 +70,7 @@ def evaluate_models(
     baseline: str | None,
     sets: list[str],
     split: str,
+    *,
     runtime: str | None = None,
     max_length: int | None = None,
     max_queries: int | None = None,
@@ -82,162 +80,144 @@ def evaluate_models(
     metrics: Sequence[str] = (),
     run_file: Path | None = None,
 ) -> Evaluation:
-    """Measure a model or a run file, and a baseline (a model in PyTorch fp32), on the same candidates.
+    """Evaluate a model or a run file, and optionally a baseline, on the same candidates.
 
-    A model that was made to read BM25 scores (`score_text` in its config) gets them over the corpus of the data.
+    A model whose config has `score_text` reads BM25 scores, computed over the corpus of the data.
 
     Args:
         model: A folder, a Hub id, a file in a folder, or a run file.
-        baseline: What to compare with; None measures the model alone.
-        sets: As `data.sets` in a recipe.
+        baseline: A model (in PyTorch fp32) or a run file to compare with; None evaluates the model alone.
+        sets: Data sets, as `data.sets` in a recipe.
         split: The split.
-        runtime: Where the model runs; its fastest file by default.
+        runtime: Runtime of the model; by default that of its fastest file.
         max_length: Longest input in tokens; by default the model's, at most its positions.
-        max_queries: At most so many queries.
-        candidates: Documents to rank for a query.
-        margin: Largest loss in nDCG@10 that counts as ranking as well.
+        max_queries: Largest number of queries.
+        candidates: Number of documents to rank for a query.
+        margin: Non-inferiority margin: the largest acceptable loss in nDCG@10.
         progress: Show progress bars.
-        metrics: Metrics beside those of a report.
-        run_file: Where to write the model's ranking, as trec_eval reads it.
+        metrics: Further metrics besides those of a report.
+        run_file: Where to write the model's ranking, in trec_eval's format.
 
     Raises:
         HfCompressError: A model, a run file or the data cannot be used.
     """
-    subject = subject_of(model, "model", cast(Runtime | None, runtime))
-    limit = max_length
-    if limit is None and isinstance(subject, Candidate):
-        name = subject.folder
-        limit = min(load_tokenizer(name).model_max_length, position_limit(load_config(name)))
-    subjects = [subject]
+    system = resolve_system(model, "model", cast(Runtime | None, runtime))
+    if max_length is None and isinstance(system, Candidate):
+        max_length = ranking_tokenizer(system.folder, load_config(system.folder)).model_max_length
+    systems = [system]
     if baseline is not None:
         file = Path(baseline).is_file()
-        subjects.insert(0, subject_of(baseline, "baseline", None if file else "torch"))
-    return _evaluate(subjects, sets, split, limit, max_queries, candidates, margin, progress, metrics, run_file)
+        systems.insert(0, resolve_system(baseline, "baseline", None if file else "torch"))
+    return evaluate_systems(
+        systems,
+        sets,
+        split,
+        max_length=max_length,
+        max_queries=max_queries,
+        candidates=candidates,
+        margin=margin,
+        progress=progress,
+        metrics=metrics,
+        run_file=run_file,
+    )
 
 
-def compare_rankers(
-    first: str,
-    second: str,
+def evaluate_systems(
+    systems: list[System],
     sets: list[str],
     split: str,
+    *,
     max_length: int | None = None,
     max_queries: int | None = None,
     candidates: int = 20,
     margin: float = 0.01,
     progress: bool = True,
     metrics: Sequence[str] = (),
+    run_file: Path | None = None,
 ) -> Evaluation:
-    """Compare a ranker with another one, query by query, on the same candidates; scores as for `evaluate_models`.
+    """Evaluate one system, or compare two query by query; the first of two is the baseline.
 
-    Args:
-        first: What the other is compared with: a folder, a Hub id, a file in a folder, or a run file. A folder stands
-            for its fastest file.
-        second: What is judged.
-        sets: As `data.sets` in a recipe.
-        split: The split.
-        max_length: Longest input in tokens; by default that of each model.
-        max_queries: At most so many queries.
-        candidates: Documents to rank for a query.
-        margin: Largest loss in nDCG@10 that counts as ranking as well.
-        progress: Show progress bars.
-        metrics: Metrics beside those of a report.
+    The other arguments are those of `evaluate_models`; by default each model reads its own longest input.
 
     Raises:
         HfCompressError: A model, a run file or the data cannot be used.
     """
-    subjects = [subject_of(name, name) for name in (first, second)]
-    return _evaluate(subjects, sets, split, max_length, max_queries, candidates, margin, progress, metrics)
-
-
-def _evaluate(
-    subjects: list[Subject],
-    sets: list[str],
-    split: str,
-    max_length: int | None,
-    max_queries: int | None,
-    candidates: int,
-    margin: float,
-    progress: bool,
-    metrics: Sequence[str],
-    run_file: Path | None = None,
-) -> Evaluation:
     step = EvaluateStep(metrics=list(metrics), cold_start=False, single_thread_queries=0)
-    names = reported(step)
+    names = report_metrics(step)
     for name in names:
-        measure_of(name)
+        metric_definition(name)
     if not margin > 0:
         raise DataError("The margin does not fit", value=margin, expected="a margin above 0", remedy="correct --margin")
     if run_file:
         check_target(run_file)
-    # The other splits are not looked at: one query keeps them valid, and candidates for more need not be retrieved.
+    # The other splits are unused: one query keeps them valid, and no candidates are retrieved for more.
     limits = SplitLimits(**{**dict.fromkeys(SPLITS, 1), split: max_queries})
     data = load_data(DataStep(sets=sets, candidates=candidates, max_queries=limits), progress)
     chosen = data.split(split)
-    stage = per_query(chosen.qrels, first_stage_run(chosen.candidates), data.relevant_from, names)
-    if len(subjects) > 1 and len(stage) < 2:
+    first_stage = first_stage_result(data, chosen, names)
+    compared = len(systems) > 1
+    if compared and len(first_stage.per_query) < 2:
         raise DataError(
             "One query gives no interval and no verdict",
-            value=f"{len(stage)} with a relevant document",
-            expected="at least 2 queries; a few hundred for a verdict that decides something",
+            value=f"{len(first_stage.per_query)} with a relevant document",
+            expected="at least 2 queries; a few hundred for a conclusive verdict",
             remedy="raise --max-queries, or add queries",
         )
     runs: dict[int, Run] = {
-        place: restricted(each, chosen) for place, each in enumerate(subjects) if isinstance(each, RunFile)
+        index: run_of_split(each, chosen) for index, each in enumerate(systems) if isinstance(each, RunFile)
     }
-    if run_file and isinstance(subjects[-1], Candidate):
+    if run_file and isinstance(systems[-1], Candidate):
         check_ids(chosen.candidates)
-    models = [_as_it_reads(subject) for subject in subjects if isinstance(subject, Candidate)]
-    if len(subjects) > 1 and runs:
-        same_documents({subjects[place].path: run for place, run in runs.items()}, chosen if models else None)
+    models = [
+        replace(each, score_text=score_text_of(load_config(each.folder)))  # in which two models may differ
+        for each in systems
+        if isinstance(each, Candidate)
+    ]
+    if compared and runs:
+        check_same_documents({systems[index].path: run for index, run in runs.items()}, chosen if models else None)
     step = step.model_copy(update={"margin": margin})
-    measured = measure_candidates(models, data, step, max_length, 0, progress, split) if models else []
-    rest = iter(measured)
-    artifacts: list[Artifact | RunFigures] = []
-    for place, subject in enumerate(subjects):
-        if isinstance(subject, RunFile):
-            artifacts.append(_figures(subject, runs[place], data, chosen, names))
+    evaluated = iter(
+        evaluate_candidates(models, data, step, max_length=max_length, progress=progress, split=split) if models else ()
+    )
+    artifacts: list[Artifact | RunFileResult] = []
+    for index, system in enumerate(systems):
+        if isinstance(system, RunFile):
+            artifacts.append(_run_file_result(system, runs[index], data, chosen, names))
         else:
-            found = next(rest)
-            artifacts.append(found.artifact)
-            runs[place] = found.run
-    if len(subjects) > 1 and len(models) < len(subjects):
-        first_values, values = (artifact.per_query for artifact in artifacts)
-        delta = compare(first_values, values, margin, step.confidence, set_of=data.set_of)
+            result = next(evaluated)
+            artifacts.append(result.artifact)
+            runs[index] = result.run
+    if compared and len(models) < len(systems):
+        before, after = (artifact.per_query for artifact in artifacts)
+        delta = compare(before, after, margin, step.confidence, set_of=data.set_of)
         changes = {"delta": delta, "agreement": agreement(runs[0], runs[1])}
         artifacts[1] = artifacts[1].model_copy(update=changes)
     if run_file:
-        run = runs[len(subjects) - 1]
+        run = runs[len(systems) - 1]
         orders = {query: ranking(scores) for query, scores in run.items()}
-        write_run(run_file, run, orders, Path(subjects[-1].path).name)
+        write_run(run_file, run, orders, Path(systems[-1].path).name)
     return Evaluation(
         data=data.name,
         fingerprint=data.fingerprint(),
         split=split,
         queries_without_relevant=len(without_relevant(chosen.qrels)),
-        first_stage=FirstStage(
-            name=data.first_stage,
-            quality=means(stage),
-            per_query={query: row[PRIMARY_METRIC] for query, row in stage.items()},
-        ),
+        first_stage=first_stage,
         artifacts=artifacts,
-        machine=machine(),
+        machine=describe_machine(),
     )
 
 
-def _as_it_reads(model: Candidate) -> Candidate:
-    """A model, with the scores in its texts that its config asks for: two that are compared may read otherwise."""
-    return replace(model, score_text=score_text_of(load_config(model.folder)))
-
-
-def _figures(run: RunFile, scores: Run, data: RankingData, chosen: Split, names: Sequence[str]) -> RunFigures:
-    values = per_query(chosen.qrels, scores, data.relevant_from, names)
-    return RunFigures(
+def _run_file_result(
+    run: RunFile, scores: Run, data: RankingData, chosen: Split, names: Sequence[str]
+) -> RunFileResult:
+    by_query = per_query(chosen.qrels, scores, data.relevant_from, names)
+    return RunFileResult(
         name=run.name,
         path=run.path,
-        quality=means(values),
-        per_query={query: row[PRIMARY_METRIC] for query, row in values.items()},
+        quality=means(by_query),
+        per_query=primary_values(by_query),
         agreement={},
         delta=None,
         tied_share=tied_share(scores),
-        missing_queries=sum(query not in scores for query in values),
+        missing_queries=sum(query not in scores for query in by_query),
     )

@@ -1,1 +1,1 @@
-"""From a finished run to a repository on the Hub."""
+"""Publish a finished run as a repository on the Hub."""

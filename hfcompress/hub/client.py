@@ -1,4 +1,4 @@
-"""The Hub's own client, with its faults turned into ours: no token in a message, and another try where that is safe."""
+"""The client of huggingface_hub with retries where they are safe, and with errors that contain no token."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hfcompress.hub.leaks import redact
 
 T = TypeVar("T")
 
-WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second try and those after it, where the Hub names no time itself
-LONGEST_WAIT = 120.0  # seconds; whoever asks for more is not waited for
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each retry, unless the Hub sends Retry-After
+LONGEST_WAIT = 120.0  # seconds; no retry if the Hub asks for a longer wait
 BUSY = (408, 429, 500, 502, 503, 504)
 CONFLICT = (409, 412)
 
@@ -25,11 +25,11 @@ _LOGIN = "set HF_TOKEN to a token with write access (https://huggingface.co/sett
 
 
 class Hub:
-    """Asks the Hub.
+    """A client of the Hub.
 
     Attributes:
-        api: The client.
-        token: The token from the environment or the client's store; None if there is none.
+        api: The client of huggingface_hub.
+        token: Token from the environment or from huggingface_hub's store; None if there is none.
     """
 
     def __init__(self) -> None:
@@ -38,14 +38,14 @@ class Hub:
         self.api = HfApi(token=self.token or False, library_name="hfcompress", library_version=version("hfcompress"))
 
     def ask(self, what: str, call: Callable[[], T]) -> T:
-        """Call the client, again while the Hub is busy; for calls that may be repeated.
+        """Call the client, with retries while the Hub is busy. For idempotent calls.
 
         Args:
-            what: What the call is for, as the message of an error calls it.
+            what: Purpose of the call, for error messages.
             call: The call.
 
         Raises:
-            HubError: The Hub refused it.
+            HubError: The Hub rejected the request.
             HubUnavailableError: The Hub cannot be reached or stays busy.
         """
         for wait in WAITS:
@@ -56,10 +56,10 @@ class Hub:
         return self.once(what, call)
 
     def once(self, what: str, call: Callable[[], T]) -> T:
-        """Call the client one time; for calls that must not be repeated, or that the client repeats itself.
+        """Call the client once. For calls that must not be repeated, or that the client retries itself.
 
         Raises:
-            HubError: The Hub refused it.
+            HubError: The Hub rejected the request.
             HubUnavailableError: The Hub cannot be reached or is busy.
         """
         try:
@@ -68,12 +68,12 @@ class Hub:
             raise
         except Exception as error:
             fault = error
-        # Raised out here, so that it carries no context: a traceback would show the client's messages and requests.
+        # Raised here, without a context: a traceback of the client's error would show its messages and requests.
         raise _translated(what, fault, self.token or "")
 
 
 def pause(busy: HubUnavailableError, wait: float) -> None:
-    """Wait before another try, as long as the Hub asks for, else `wait` seconds.
+    """Wait before a retry: as long as the Hub asks for, otherwise `wait` seconds.
 
     Raises:
         HubUnavailableError: `busy` itself, if the Hub asks for more than two minutes.
@@ -84,7 +84,7 @@ def pause(busy: HubUnavailableError, wait: float) -> None:
 
 
 def _translated(what: str, fault: Exception, token: str) -> HubError:
-    """Our error for one of the client's."""
+    """Convert an error of the client."""
     chain = list(_causes(fault))
     text = redact(str(fault).strip().splitlines()[0] if str(fault).strip() else type(fault).__name__, token)
     for error in chain:
@@ -95,25 +95,25 @@ def _translated(what: str, fault: Exception, token: str) -> HubError:
                 remedy="unset HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE",
             )
         if isinstance(error, HfHubHTTPError):
-            said = redact(error.server_message or str(error).strip(), token)
-            return _answered(what, error.response.status_code, " ".join(said.split()), error.response.headers)
+            reply = redact(error.server_message or str(error).strip(), token)
+            return _answered(what, error.response.status_code, " ".join(reply.split()), error.response.headers)
         if isinstance(error, ConnectionError | TimeoutError) or _is_transport(error):
             return HubUnavailableError(
                 f"Cannot {what}: the Hub cannot be reached, or the connection was cut",
                 value=redact(str(error), token) or type(error).__name__,
-                expected="a connection that holds",
+                expected="a stable connection",
                 remedy=f"check the network; {_AGAIN}",
             )
     return HubError(
         f"Cannot {what}",
         value=f"{type(fault).__name__}: {text}",
         expected="an answer that huggingface_hub understands",
-        remedy="mend what it names, or report this",
+        remedy="correct what it names, or report this",
     )
 
 
-def _answered(what: str, status: int, said: str, headers: Mapping[str, str]) -> HubError:
-    got = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+def _answered(what: str, status: int, reply: str, headers: Mapping[str, str]) -> HubError:
+    got = f"HTTP {status}: {reply}" if reply else f"HTTP {status}"
     problem = f"Cannot {what}"
     if status in BUSY:
         return HubUnavailableError(
@@ -127,21 +127,21 @@ def _answered(what: str, status: int, said: str, headers: Mapping[str, str]) -> 
     if status == 401:
         expected, remedy = "a token that the Hub accepts", _LOGIN
     elif status == 403:
-        expected = "a token that may write there"
+        expected = "a token with write access"
         remedy = f"ask for write access, propose the files with --create-pr, or {_LOGIN}"
     elif status == 404:
-        expected = "a repository and a revision that are there, and that the token may see"
-        remedy = "check --repo-id and --revision, and whom the token belongs to"
+        expected = "an existing repository and revision that the token can access"
+        remedy = "check --repo-id and --revision, and the owner of the token"
     elif status in CONFLICT:
-        expected = "a repository that nobody else changes meanwhile"
-        remedy = "look at what changed with a dry run, then run the same command again"
+        expected = "a repository that does not change during the push"
+        remedy = "check the changes with a dry run, then run the same command again"
     else:
-        expected, remedy = "a request that the Hub takes", "mend what the Hub names"
+        expected, remedy = "a request that the Hub accepts", "correct what the Hub names"
     return HubError(problem, value=got, expected=expected, remedy=remedy, status=status)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those behind it: uploads in threads wrap what went wrong."""
+    """The error and its causes: uploads in threads wrap the original error."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -150,7 +150,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_transport(error: BaseException) -> bool:
-    """Whether it is one of the HTTP library's own, whichever library the client uses."""
+    """Whether it is a transport error of the HTTP library, whichever one the client uses."""
     return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
 
 

@@ -1,4 +1,4 @@
-"""Secrets, and paths of this machine, in what is about to be published or shown."""
+"""Detect secrets and paths of this machine in text that will be published or shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECRETS = {
     "a password in a URL": r"(?<=://)[^/\s:@]+:[^/\s:@]+(?=@)",
 }
 _PATH_END = r"""[^\s"'`<>|:*?,;()\[\]{}\\]"""
-# Not behind a letter or a slash, which would make it a part of a URL, of a relative path or of a name in a graph.
+# Not after a letter or a slash: that would be part of a URL, of a relative path or of a name in a graph.
 _ABSOLUTE = re.compile(rf"(?:(?<=file://)|(?<![\w.:/~$%}}-]))/{_PATH_END}+/{_PATH_END}+")
 _WINDOWS = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z]:[\\/]+(?:Users|Documents and Settings)[\\/]+[^\\/\s\"']+", re.IGNORECASE
@@ -32,11 +32,11 @@ HIDDEN = "***"
 
 
 def secrets_in(text: str, *known: str) -> list[str]:
-    """What looks like a secret, named by its kind and its first letters only.
+    """Find possible secrets. The result contains only their kinds and first letters.
 
     Args:
-        text: Where to look.
-        known: Secrets themselves, such as the token in use.
+        text: Text to search.
+        known: Known secrets, such as the token in use.
     """
     found = ["the token of this machine"] if any(secret in text for secret in known if secret) else []
     for kind, pattern in _SECRETS.items():
@@ -45,7 +45,7 @@ def secrets_in(text: str, *known: str) -> list[str]:
 
 
 def redact(text: str, *known: str) -> str:
-    """The text with all secrets hidden: those known, those that look like some, and what signs an address."""
+    """Mask secrets in a text: known ones, possible ones, and the query strings of (signed) URLs."""
     for secret in known:
         text = text.replace(secret, HIDDEN) if secret else text
     for pattern in _SECRETS.values():
@@ -54,27 +54,27 @@ def redact(text: str, *known: str) -> str:
 
 
 def machine_paths_in(text: str) -> list[str]:
-    """Absolute paths that say something about a machine: below a user's folders anywhere, or there on this machine."""
+    """Find absolute paths that reveal a machine: below typical user folders, or existing on this machine."""
     absolute = (match.group().rstrip(".") for match in _ABSOLUTE.finditer(text))
     found = [path for path in absolute if path.split("/")[1] in _USER_ROOTS or _exists(path)]
     return list(dict.fromkeys([*found, *(match.group() for match in _WINDOWS.finditer(text))]))
 
 
 def is_absolute_path(text: str) -> bool:
-    """Whether a text is an absolute path and nothing else, be it of this machine or of another."""
+    """Whether a text as a whole is an absolute path, of this machine or of another."""
     return "\n" not in text and ((text.startswith("/") and text.count("/") > 1) or _DRIVE.match(text) is not None)
 
 
 def machine_paths_in_file(path: Path) -> list[str]:
-    """Folders of this user and this Python that a binary file names; a looser search would find chance there."""
-    places = {str(Path.home()), os.getcwd(), sys.prefix, str(Path(__file__).parents[2])}
-    wanted = [place + os.sep for place in places if len(Path(place).parts) > 2] + ["/site-packages/"]
+    """Find folders of this user and this Python in a binary file; a looser search would match random bytes."""
+    folders = {str(Path.home()), os.getcwd(), sys.prefix, str(Path(__file__).parents[2])}
+    wanted = [folder + os.sep for folder in folders if len(Path(folder).parts) > 2] + ["/site-packages/"]
     if not path.stat().st_size:
         return []
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return sorted(place for place in wanted if content.find(os.fsencode(place)) >= 0)
+        return sorted(folder for folder in wanted if content.find(os.fsencode(folder)) >= 0)
 
 
 def _exists(path: str) -> bool:
-    """Whether its first two folders are there."""
+    """Whether the first two parts of the path exist."""
     return os.path.exists("/".join(path.split("/")[:3]))

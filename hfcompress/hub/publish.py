@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, ModelCard
 
@@ -10,26 +10,27 @@ from hfcompress.errors import HubError, HubUnavailableError
 from hfcompress.hub.client import CONFLICT, WAITS, Hub, pause
 from hfcompress.hub.remote import MAIN, Remote, Target, changes, check_remote, files_at, look, pending, require_user
 from hfcompress.hub.repository import Repository
-from hfcompress.layout import CARD_FILE
+from hfcompress.models.layout import CARD_FILE
+
+logger = logging.getLogger(__name__)
 
 
-def push(hub: Hub, repository: Repository, target: Target, say: Callable[[str], None]) -> str | None:
-    """Make the repository and the branch where they are missing, upload, and commit once.
+def push(hub: Hub, repository: Repository, target: Target) -> str | None:
+    """Push a finished run in one commit; the repository and the branch are created if they do not exist.
 
-    It may be stopped anywhere and called again: files that have arrived are not sent again, and until the commit, which
-    the Hub makes as a whole or not at all, nothing of them is seen.
+    An interrupted push can be repeated: uploaded files are not sent again. No file is visible before the commit, which
+    is atomic.
 
     Args:
-        hub: The Hub.
-        repository: What to publish.
-        target: Where to.
-        say: Called with a line for the user.
+        hub: Client of the Hub.
+        repository: The checked folder.
+        target: Repository id, branch and options.
 
     Returns:
-        Address of the commit or pull request; None if the Hub has everything already.
+        URL of the commit or pull request; None if the repository is already up to date.
 
     Raises:
-        HubError: The Hub refused something, or the repository changed meanwhile.
+        HubError: The Hub rejected a request, or the repository changed during the push.
         HubUnavailableError: The Hub cannot be reached or stays busy.
     """
     target.check()
@@ -41,51 +42,48 @@ def push(hub: Hub, repository: Repository, target: Target, say: Callable[[str], 
         return None
     if target.create_pr and (proposed := _proposed(hub, repository, target, message)):
         return proposed
-    _validate_card(hub, repository)
+    # The Hub validates the card before anything is created there.
+    hub.ask("validate the card", ModelCard(repository.path(CARD_FILE).read_text(encoding="utf-8")).validate)
     if remote.head is None:
-        remote = _make(hub, target, remote, say)
+        remote = _create(hub, target, remote)
     todo = pending(changes(repository, remote))
     additions = [
         CommitOperationAdd(change.path, repository.path(change.path)) for change in todo if change.kind != "removed"
     ]
     removals = [CommitOperationDelete(change.path, is_folder=False) for change in todo if change.kind == "removed"]
-    hub.once(  # the client repeats it itself
+    hub.once(  # the client retries it itself
         "upload the files",
         lambda: hub.api.preupload_lfs_files(
             target.repo_id, additions, revision=target.revision, create_pr=target.create_pr, free_memory=False
         ),
     )
-    say(f"uploaded {len(additions)} files, not yet to be seen")
+    logger.info(f"uploaded {len(additions)} files, not yet committed")
     return _commit(hub, repository, target, [*additions, *removals], remote.head, message)
 
 
-def _validate_card(hub: Hub, repository: Repository) -> None:
-    """Have the Hub check the card before anything is made there."""
-    card = ModelCard(repository.path(CARD_FILE).read_text(encoding="utf-8"))
-    hub.ask("have the card checked", card.validate)
-
-
-def _make(hub: Hub, target: Target, remote: Remote, say: Callable[[str], None]) -> Remote:
-    """Make the repository and the branch, as far as they are missing; both calls may be repeated."""
+def _create(hub: Hub, target: Target, remote: Remote) -> Remote:
+    """Create the repository and the branch if they do not exist; both calls are idempotent."""
     if not remote.exists:
         hub.ask(
-            "make the repository",
+            "create the repository",
             lambda: hub.api.create_repo(target.repo_id, private=not target.public, exist_ok=True),
         )
-        say(f"made the {'public' if target.public else 'private'} repository {target.repo_id}")
+        logger.info(f"created the {'public' if target.public else 'private'} repository {target.repo_id}")
     if target.revision != MAIN:
-        hub.ask("make the branch", lambda: hub.api.create_branch(target.repo_id, branch=target.revision, exist_ok=True))
-        say(f"made the branch {target.revision}")
-    made = look(hub, target)
-    if made.head is None:
+        hub.ask(
+            "create the branch", lambda: hub.api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
+        )
+        logger.info(f"created the branch {target.revision}")
+    created = look(hub, target)
+    if created.head is None:
         raise HubUnavailableError(
-            "The repository was made but is not to be seen yet",
+            "The repository was created but is not visible yet",
             value=target.repo_id,
             expected=f"the branch {target.revision}",
             remedy="run the same command again",
         )
-    check_remote(target, made)
-    return made
+    check_remote(target, created)
+    return created
 
 
 def _commit(
@@ -98,8 +96,8 @@ def _commit(
 ) -> str:
     """Commit on top of `parent`, exactly once.
 
-    A commit whose answer was lost may have arrived. So before another try the repository is looked at, and the commit
-    names its parent: the Hub refuses it where something else came between.
+    A commit may have arrived although its response was lost, so the repository is checked before a retry. The commit
+    names its parent: the Hub rejects it if there was another commit in between.
     """
     for wait in (*WAITS, None):
         try:
@@ -124,14 +122,14 @@ def _commit(
             raise fault
         busy = fault if isinstance(fault, HubUnavailableError) else None
         pause(busy or HubUnavailableError("", expected="", remedy=""), wait)
-    raise AssertionError("unreachable: the last turn returns or raises")
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _arrived(hub: Hub, repository: Repository, target: Target, parent: str | None, message: str) -> str | None:
-    """Address of the commit if it is there in spite of an error.
+    """URL of the commit if it arrived in spite of an error.
 
     Raises:
-        HubError: The branch has another commit instead.
+        HubError: The branch has another commit.
     """
     if target.create_pr:
         return _proposed(hub, repository, target, message)
@@ -140,16 +138,16 @@ def _arrived(hub: Hub, repository: Repository, target: Target, parent: str | Non
         return f"{hub.api.endpoint}/{target.repo_id}/commit/{now.head}"
     if now.head != parent:
         raise HubError(
-            f"{target.repo_id} changed meanwhile",
+            f"{target.repo_id} changed during the push",
             value=now.head,
             expected=f"{target.revision} at {parent}",
-            remedy="look at what changed with a dry run, then run the same command again",
+            remedy="check the changes with a dry run, then run the same command again",
         )
     return None
 
 
 def _proposed(hub: Hub, repository: Repository, target: Target, message: str) -> str | None:
-    """Address of an open pull request with this message and these files."""
+    """URL of an open pull request with this message and these files."""
     requests = hub.ask(
         "list the pull requests",
         lambda: list(

@@ -1,4 +1,4 @@
-"""What is on the Hub already, and what publishing would change there."""
+"""The state of a repository on the Hub, and the changes that publishing would make."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hfcompress.errors import HubError, HubUnavailableError
 from hfcompress.hub.client import Hub
 from hfcompress.hub.leaks import secrets_in
 from hfcompress.hub.repository import Repository
-from hfcompress.layout import GENERATED, matches
+from hfcompress.models.layout import GENERATED, matches
 
 MAIN = "main"
 Kind = Literal["new", "changed", "same", "removed"]
@@ -23,14 +23,14 @@ Kind = Literal["new", "changed", "same", "removed"]
 
 @dataclass(frozen=True)
 class Target:
-    """Where to publish, and how.
+    """Destination and options of a push.
 
     Attributes:
         repo_id: `ORG/NAME`.
-        revision: Branch; made from main if it is missing.
-        public: Make the repository public if it is made here; else it is private.
-        create_pr: Propose the commit as a pull request to main.
-        message: Message of the commit; one that names the run by default.
+        revision: Branch; created from main if it does not exist.
+        public: Create the repository as a public one; private by default.
+        create_pr: Open a pull request to main instead of committing.
+        message: Commit message; names the run by default.
     """
 
     repo_id: str
@@ -40,10 +40,10 @@ class Target:
     message: str | None = None
 
     def check(self) -> None:
-        """Check what can be checked without the Hub.
+        """Validate the target without the Hub.
 
         Raises:
-            HubError: The Hub would refuse it.
+            HubError: The Hub would reject it.
         """
         try:
             validate_repo_id(self.repo_id)
@@ -52,42 +52,42 @@ class Target:
             reason = str(error)
         if reason:
             raise HubError(
-                "The Hub has no repositories with such a name",
+                "The repository id is not valid",
                 value=f"{self.repo_id} ({reason})",
                 expected="ORG/NAME of letters, digits, '-', '_' and '.', at most 96 of them",
                 remedy="correct --repo-id",
             )
         if not _is_branch(self.revision):
             raise HubError(
-                "The revision cannot be a branch",
+                "The revision is not a valid branch name",
                 value=self.revision,
-                expected="a name that git takes for a branch, such as main or v1.1",
+                expected="a branch name for git, such as main or v1.1",
                 remedy="correct --revision",
             )
         if self.create_pr and self.revision != MAIN:
             raise HubError(
-                "A pull request goes to main",
+                "A pull request always goes to main",
                 value=f"--create-pr --revision {self.revision}",
                 expected="one of the two",
                 remedy="leave out --revision or --create-pr",
             )
         if self.message is not None and (not self.message.strip() or secrets_in(self.message)):
             raise HubError(
-                "The message of the commit is empty, or holds a secret",
-                expected="a text that anyone may read",
+                "The commit message is empty or contains a secret",
+                expected="a text that can be public",
                 remedy="correct --message, or leave it out",
             )
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A repository as it is on the Hub.
+    """The state of a repository on the Hub.
 
     Attributes:
-        exists: Whether it is there, and the token may see it.
+        exists: Whether it exists and the token can access it.
         private: Whether it is private.
-        head: Commit that the revision points to; None if there is no such branch.
-        files: Size and hash of every file at the revision (at main if there is no such branch).
+        head: Commit of the branch; None if the branch does not exist.
+        files: Size and hash of every file on the branch, or on main if the branch does not exist.
     """
 
     exists: bool = False
@@ -98,12 +98,12 @@ class Remote:
 
 @dataclass(frozen=True)
 class Change:
-    """What publishing does to one file.
+    """The change that publishing makes to one file.
 
     Attributes:
         path: Path in the repository.
-        size: Bytes; of the file on the Hub where it is removed.
-        kind: `new`, `changed`, `same`, or `removed`: a file of an earlier run that this one did not write.
+        size: Size in bytes; for a removed file, its size on the Hub.
+        kind: `new`, `changed`, `same`, or `removed` (a file of an earlier run that this run did not write).
     """
 
     path: str
@@ -112,10 +112,10 @@ class Change:
 
 
 def look(hub: Hub, target: Target) -> Remote:
-    """See what is on the Hub at present.
+    """Query the current state of a repository.
 
     Raises:
-        HubError: The Hub does not tell.
+        HubError: The request failed.
     """
     try:
         info = hub.ask("look at the repository", lambda: hub.api.model_info(target.repo_id))
@@ -129,7 +129,7 @@ def look(hub: Hub, target: Target) -> Remote:
         raise HubError(
             "The revision is a tag",
             value=target.revision,
-            expected="a branch, or a name that is free",
+            expected="a branch, or an unused name",
             remedy="correct --revision",
         )
     head = branches.get(target.revision)
@@ -140,24 +140,24 @@ def files_at(hub: Hub, repo_id: str, revision: str | None) -> dict[str, RepoFile
     """Size and hash of every file at a revision.
 
     Raises:
-        HubError: The Hub does not tell.
+        HubError: The request failed.
     """
 
     def listing() -> dict[str, RepoFile]:
         entries = hub.api.list_repo_tree(repo_id, recursive=True, revision=revision)
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
-    return hub.once("list the files", listing)  # the client repeats it itself
+    return hub.once("list the files", listing)  # the client retries it itself
 
 
 def changes(repository: Repository, remote: Remote) -> list[Change]:
-    """What publishing would do, by path.
+    """The changes that publishing would make, by path.
 
-    Files that somebody added on the Hub stay; those that an earlier run made and this one did not are removed.
+    Files that were added on the Hub are kept. Files that an earlier run wrote and this run did not are removed.
     """
     found = [Change(file, repository.size(file), _kind(repository, file, remote)) for file in repository.files]
-    gone = sorted(set(remote.files) - set(repository.files))
-    return found + [Change(file, remote.files[file].size, "removed") for file in gone if matches(file, GENERATED)]
+    unknown = sorted(set(remote.files) - set(repository.files))
+    return found + [Change(file, remote.files[file].size, "removed") for file in unknown if matches(file, GENERATED)]
 
 
 def _kind(repository: Repository, file: str, remote: Remote) -> Kind:
@@ -175,27 +175,27 @@ def _kind(repository: Repository, file: str, remote: Remote) -> Kind:
 
 
 def pending(found: Iterable[Change]) -> list[Change]:
-    """The changes that are left to make."""
+    """The changes that remain to be made."""
     return [change for change in found if change.kind != "same"]
 
 
 def check_remote(target: Target, remote: Remote) -> None:
-    """Check that what is on the Hub allows what is asked for.
+    """Check that the state of the repository allows the push.
 
     Raises:
-        HubError: The repository has the other visibility, or there is nothing that a pull request could go to.
+        HubError: The repository has another visibility, or a pull request was requested but there is no repository.
     """
     if target.create_pr and not remote.exists:
         raise HubError(
-            "There is no repository that a pull request could go to",
+            "A pull request needs an existing repository",
             value=target.repo_id,
-            expected="a repository that is there, and that the token may see",
-            remedy="correct --repo-id, or leave out --create-pr to make it",
+            expected="an existing repository that the token can access",
+            remedy="correct --repo-id, or leave out --create-pr to create it",
         )
     if remote.exists and remote.private == target.public and not target.create_pr:
         is_now, option = ("private", "--public") if remote.private else ("public", "no --public")
         raise HubError(
-            f"The repository is {is_now}, which publishing does not change",
+            f"The repository is {is_now}, and publishing does not change that",
             value=f"{target.repo_id}, {option}",
             expected="--public for a public repository, and no --public for a private one",
             remedy=f"{'leave out' if target.public else 'add'} --public, or change the repository's settings first",
@@ -203,13 +203,13 @@ def check_remote(target: Target, remote: Remote) -> None:
 
 
 def preview(hub: Hub, target: Target) -> tuple[Remote | None, str]:
-    """Look at the Hub for a dry run, which goes without one if need be.
+    """Query the Hub for a dry run, which also works without a connection.
 
     Returns:
-        The repository, or None if the Hub cannot be asked, with the reason; and a line for the user.
+        The state of the repository, or None if the Hub cannot be reached; and a line about it for the user.
 
     Raises:
-        HubError: The Hub does not accept the token, or publishing would be refused.
+        HubError: The Hub does not accept the token, or the push would be rejected.
     """
     target.check()
     try:
@@ -222,14 +222,14 @@ def preview(hub: Hub, target: Target) -> tuple[Remote | None, str]:
     check_remote(target, remote)
     as_user = f"as {user}" if user else "without a token, which --execute needs"
     if not remote.exists:
-        where = "is not there, or not to be seen" if not user else "is not there"
-        return remote, f"{as_user}: {target.repo_id} {where}; it would be {_visibility(not target.public)}"
-    branch = f"at {remote.head[:8]}" if remote.head else "to be made from main"
+        missing = "does not exist" if user else "does not exist, or is not visible"
+        return remote, f"{as_user}: {target.repo_id} {missing}; it would be {_visibility(not target.public)}"
+    branch = f"at {remote.head[:8]}" if remote.head else "to be created from main"
     return remote, f"{as_user}: {target.repo_id} is {_visibility(remote.private)}; {target.revision} is {branch}"
 
 
 def require_user(hub: Hub) -> str:
-    """Name of the user or organisation that the token belongs to.
+    """Name of the user or organisation that owns the token.
 
     Raises:
         HubError: There is no token, or the Hub does not accept it.
@@ -248,6 +248,6 @@ def _visibility(private: bool) -> str:
 
 
 def _is_branch(name: str) -> bool:
-    """Whether git takes it for a branch, and the Hub for no commit and no pull request."""
+    """Whether git accepts the name for a branch, and the Hub does not read it as a commit or a pull request."""
     forbidden = r"^[-./]|\.\.|//|@\{|[\x00-\x20\x7f~^:?*\[\\]|\.lock$|[./]$|^@$|^refs/|^[0-9a-f]{40}$"
     return bool(name) and re.search(forbidden, name) is None

@@ -1,4 +1,4 @@
-"""A finished run, checked for everything that must not be published."""
+"""The folder of a finished run, checked for everything that must not be published."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hfcompress.card import render
+from hfcompress.card.front_matter import read_front_matter
 from hfcompress.errors import OutputError
-from hfcompress.evaluation.report import RunReport
-from hfcompress.front_matter import read_front_matter
 from hfcompress.hub.leaks import is_absolute_path, machine_paths_in, machine_paths_in_file, secrets_in
-from hfcompress.layout import ADDED, CARD_FILE, COMMON_FILES, GENERATED, VOCABULARIES, WORK_FOLDER, matches
-from hfcompress.models import load_config
+from hfcompress.models.layout import ADDED, CARD_FILE, COMMON_FILES, GENERATED, VOCABULARIES, WORK_FOLDER, matches
+from hfcompress.models.load import load_config
+from hfcompress.models.surgery import plan_of_config
 from hfcompress.optimum_config import RankerCompressionConfig
-from hfcompress.surgery import plan_of_config
+from hfcompress.report.report import RunReport
 
 _TEXT = {".json", ".yaml", ".md", ".py", ".txt", ".xml", ".jinja", ".svg", ""}
 _CODE = re.compile(r"^(`{3,}).*?^\1`*$|(`+)[^`].*?\2", re.DOTALL | re.MULTILINE)
@@ -25,7 +25,7 @@ _UNSET = re.compile(
     r"(?:^|(?<=[\s|*(\[:=+-]))(?:None(?! of\b)|nan|NaN|[+-]?inf|undefined|\{\{.*?\}\})(?=[\s|*)\],.;:%x]|$)",
     re.MULTILINE,
 )
-_SHOWN = 5  # faults of a kind that a message lists
+_SHOWN = 5  # examples in an error message
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Repository:
     """A folder that can be published.
 
     Attributes:
-        folder: Where it is.
-        files: Paths in it that are published, with slashes, sorted.
-        report: Its report.
-        license: Licence in the front matter of its card.
-        rendered: Whether the card is what `hfcompress card` renders from the report, byte for byte.
+        folder: The folder.
+        files: Sorted relative paths of the files to publish, with slashes.
+        report: The report of the run.
+        license: Licence in the front matter of the card.
+        rendered: Whether the card is exactly what `hfcompress card` renders from the report.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Repository:
     rendered: bool
 
     def path(self, file: str) -> Path:
-        """Where a file of the repository is."""
+        """Path of a file on disk."""
         return self.folder / file
 
     def size(self, file: str) -> int:
@@ -56,17 +56,17 @@ class Repository:
 
 
 def read_repository(folder: Path, token: str | None = None) -> Repository:
-    """Read the folder of a finished run, and check all that can be checked without the Hub.
+    """Read the folder of a finished run, with all checks that do not need the Hub.
 
     Args:
-        folder: What `hfcompress run` wrote; `.hfcompress` in it is left out.
-        token: The Hub token in use, which must not be in any file.
+        folder: Output folder of `hfcompress run`; its `.hfcompress` folder is ignored.
+        token: The Hub token in use, which no file may contain.
 
     Raises:
-        OutputError: The folder is not that of a finished run of this version, has files that belong to no repository,
-            lacks some, its card is invalid or has no licence, or a file names a secret or a path of this machine.
-        ModelError: Its model cannot be opened.
-        PlanError: Its record of pruning is damaged or of another format.
+        OutputError: It is not the folder of a finished run of this version, it has unexpected or missing files, the
+            card is invalid or names no licence, or a file contains a secret or a path of this machine.
+        ModelError: The model cannot be opened.
+        PlanError: The pruning plan is damaged or has another format.
     """
     report = RunReport.load(folder)
     files = _files(folder)
@@ -80,7 +80,7 @@ def read_repository(folder: Path, token: str | None = None) -> Repository:
 
 
 def _files(folder: Path) -> tuple[str, ...]:
-    """Paths of all files in the folder but its work folder's."""
+    """Paths of all files in the folder except in its work folder."""
     files, stray = [], []
     for path in sorted(_walk(folder)):
         name = path.relative_to(folder).as_posix()
@@ -90,16 +90,16 @@ def _files(folder: Path) -> tuple[str, ...]:
             files.append(name)
     if stray:
         raise OutputError(
-            f"{folder} holds {len(stray)} files that are no part of a repository",
+            f"{folder} contains {len(stray)} unexpected files",
             value=stray[:_SHOWN],
-            expected="only what a run writes, and LICENSE or NOTICE; links are not followed",
+            expected="only the files of a run, and LICENSE or NOTICE; links are not followed",
             remedy="move them elsewhere",
         )
     return tuple(files)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files and links below a folder, but in its work folder; a link to a folder is not followed."""
+    """Files and links below a folder except in its work folder; links to folders are not followed."""
     for path in folder.iterdir():
         if path.is_symlink() or not path.is_dir():
             yield path
@@ -120,20 +120,20 @@ def _check_complete(folder: Path, files: Sequence[str], report: RunReport) -> No
         raise OutputError(
             f"{folder} is not complete",
             value=missing[:_SHOWN],
-            expected="every file that its report and its card name",
+            expected="every file that the report and the card name",
             remedy="finish the run with the same command and --resume",
         )
 
 
 def _check_body(folder: Path, card: str) -> None:
-    """Refuse values that were never set, outside of code."""
+    """Reject values that were never set, outside of code."""
     prose = _CODE.sub("", card)
     found = _UNSET.findall(prose)
     if found:
         raise OutputError(
-            f"{folder / CARD_FILE} shows values that are not set",
+            f"{folder / CARD_FILE} contains values that are not set",
             value=list(dict.fromkeys(found))[:_SHOWN],
-            expected="a number or a text everywhere",
+            expected="a number or a text for every value",
             remedy="render it again: hfcompress card DIR",
         )
 
@@ -153,19 +153,19 @@ def _check_leaks(folder: Path, files: Sequence[str], token: str | None) -> None:
             paths += [f"{file}: {found}" for found in dict.fromkeys([*whole, *machine_paths_in(text)])]
     if secrets:
         raise OutputError(
-            "Files hold what looks like secrets",
+            "Files contain possible secrets",
             value=secrets[:_SHOWN],
             expected="no tokens, keys or passwords",
-            remedy="take them out where they come from (the recipe, most likely), and revoke those that are real",
+            remedy="remove them from their source (probably the recipe), and revoke those that are real",
         )
     if paths:
         raise OutputError(
-            "Files hold absolute paths of a machine",
+            "Files contain absolute paths of a machine",
             value=paths[:_SHOWN],
-            expected="relative paths, or names on the Hub",
+            expected="relative paths or Hub ids",
             remedy=(
-                "name data and models in the recipe by relative paths and run it again; graphs that an earlier version "
-                "exported need a new run, too"
+                "use relative paths for data and models in the recipe and run it again; graphs that an earlier version "
+                "exported need a new run too"
             ),
         )
 
@@ -194,7 +194,7 @@ def _unreadable(path: Path, expected: str, error: Exception) -> OutputError:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """All texts in JSON data, keys too."""
+    """All strings in JSON data, including keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

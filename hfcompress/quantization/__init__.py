@@ -1,1 +1,1 @@
-"""int8: Optimum-style configs, exports, and one quantize() for each runtime."""
+"""Export and quantization: Optimum-style configs, graphs for each runtime, and packed weights."""

@@ -1,16 +1,17 @@
-"""Write every artefact of a run: exports in fp32, checked against PyTorch, int8 of each kind, packed weights."""
+"""Write all artifacts of a model: fp32 exports, which are checked against PyTorch, int8 graphs, and packed weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import DataError, ModelError, RecipeError
-from hfcompress.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_FP32, OPENVINO_INT8
-from hfcompress.progress import progress_bar
+from hfcompress.models.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_FP32, OPENVINO_INT8
+from hfcompress.models.surgery import unwrapped
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
 from hfcompress.quantization.config import (
@@ -25,12 +26,14 @@ from hfcompress.rankers.base import BatchedRanker, Pair
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.surgery import unwrapped
+from hfcompress.utils.progress import progress_bar
+
+logger = logging.getLogger(__name__)
 
 EXPORT_TOLERANCE = 1e-4
 CALIBRATION_BATCH = 8
 CHECKED_PAIRS = 16
-# Exports are checked on these where no texts are given: of several lengths, so that padding counts.
+# Exports are checked on these if no texts are given. Their lengths differ, so that padding is checked too.
 STAND_IN_PAIRS = (
     ("sort a list in place", "list.sort sorts the list in place, using only comparisons between items."),
     ("sort a list in place", "A tuple cannot be changed."),
@@ -40,7 +43,7 @@ STAND_IN_PAIRS = (
 
 
 def graph_file(config: QuantizationConfig) -> str:
-    """Path in the repository of the file that a config makes."""
+    """Path in the repository of the artifact of a config."""
     if isinstance(config, WeightQuantizationConfig):
         return packed_file(config)
     if config.runtime == "openvino":
@@ -53,104 +56,103 @@ def write_graphs(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     configs: Sequence[QuantizationConfig],
+    *,
     pairs: Sequence[Pair],
-    say: Callable[[str], None],
-    progress: bool = True,
-    first_token: bool = True,
     ranking_pairs: Sequence[Pair] = (),
+    first_token: bool = True,
+    progress: bool = True,
 ) -> dict[str, QuantizationConfig]:
-    """Export a model once for each runtime in `configs`, quantize each export as often as asked for, and pack weights.
+    """Export a model once for each runtime in `configs`, and write the artifact of each config.
 
     Args:
-        folder: The repository to write into.
+        folder: Repository to write into.
         model: The model.
         tokenizer: Its tokenizer, with `model_max_length` set.
-        configs: What to make.
-        pairs: Real pairs for calibration, and for the check of the exports.
-        say: Called with a line for the user.
-        progress: Show a progress bar.
-        first_token: Compute the last layer for the first token only, where the model's head reads nothing else.
+        configs: Settings of the artifacts.
+        pairs: Pairs for calibration, and for the check of the exports.
         ranking_pairs: Pairs with several documents of each query, for mixed precision; by default `pairs`.
+        first_token: Compute the last layer for the first token only, if the model's head reads nothing else.
+        progress: Show a progress bar.
 
     Returns:
-        Path in the repository of every int8 graph and packed file, with its config and what was chosen for it.
+        Configs of the int8 graphs and packed files by path in the repository, with the layers that mixed precision
+        chose.
 
     Raises:
-        DataError: Static int8 is asked for, and there are no pairs.
-        MissingExtraError: OpenVINO is asked for and not installed.
-        ModelError: An export gives other scores than PyTorch.
-        RecipeError: Two settings are for one file.
+        DataError: There are no pairs for static int8, or no lists for mixed precision.
+        MissingExtraError: OpenVINO is not installed, and a config requires it.
+        ModelError: The scores of an export differ from those of PyTorch.
+        RecipeError: Two configs are for the same file.
     """
     check_configs(configs, pairs, ranking_pairs)
     model = unwrapped(model)
-    calibration = calibration_batches(tokenizer, pairs)
-    reference = TorchRanker(model, tokenizer, lambda logits: logits)
+    calibration, lists = calibration_batches(tokenizer, pairs), ranking_pairs or pairs
+    reference = TorchRanker(model, tokenizer)
     written: dict[str, QuantizationConfig] = {}
-    by_runtime = {
-        runtime: chosen
-        for runtime in ("onnxruntime", "openvino")
-        if (chosen := [config for config in configs if config.runtime == runtime])
-    }
-    total = len(by_runtime) + len(configs)
+    for_onnx = [config for config in configs if config.runtime == "onnxruntime"]
+    for_openvino = [config for config in configs if config.runtime == "openvino"]
+    total = bool(for_onnx) + bool(for_openvino) + len(configs)
     with progress_bar(total=total, desc="exporting", unit="graph", disable=not progress, leave=False) as bar:
-        if "onnxruntime" in by_runtime:
+
+        def record(config: QuantizationConfig) -> None:
+            written[graph_file(config)] = config
+            bar.update()
+
+        if for_onnx:
             graph = onnx_backend.export_onnx(model, tokenizer, first_token)
             path = onnx_backend.save_onnx(graph, folder / ONNX_FP32)
-            _check(OnnxRuntimeRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
+            _check(OnnxRuntimeRanker(path, tokenizer), reference, pairs)
             bar.update()
-            for config in by_runtime["onnxruntime"]:
+            for config in for_onnx:
                 if isinstance(config, MixedPrecisionConfig):
                     config, quantized = choose_fp32_modules(
-                        model, tokenizer, graph, config, calibration, ranking_pairs or pairs, progress
+                        model, tokenizer, graph, config, calibration=calibration, pairs=lists, progress=progress
                     )
-                    say(f"int8: {describe(config)}")
+                    logger.info(f"int8: {describe(config)}")
                 else:
                     quantized = onnx_backend.quantize(graph, config, calibration)
                 onnx_backend.save_onnx(quantized, folder / graph_file(config))
-                written[graph_file(config)] = config
-                bar.update()
-        if "openvino" in by_runtime:
+                record(config)
+        if for_openvino:
             graph = openvino_backend.export_openvino(model, tokenizer, first_token)
             path = openvino_backend.save_openvino(graph, folder / OPENVINO_FP32)
-            _check(OpenVinoRanker(path, tokenizer, lambda logits: logits), reference, pairs, say)
+            _check(OpenVinoRanker(path, tokenizer), reference, pairs)
             bar.update()
-            for config in by_runtime["openvino"]:
+            for config in for_openvino:
                 quantized = openvino_backend.quantize(graph, config, calibration)
                 openvino_backend.save_openvino(quantized, folder / graph_file(config))
-                written[graph_file(config)] = config
-                bar.update()
+                record(config)
         for config in configs:
             if isinstance(config, WeightQuantizationConfig):
                 save_packed(model, config, folder)
-                written[graph_file(config)] = config
-                bar.update()
+                record(config)
     return written
 
 
 def check_configs(
     configs: Sequence[QuantizationConfig], pairs: Sequence[Pair], ranking_pairs: Sequence[Pair] = ()
 ) -> None:
-    """Check that graphs can be made by some settings, before long work starts.
+    """Check configs and their calibration data before the artifacts are written.
 
     Args:
-        configs: The settings.
-        pairs: Texts for calibration.
-        ranking_pairs: Texts for mixed precision; by default `pairs`.
+        configs: Settings of the artifacts.
+        pairs: Pairs for calibration.
+        ranking_pairs: Pairs for mixed precision; by default `pairs`.
 
     Raises:
-        DataError: Static int8 is asked for and there are no pairs, or something else is among them; or mixed precision
-            is, and no query has two documents.
-        MissingExtraError: OpenVINO is asked for and not installed.
-        RecipeError: Two settings are for one file.
+        DataError: There are no pairs for static int8, no query has two documents for mixed precision, or a pair is not
+            two texts.
+        MissingExtraError: OpenVINO is not installed, and a config requires it.
+        RecipeError: Two configs are for the same file.
     """
     files = [graph_file(config) for config in configs]
     if twice := sorted({file for file in files if files.count(file) > 1}):
         raise RecipeError(
-            "Two settings of quantization are for one file",
+            "Two quantization configs are for the same file",
             value=twice,
             expected="at most one dynamic and one static config for ONNX Runtime, one for OpenVINO, and one for each "
             "number of bits of packed weights",
-            remedy="leave one out, or quantize into another folder",
+            remedy="remove one, or quantize into another folder",
         )
     for config in configs:
         require_calibration(config, pairs)
@@ -161,36 +163,25 @@ def check_configs(
     for pair in pairs:
         if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise DataError(
-                "A calibration pair is none", value=pair, expected="two texts: query and document", remedy="correct it"
+                "Invalid calibration pair", value=pair, expected="two texts: query and document", remedy="correct it"
             )
 
 
 def calibration_batches(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> list[dict]:
-    """Batches of model inputs, padded within a batch."""
-    return [
-        dict(
-            tokenizer(
-                [query for query, _ in part],
-                [document for _, document in part],
-                truncation=True,
-                padding=True,
-                return_tensors="pt",
-            )
-        )
-        for part in (pairs[start : start + CALIBRATION_BATCH] for start in range(0, len(pairs), CALIBRATION_BATCH))
-    ]
+    """Batches of tokenized pairs, padded to the longest pair of each batch."""
+    parts = (pairs[start : start + CALIBRATION_BATCH] for start in range(0, len(pairs), CALIBRATION_BATCH))
+    texts = (map(list, zip(*part, strict=True)) for part in parts)
+    return [dict(tokenizer(*both, truncation=True, padding=True, return_tensors="pt")) for both in texts]
 
 
-def _check(
-    exported: BatchedRanker, reference: BatchedRanker, pairs: Sequence[Pair], say: Callable[[str], None]
-) -> None:
+def _check(exported: BatchedRanker, reference: BatchedRanker, pairs: Sequence[Pair]) -> None:
     sample = list(pairs[:CHECKED_PAIRS] or STAND_IN_PAIRS)
     difference = float(np.abs(exported.score(sample) - reference.score(sample)).max(initial=0.0))
     if not difference <= EXPORT_TOLERANCE:
         raise ModelError(
-            f"The {exported.name} export gives other scores than PyTorch",
+            f"The scores of the {exported.name} export differ from those of PyTorch",
             value=f"largest difference {difference:.2g} over {len(sample)} pairs",
             expected=f"at most {EXPORT_TOLERANCE:g}",
-            remedy="report this model family; meanwhile leave this runtime out of quantize.artifacts",
+            remedy="report this model family, and remove this runtime from quantize.artifacts meanwhile",
         )
-    say(f"int8: {exported.name} fp32 export within {difference:.1e} of PyTorch")
+    logger.info(f"int8: {exported.name} fp32 export within {difference:.1e} of PyTorch")

@@ -1,31 +1,34 @@
-"""Quantization settings as Optimum-style configs: saved and reloaded like any Optimum config."""
+"""Quantization settings as Optimum-style configs, which are saved and loaded like any Optimum config.
+
+Settings that a recipe has too take their types, bounds and defaults from `hfcompress.recipe.quantize`.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 from optimum.configuration_utils import BaseConfig
+from pydantic import TypeAdapter, ValidationError
 
 from hfcompress.errors import DataError, RecipeError
-from hfcompress.machine import SATURATING_TARGETS, cpu_target
-from hfcompress.packing import Codec
-from hfcompress.recipe import OpenVinoInt8, PackedWeights
-from hfcompress.recipe.quantize import ArtifactStep, CalibrationMethod, CpuTarget, PackingMethod, PackingScope
+from hfcompress.models.packing import Codec
+from hfcompress.recipe import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8, PackedWeights
+from hfcompress.recipe.base import Strict
+from hfcompress.recipe.quantize import CpuTarget
+from hfcompress.utils.machine import SATURATING_TARGETS, cpu_target
 
 CPU_TARGETS: tuple[str, ...] = get_args(CpuTarget)[1:]
-METHODS: tuple[str, ...] = get_args(CalibrationMethod)
-PACKING_METHODS: tuple[str, ...] = get_args(PackingMethod)
-SCOPES: tuple[str, ...] = get_args(PackingScope)
+ONNXRUNTIME, OPENVINO, PACKED = OnnxRuntimeInt8(mode="dynamic"), OpenVinoInt8(), PackedWeights()  # the defaults
 
 
 class QuantizationConfig(BaseConfig):
-    """Base of all settings of quantization.
+    """Base class of all quantization configs.
 
     Attributes:
-        runtime: Where the result runs.
-        mode: `dynamic` or `static` for int8; `weights` where activations stay in fp32.
+        runtime: Runtime of the artifact.
+        mode: `dynamic` or `static` for int8; `weights` for weight-only quantization, with activations in fp32.
     """
 
     CONFIG_NAME = "quantization_config.json"
@@ -41,7 +44,7 @@ class QuantizationConfig(BaseConfig):
 
 
 class DynamicQuantizationConfig(QuantizationConfig):
-    """Dynamic int8 for ONNX Runtime: activation ranges are taken from each batch.
+    """Dynamic int8 for ONNX Runtime: activation ranges are computed for each batch.
 
     Args:
         per_channel: One weight scale for each output channel.
@@ -53,7 +56,7 @@ class DynamicQuantizationConfig(QuantizationConfig):
     runtime = "onnxruntime"
     mode = "dynamic"
 
-    def __init__(self, per_channel: bool = True, reduce_range: bool | None = None, **kwargs: Any):
+    def __init__(self, per_channel: bool = ONNXRUNTIME.per_channel, reduce_range: bool | None = None, **kwargs: Any):
         self.per_channel = per_channel
         self.reduce_range = reduce_range
         super().__init__(**kwargs)
@@ -65,14 +68,14 @@ class StaticQuantizationConfig(QuantizationConfig):
     Args:
         per_channel: One weight scale for each output channel.
         reduce_range: 7-bit weights, for CPUs without VNNI; None decides by the CPU.
-        activation_type: `uint8` (the U8S8 of ONNX Runtime, for x86) or `int8` (S8S8, for ARM); None decides by the CPU.
-        calibration: `minmax` keeps every value in range, `percentile` and `entropy` cut outliers off; see
-            `hfcompress.quantization.calibration`.
+        activation_type: `uint8` (U8S8 in ONNX Runtime, for x86) or `int8` (S8S8, for ARM); None decides by the CPU.
+        calibration: `minmax` covers every value, `percentile` and `entropy` clip outliers; see
+            `hfcompress.quantization.activation_ranges`.
         percentile: Percentage of magnitudes that `percentile` keeps in range.
         **kwargs: As for Optimum's `BaseConfig`.
 
     Raises:
-        RecipeError: A setting has another value than these.
+        RecipeError: A setting has an invalid value.
     """
 
     model_type = "hfcompress-onnxruntime-static"
@@ -81,46 +84,39 @@ class StaticQuantizationConfig(QuantizationConfig):
 
     def __init__(
         self,
-        per_channel: bool = True,
+        per_channel: bool = ONNXRUNTIME.per_channel,
         reduce_range: bool | None = None,
         activation_type: str | None = None,
-        calibration: str = "minmax",
-        percentile: float = 99.999,
+        calibration: str = ONNXRUNTIME.calibration,
+        percentile: float = ONNXRUNTIME.percentile,
         **kwargs: Any,
     ):
         _one_of("activation_type", activation_type, (None, "uint8", "int8"))
-        _one_of("calibration", calibration, METHODS)
-        if not 50 < percentile <= 100:
-            raise RecipeError(
-                "The percentile does not fit",
-                value=percentile,
-                expected="a percentage above 50, at most 100",
-                remedy="correct percentile",
-            )
         self.per_channel = per_channel
         self.reduce_range = reduce_range
         self.activation_type = activation_type
-        self.calibration = calibration
-        self.percentile = percentile
+        self.calibration = _checked(OnnxRuntimeInt8, "calibration", calibration)
+        self.percentile = _checked(OnnxRuntimeInt8, "percentile", percentile)
         super().__init__(**kwargs)
 
 
 class MixedPrecisionConfig(StaticQuantizationConfig):
-    """int8 for ONNX Runtime in which the linear layers of the encoder that move the ranking most stay in fp32.
+    """int8 for ONNX Runtime in which the most sensitive linear layers of the encoder stay in fp32.
 
-    Products of two activations, as attention makes them, stay in fp32 too.
+    Products of two activations, as in attention, stay in fp32 too.
 
     Args:
-        max_loss: Largest calibration loss: mean divergence of the softmax over a query's documents from that of the
-            model in fp32. As few layers stay in fp32 as it takes.
+        max_loss: Bound on the calibration loss, which is the mean divergence of the softmax over a query's documents
+            from that of the fp32 model. As few layers as possible stay in fp32.
         mode: `dynamic` or `static`.
         fp32_modules: Names of the linear layers that stay in fp32; None until they are chosen.
-        sensitivity: Loss with one linear layer in int8 alone, by its name; empty where int8 everywhere keeps the bound.
-        figures: `loss` with the choice, `loss_int8` with no layer in fp32, and the number of `modules` to choose from.
-        **kwargs: As for `StaticQuantizationConfig`; `activation_type` and `calibration` count in static int8 only.
+        sensitivity: Loss with one linear layer in int8, by its name; empty if int8 in all layers keeps the bound.
+        figures: `loss` with the chosen layers, `loss_int8` with no layer in fp32, and the number of `modules` to choose
+            from.
+        **kwargs: As for `StaticQuantizationConfig`; `activation_type` and `calibration` apply to static int8 only.
 
     Raises:
-        RecipeError: A setting does not fit.
+        RecipeError: A setting has an invalid value.
     """
 
     model_type = "hfcompress-onnxruntime-mixed"
@@ -128,23 +124,15 @@ class MixedPrecisionConfig(StaticQuantizationConfig):
     def __init__(
         self,
         max_loss: float = 0.01,
-        mode: str = "dynamic",
+        mode: str = ONNXRUNTIME.mode,
         fp32_modules: list[str] | None = None,
         sensitivity: dict[str, float] | None = None,
         figures: dict[str, float] | None = None,
         **kwargs: Any,
     ):
-        _one_of("mode", mode, ("dynamic", "static"))
-        if not max_loss > 0:
-            raise RecipeError(
-                "The bound on the calibration loss does not fit",
-                value=max_loss,
-                expected="a number above 0",
-                remedy="correct max_loss",
-            )
         super().__init__(**kwargs)
-        self.max_loss = max_loss
-        self.mode = mode
+        self.max_loss = _checked(OnnxRuntimeInt8, "max_loss", max_loss)
+        self.mode = _checked(OnnxRuntimeInt8, "mode", mode)
         self.fp32_modules = fp32_modules
         self.sensitivity = sensitivity or {}
         self.figures = figures or {}
@@ -157,7 +145,7 @@ class MixedPrecisionConfig(StaticQuantizationConfig):
     def with_choice(
         self, fp32_modules: list[str], sensitivity: dict[str, float], figures: dict[str, float]
     ) -> MixedPrecisionConfig:
-        """A copy that says what was chosen, and on which figures."""
+        """A copy with the chosen layers and the losses on which the choice was made."""
         chosen = copy.deepcopy(self)
         chosen.fp32_modules, chosen.sensitivity, chosen.figures = fp32_modules, sensitivity, figures
         return chosen
@@ -167,7 +155,7 @@ class OpenVINOQuantizationConfig(QuantizationConfig):
     """Static int8 for OpenVINO by NNCF with its transformer preset.
 
     Args:
-        smooth_quant_alpha: Share of activation outliers moved into weights; -1 turns SmoothQuant off.
+        smooth_quant_alpha: Share of activation outliers that is moved into weights; -1 turns SmoothQuant off.
         **kwargs: As for Optimum's `BaseConfig`.
     """
 
@@ -175,26 +163,27 @@ class OpenVINOQuantizationConfig(QuantizationConfig):
     runtime = "openvino"
     mode = "static"
 
-    def __init__(self, smooth_quant_alpha: float = 0.95, **kwargs: Any):
+    def __init__(self, smooth_quant_alpha: float = OPENVINO.smooth_quant_alpha, **kwargs: Any):
         self.smooth_quant_alpha = smooth_quant_alpha
         super().__init__(**kwargs)
 
 
 class WeightQuantizationConfig(QuantizationConfig):
-    """Weights of few bits, stored packed and dequantized to fp32 when they are loaded.
+    """Low-bit weight-only quantization: weights are stored packed, and dequantized to fp32 when they are loaded.
 
-    That saves disk and download. What runs is the model in fp32 PyTorch, in its time and memory.
+    This saves disk space and download. The model runs in fp32 PyTorch, with the same time and memory.
 
     Args:
-        method: `truncation` to fixed point, or `sign`; see `hfcompress.packing.Codec`.
-        bits: Bits of a truncated weight, 4 to 8; `sign` always has 1.
-        group_size: Neighbouring weights of a row that share a scale; None for one scale a channel.
-        scope: `embeddings` packs the word embeddings; `all` these and the linear layers of the encoder. The rest, such
-            as biases, norms and the head, stays in fp32.
+        method: `round` (round-to-nearest fixed point; `truncation` is an alias) or `sign`; see
+            `hfcompress.models.packing.Codec`.
+        bits: Bits of a weight for `round`, 4 to 8; `sign` always has 1.
+        group_size: Number of neighbouring weights of a row that share a scale; None for one scale for each channel.
+        scope: `embeddings` packs the word embeddings, `all` also the linear layers of the encoder. Other weights, such
+            as biases, norms and the head, stay in fp32.
         **kwargs: As for Optimum's `BaseConfig`.
 
     Raises:
-        RecipeError: A setting has another value than these.
+        RecipeError: A setting has an invalid value.
     """
 
     model_type = "hfcompress-packed-weights"
@@ -203,27 +192,16 @@ class WeightQuantizationConfig(QuantizationConfig):
 
     def __init__(
         self,
-        method: str = "truncation",
-        bits: int = 8,
-        group_size: int | None = None,
-        scope: str = "embeddings",
+        method: str = PACKED.method,
+        bits: int = PACKED.bits,
+        group_size: int | None = PACKED.group_size,
+        scope: str = PACKED.scope,
         **kwargs: Any,
     ):
-        _one_of("method", method, PACKING_METHODS)
-        _one_of("scope", scope, SCOPES)
-        if method == "truncation":
-            _one_of("number of bits", bits, (4, 5, 6, 7, 8))
-        if group_size is not None and group_size < 1:
-            raise RecipeError(
-                "The group of weights that share a scale does not fit",
-                value=group_size,
-                expected="1 weight or more, or None for one scale a channel",
-                remedy="correct group_size; 64 is usual",
-            )
-        self.method = method
-        self.bits = 1 if method == "sign" else bits
-        self.group_size = group_size
-        self.scope = scope
+        self.method = _checked(PackedWeights, "method", method)
+        self.bits = 1 if self.method == "sign" else _checked(PackedWeights, "bits", bits)
+        self.group_size = _checked(PackedWeights, "group_size", group_size)
+        self.scope = _checked(PackedWeights, "scope", scope)
         super().__init__(**kwargs)
 
     @property
@@ -243,11 +221,11 @@ class WeightQuantizationConfig(QuantizationConfig):
 
 
 def config_for(
-    target: str = "auto",
-    mode: str = "dynamic",
-    per_channel: bool = True,
-    calibration: str = "minmax",
-    percentile: float = 99.999,
+    target: str = ONNXRUNTIME.target,
+    mode: str = ONNXRUNTIME.mode,
+    per_channel: bool = ONNXRUNTIME.per_channel,
+    calibration: str = ONNXRUNTIME.calibration,
+    percentile: float = ONNXRUNTIME.percentile,
 ) -> QuantizationConfig:
     """The int8 settings for a kind of hardware.
 
@@ -258,18 +236,18 @@ def config_for(
     | `arm64` | S8S8 | no |
 
     Args:
-        target: `avx2`, `avx512`, `avx512_vnni` or `arm64` for ONNX Runtime; `auto` for the one that this CPU is; or
-            `openvino`, which chooses by itself when it loads a graph.
+        target: `avx2`, `avx512`, `avx512_vnni` or `arm64` for ONNX Runtime; `auto` for the CPU of this machine; or
+            `openvino`, which adapts to the CPU when it loads a graph.
         mode: `dynamic` or `static`, for ONNX Runtime; activations of dynamic int8 are always unsigned.
         per_channel: One weight scale for each output channel.
-        calibration: How static ranges are found, see `StaticQuantizationConfig`.
-        percentile: See there.
+        calibration: As for `StaticQuantizationConfig`.
+        percentile: As for `StaticQuantizationConfig`.
 
     Raises:
-        RecipeError: There is no such target, mode or way of calibration.
+        RecipeError: There is no such target, mode or calibration.
     """
     _one_of("target", target, ("auto", *CPU_TARGETS, "openvino"))
-    _one_of("mode", mode, ("dynamic", "static"))
+    _checked(OnnxRuntimeInt8, "mode", mode)
     if target == "openvino":
         return OpenVINOQuantizationConfig()
     cpu = cpu_target() if target == "auto" else target
@@ -279,22 +257,22 @@ def config_for(
 
 
 def saturates(cpu: str) -> bool:
-    """Whether a kind of CPU needs weights of 7 bits."""
+    """Whether a kind of CPU requires 7-bit weights."""
     return cpu in SATURATING_TARGETS
 
 
 def activation_type(cpu: str) -> str:
-    """Type of static int8 activations that is fast on a kind of CPU."""
+    """Type of the activations of static int8 that is fast on a kind of CPU."""
     return "int8" if cpu == "arm64" else "uint8"
 
 
 def weights_from_recipe(step: PackedWeights) -> WeightQuantizationConfig:
-    """The config of an artefact with packed weights."""
-    return WeightQuantizationConfig(step.method, step.bits, step.group_size, step.scope)
+    """The config of an artifact with packed weights."""
+    return WeightQuantizationConfig(**step.model_dump(exclude={"runtime"}))
 
 
 def config_from_recipe(step: ArtifactStep) -> QuantizationConfig:
-    """The config of one artefact of a recipe; what a recipe leaves to the CPU is left to the CPU."""
+    """The config of an artifact of a recipe; settings that the recipe leaves to the CPU stay open."""
     if isinstance(step, PackedWeights):
         return weights_from_recipe(step)
     if isinstance(step, OpenVinoInt8):
@@ -303,12 +281,10 @@ def config_from_recipe(step: ArtifactStep) -> QuantizationConfig:
     reduce_range = (saturates(cpu) if cpu else None) if step.reduce_range == "auto" else step.reduce_range
     if step.mode == "dynamic" and step.max_loss is None:
         return DynamicQuantizationConfig(step.per_channel, reduce_range)
-    settings: dict[str, Any] = {
-        "per_channel": step.per_channel,
+    settings = {
+        **step.model_dump(include={"per_channel", "calibration", "percentile"}),
         "reduce_range": reduce_range,
         "activation_type": activation_type(cpu) if cpu else None,
-        "calibration": step.calibration,
-        "percentile": step.percentile,
     }
     if step.max_loss is not None:
         return MixedPrecisionConfig(step.max_loss, step.mode, **settings)
@@ -316,10 +292,10 @@ def config_from_recipe(step: ArtifactStep) -> QuantizationConfig:
 
 
 def require_calibration(config: QuantizationConfig, calibration: Sequence[Any]) -> None:
-    """Check that there is something to measure static ranges on.
+    """Check that a static config has calibration data.
 
     Raises:
-        DataError: The config is static, and there is nothing.
+        DataError: It has none.
     """
     if config.mode == "static" and not len(calibration):
         raise DataError(
@@ -330,11 +306,20 @@ def require_calibration(config: QuantizationConfig, calibration: Sequence[Any]) 
         )
 
 
+def _checked(step: type[Strict], name: str, value: Any) -> Any:
+    """A value, checked as a recipe checks the setting of this name."""
+    field = step.model_fields[name]
+    annotation: Any = Annotated[field.annotation, field]
+    try:
+        return TypeAdapter(annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise _invalid(name, value, error.errors()[0]["msg"].removeprefix("Input should be ")) from error
+
+
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
-        raise RecipeError(
-            f"There is no such {name}",
-            value=value,
-            expected=" or ".join(str(each) for each in allowed),
-            remedy=f"correct {name}",
-        )
+        raise _invalid(name, value, " or ".join(str(each) for each in allowed))
+
+
+def _invalid(name: str, value: Any, expected: str) -> RecipeError:
+    return RecipeError(f"Invalid {name}", value=value, expected=expected, remedy=f"correct {name}")

@@ -1,4 +1,4 @@
-"""What exports of all runtimes share: example inputs, dynamic shapes, and a model fit for tracing."""
+"""Shared parts of all exports: example inputs, dynamic shapes, and a model that is ready for tracing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch.export import Dim
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfcompress.errors import ModelError
-from hfcompress.models import position_limit
+from hfcompress.models.hooks import evaluation_mode
+from hfcompress.models.load import position_limit
 from hfcompress.quantization.first_token import first_token_only
 
 
 def example_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Two pairs of nine tokens, with the inputs that the model's tokenizer makes."""
+    """Two pairs of nine tokens, with the inputs that the tokenizer returns."""
     shape = (2, 9)
     inputs = {
         "input_ids": torch.full(shape, model.config.pad_token_id + 1),
@@ -28,33 +29,29 @@ def example_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
 
 def dynamic_shapes(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Any batch size, any length up to the model's positions."""
+    """Dynamic batch size, and dynamic length up to the model's positions."""
     batch, sequence = Dim("batch"), Dim("sequence", max=position_limit(model.config))
     return {name: {0: batch, 1: sequence} for name in inputs}
 
 
 @contextmanager
 def ready_for_export(model: PreTrainedModel, first_token: bool) -> Iterator[PreTrainedModel]:
-    """Put the model into evaluation mode on the CPU for the block.
+    """Within the block, the model is in evaluation mode on the CPU.
 
     Args:
         model: A sequence-classification model.
-        first_token: Compute its last layer for the first token only, where its head reads nothing else.
+        first_token: Compute the last layer for the first token only, if the model's head reads nothing else.
 
     Raises:
-        ModelError: Its weights are quantized already.
+        ModelError: The weights are quantized already.
     """
     _require_plain_weights(model)
-    training = model.training
-    try:
-        with first_token_only(model) if first_token else nullcontext():
-            yield model.eval().cpu()
-    finally:
-        model.train(training)
+    with evaluation_mode(model), first_token_only(model) if first_token else nullcontext():
+        yield model.cpu()
 
 
 def _require_plain_weights(model: PreTrainedModel) -> None:
-    """Check that no layer was replaced by a quantized one of torch or torchao, which exporters cannot trace."""
+    """Check that no layer is a quantized one of torch or torchao, which exporters cannot trace."""
     parts: list[torch.nn.Module | torch.Tensor] = [*model.modules(), *model.parameters()]
     found = sorted({f"{type(part).__module__}.{type(part).__name__}" for part in parts if _is_quantized(part)})
     if found or getattr(model.config, "quantization_config", None):
@@ -62,7 +59,7 @@ def _require_plain_weights(model: PreTrainedModel) -> None:
             "The model to export is quantized already",
             value=", ".join(found) or "config.quantization_config",
             expected="weights in fp32, fp16 or bf16: a graph is quantized after its export",
-            remedy="export the model that it was made of, and choose int8 in quantize.artifacts",
+            remedy="export the model before its quantization, and choose int8 in quantize.artifacts",
         )
 
 

@@ -1,8 +1,9 @@
-"""Compute the last encoder layer for the first token only, where the model's head reads nothing else.
+"""Compute the last encoder layer for the first token only, if the model's head reads nothing else.
 
-Nearly every cross-encoder scores a pair from the last hidden state of [CLS]. The last layer then needs keys and values
-of all tokens, but queries, attention output, norms and FFN of one: of its 4 h^2 + 2 h f multiply-adds a token (hidden
-size h, FFN width f) 2 h^2 are left, and attention takes one row of scores a head. Scores are the same up to rounding.
+Nearly every cross-encoder computes its score from the last hidden state of [CLS]. The last layer then requires keys and
+values of all tokens, but queries, attention output, norms and FFN of one token only. For the other tokens 2 h^2 of its
+4 h^2 + 2 h f MACs remain (hidden size h, FFN width f), and each head computes one row of attention scores. Scores are
+the same up to rounding.
 """
 
 from __future__ import annotations
@@ -18,25 +19,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
-from hfcompress.architectures import Architecture, architecture_of, encoder_layers, projection
+from hfcompress.models.architectures import Architecture, architecture_of, encoder_layers, projection
+from hfcompress.models.hooks import replaced_forward
 
-# The masks of other kernels (flash, flex) have other forms.
+# Other kernels (flash, flex) have masks of other forms.
 ATTENTION_KERNELS = ("eager", "sdpa")
 
 
 def reads_first_token_only(config: PretrainedConfig) -> bool:
-    """Whether the sequence-classification head of this family and config reads only the first token's last state."""
+    """Whether the sequence-classification head of a config reads the last hidden state of the first token only."""
     return config.model_type in _ATTENTION and getattr(config, "classifier_pooling", "cls") == "cls"
 
 
 @contextmanager
 def first_token_only(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """For the block, compute the last encoder layer of a model for the first token only.
+    """Within the block, the last encoder layer of a model is computed for the first token only.
 
-    Logits stay the same up to rounding; the last hidden state has length 1, and the last layer gives no attention
-    weights. No module is replaced: within the block the last layer and its attention have another `forward`. It is
-    meant for evaluation, and leaves out the dropout of attention. A model whose head reads more than the first token
-    is left alone, and so are other families and attention kernels than those known here.
+    Logits are the same up to rounding. The last hidden state has length 1, and the last layer returns no attention
+    weights. No module is replaced: within the block the last layer and its attention have another `forward`. Attention
+    dropout is not applied, so this is for evaluation only. A model whose head reads more than the first token is not
+    changed, nor are unsupported families and attention kernels.
 
     Args:
         model: A sequence-classification model, pruned or not.
@@ -52,7 +54,7 @@ def first_token_only(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     attention = layer.get_submodule(row.attention)
     norm = layer.get_submodule(row.attention_norm) if row.attention_norm else nn.Identity()
     has_heads = projection(layer, row.attention_output) is not None
-    # The layer's own code runs on the first token, and its attention finds all tokens here. Threads may share a model.
+    # The layer's own code runs on the first token, and its attention reads all tokens here. Threads may share a model.
     incoming = threading.local()
 
     def layer_forward(tokens: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -68,7 +70,8 @@ def first_token_only(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
             context = layer.get_submodule(row.attention_output)(context)
         return context, None
 
-    with _forward(layer, layer_forward), _forward(attention, attention_forward) if has_heads else nullcontext():
+    replaced = replaced_forward(attention, attention_forward) if has_heads else nullcontext()
+    with replaced_forward(layer, layer_forward), replaced:
         yield model
 
 
@@ -82,22 +85,9 @@ def _is_possible(model: PreTrainedModel) -> bool:
     return own_modules and isinstance(model, getattr(transformers, row.model_class))
 
 
-@contextmanager
-def _forward(module: nn.Module, function: Callable[..., Any]) -> Iterator[None]:
-    """Let a module use another `forward` for the block; its hooks still run."""
-    before = vars(module).get("forward")  # an enclosing block's
-    module.forward = function
-    try:
-        yield
-    finally:
-        del module.forward
-        if before is not None:
-            module.forward = before
-
-
-# The functions below are the attention of one family each, with the first token as the only query. They take the states
-# of all tokens, (batch, length, hidden), and what the family's layer passes to its attention, and return the context,
-# (batch, 1, heads * head size).
+# The functions below compute the attention of a family with the first token as the only query. They take the hidden
+# states of all tokens, (batch, length, hidden), and the arguments that the layer passes to its attention. They return
+# the context, (batch, 1, heads * head size).
 
 
 def _plain_attention(
@@ -108,7 +98,7 @@ def _plain_attention(
     position_bias: Tensor | None = None,
     **_: Any,
 ) -> Tensor:
-    """Softmax over the keys, with MPNet's bias by distance if there is one."""
+    """Softmax over the keys, with MPNet's relative position bias if there is one."""
     mask = _first_query(attention_mask)
     if position_bias is not None:
         bias = _first_query(position_bias)
@@ -126,9 +116,9 @@ def _disentangled_attention(
     rel_embeddings: Tensor | None = None,
     **__: Any,
 ) -> Tensor:
-    """DeBERTa's attention, where the distance d of two tokens has a key and a query, too.
+    """DeBERTa's attention, in which the distance d of two tokens also has a key and a query.
 
-    Scores are scale * (q k + q key(d) + k query(d)); the last two terms are called c2p and p2c.
+    Scores are scale * (q k + q key(d) + k query(d)). The last two terms are called c2p and p2c.
     """
     attention: Any = layer.get_submodule(row.attention)
     size = attention.attention_head_size
@@ -157,7 +147,7 @@ def _rotary_attention(
     attention_mask: Tensor | None = None,
     **_: Any,
 ) -> Tensor:
-    """ModernBERT's attention. One matrix makes queries, keys and values, so that queries are made for all tokens."""
+    """ModernBERT's attention. One matrix computes queries, keys and values, so queries are computed for all tokens."""
     from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
     attention: Any = layer.get_submodule(row.attention)
@@ -168,7 +158,7 @@ def _rotary_attention(
 
 
 def _first_query(mask: Tensor | None) -> Any:
-    """The first query's row of a mask or bias (batch, 1 or heads, 1 or length, length)."""
+    """The row of the first query in a mask or bias (batch, 1 or heads, 1 or length, length)."""
     return None if mask is None else mask[:, :, :1]
 
 
@@ -188,19 +178,15 @@ def _split_heads(states: Tensor, size: int) -> Tensor:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
-    # Looked up at every call, since exporters put their own in place for their runtimes.
+    # Looked up at every call, since exporters replace it for their runtimes.
     context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     return context.transpose(1, 2).flatten(2)
 
 
 _ATTENTION: dict[str, Callable[..., Tensor]] = {
-    "bert": _plain_attention,
-    "camembert": _plain_attention,
+    **dict.fromkeys(
+        ("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"), _plain_attention
+    ),
     "deberta-v2": _disentangled_attention,
-    "distilbert": _plain_attention,
-    "electra": _plain_attention,
     "modernbert": _rotary_attention,
-    "mpnet": _plain_attention,
-    "roberta": _plain_attention,
-    "xlm-roberta": _plain_attention,
 }

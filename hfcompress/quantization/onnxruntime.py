@@ -1,4 +1,4 @@
-"""ONNX export, and int8 with ONNX Runtime's own tools."""
+"""ONNX export, and int8 quantization with ONNX Runtime's own tools."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from transformers.exporters import (
     OnnxRuntimeStaticConfig,
 )
 
-from hfcompress.files import write_bytes
-from hfcompress.machine import cpu_target
-from hfcompress.quantization.calibration import clipped_ranges
+from hfcompress.quantization.activation_ranges import clipped_ranges
 from hfcompress.quantization.config import (
     DynamicQuantizationConfig,
     MixedPrecisionConfig,
@@ -32,26 +30,28 @@ from hfcompress.quantization.config import (
     saturates,
 )
 from hfcompress.quantization.export import dynamic_shapes, example_inputs, ready_for_export
-from hfcompress.quiet import quiet
+from hfcompress.utils.files import write_bytes
+from hfcompress.utils.machine import cpu_target
+from hfcompress.utils.quiet import quiet
 
-# Matrix products gain from int8, and the embedding table is most of a small model's size. Quantizing every operator,
-# as static quantization does by default, is slower than fp32.
+# Matrix products are faster in int8, and the embedding table is most of a small model's size. Quantizing every
+# operator, the default of static quantization, is slower than fp32.
 DYNAMIC_OPERATORS = ("MatMul", "Gemm", "Gather")
-# Static int8: the head (Gemm) stays in fp32, and so does what products put out: sums into the residual stream have
-# outliers that leave few of 256 levels to all else; ONNX Runtime has a kernel that multiplies int8 and puts out fp32.
+# Static int8: the head (Gemm) stays in fp32, and so do the outputs of products: sums into the residual stream have
+# outliers that leave few of 256 levels to other values. ONNX Runtime has a kernel with int8 inputs and fp32 outputs.
 STATIC_OPERATORS = ("MatMul", "Gather")
-# What torch notes at every node: lines of source files, with their paths on the machine that exported.
+# Metadata that torch adds to every node: lines of source files, with their paths on the exporting machine.
 STACK_TRACE = "pkg.torch.onnx.stack_trace"
 
 
 def export_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, first_token: bool = True) -> onnx_ir.Model:
-    """Export to ONNX in fp32 with dynamic batch and length.
+    """Export to ONNX in fp32 with dynamic batch size and length.
 
     Args:
         model: A sequence-classification model, pruned or not.
-        tokenizer: Its tokenizer; says which inputs there are.
-        first_token: Compute the last layer for the first token only, where the head reads nothing else: same scores,
-            less work.
+        tokenizer: Its tokenizer, which determines the inputs.
+        first_token: Compute the last layer for the first token only, if the head reads nothing else: same scores, less
+            work.
     """
     inputs = example_inputs(model, tokenizer)
     config = OnnxConfig(dynamic_shapes=dynamic_shapes(model, inputs))
@@ -63,7 +63,7 @@ def export_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, firs
 
 
 def save_onnx(graph: onnx_ir.Model, path: Path) -> Path:
-    """Write a graph with its weights in one file, aside and then into place."""
+    """Write a graph with its weights to one file, atomically."""
     return write_bytes(path, onnx_ir.to_proto(graph).SerializeToString())
 
 
@@ -73,58 +73,52 @@ def quantize(
     calibration: Sequence[dict[str, torch.Tensor]] = (),
     fp32_nodes: Sequence[str] = (),
 ) -> onnx_ir.Model:
-    """Quantize an exported graph to int8; the graph given stays as it is.
+    """Quantize an exported graph to int8; the given graph is not changed.
 
     Args:
-        graph: What `export_onnx` returned.
+        graph: Result of `export_onnx`.
         config: Dynamic or static int8, or mixed precision.
         calibration: Batches of model inputs, for static int8 only.
-        fp32_nodes: Names of nodes to leave in fp32.
+        fp32_nodes: Names of the nodes that stay in fp32.
 
     Raises:
         DataError: Static int8 without calibration batches.
     """
     require_calibration(config, calibration)
     reduce_range = saturates(cpu_target()) if config.reduce_range is None else config.reduce_range
+    common: dict[str, Any] = {"per_channel": config.per_channel, "reduce_range": reduce_range}
     settings: OnnxRuntimeDynamicConfig | OnnxRuntimeStaticConfig
     if isinstance(config, DynamicQuantizationConfig) or config.mode == "dynamic":
         settings = OnnxRuntimeDynamicConfig(
-            op_types_to_quantize=list(DYNAMIC_OPERATORS),
-            per_channel=config.per_channel,
-            reduce_range=reduce_range,
-            nodes_to_exclude=list(fp32_nodes),
+            op_types_to_quantize=list(DYNAMIC_OPERATORS), nodes_to_exclude=list(fp32_nodes), **common
         )
     else:
         unsigned = (config.activation_type or activation_type(cpu_target())) == "uint8"
         settings = OnnxRuntimeStaticConfig(
             op_types_to_quantize=list(STATIC_OPERATORS),
-            per_channel=config.per_channel,
-            reduce_range=reduce_range,
             activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8,
             nodes_to_exclude=[*fp32_nodes, *(_products(graph) if isinstance(config, MixedPrecisionConfig) else ())],
-            extra_options={
-                **_clipping(graph, config, calibration),
-                "OpTypesToExcludeOutputQuantization": ["MatMul"],
-            },
+            extra_options={**_clipping(graph, config, calibration), "OpTypesToExcludeOutputQuantization": ["MatMul"]},
+            **common,
         )
     with quiet():
-        quantizer = OnnxRuntimeQuantizer(settings, list(calibration))
-        return quantizer.quantize(graph, {}, ExportFormat.ONNX)
+        return OnnxRuntimeQuantizer(settings, list(calibration)).quantize(graph, {}, ExportFormat.ONNX)
+
+
+def constant_factor(node: onnx_ir.Node) -> onnx_ir.TensorProtocol | None:
+    """The weight by which a node multiplies; None if it multiplies two activations."""
+    return node.inputs[1].const_value if node.inputs[1] is not None else None
 
 
 def _products(graph: onnx_ir.Model) -> list[str]:
-    """Nodes that multiply activations with each other, as attention does; mixed precision bounds the linear layers."""
-    return [
-        str(node.name)
-        for node in graph.graph
-        if node.op_type == "MatMul" and (node.inputs[1] is None or node.inputs[1].const_value is None)
-    ]
+    """Nodes that multiply two activations, as in attention; mixed precision chooses among the linear layers only."""
+    return [str(node.name) for node in graph.graph if node.op_type == "MatMul" and constant_factor(node) is None]
 
 
 def _clipping(
     graph: onnx_ir.Model, config: StaticQuantizationConfig, calibration: Sequence[dict[str, torch.Tensor]]
 ) -> dict[str, Any]:
-    """Options that put ranges without outliers in place of ONNX Runtime's own, which keep every value."""
+    """Options that replace ONNX Runtime's ranges, which cover every value, by ranges without outliers."""
     if config.calibration == "minmax":
         return {}
     with quiet():

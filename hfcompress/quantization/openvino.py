@@ -1,4 +1,4 @@
-"""OpenVINO export, and int8 with NNCF."""
+"""OpenVINO export, and int8 quantization with NNCF."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hfcompress.errors import MissingExtraError
 from hfcompress.quantization.config import OpenVINOQuantizationConfig, require_calibration
 from hfcompress.quantization.export import dynamic_shapes, example_inputs, ready_for_export
-from hfcompress.quiet import quiet
+from hfcompress.utils.quiet import quiet
 
 if TYPE_CHECKING:
     import openvino
@@ -38,13 +38,7 @@ def require_openvino() -> None:
 def export_openvino(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, first_token: bool = True
 ) -> openvino.Model:
-    """Export to OpenVINO in fp32 with dynamic batch and length.
-
-    Args:
-        model: A sequence-classification model, pruned or not.
-        tokenizer: Its tokenizer; says which inputs there are.
-        first_token: Compute the last layer for the first token only, where the head reads nothing else: same scores,
-            less work.
+    """Export to OpenVINO in fp32 with dynamic batch size and length; arguments are those of `export_onnx`.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -59,14 +53,14 @@ def export_openvino(
 
 
 def save_openvino(graph: openvino.Model, path: Path) -> Path:
-    """Write `.xml` and `.bin`, aside and then into place."""
+    """Write `.xml` and `.bin`, each atomically."""
     import openvino
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".part-{path.name}")
-    openvino.save_model(graph, str(aside), compress_to_fp16=False)
-    os.replace(aside.with_suffix(".bin"), path.with_suffix(".bin"))
-    os.replace(aside, path)
+    temporary = path.with_name(f".part-{path.name}")
+    openvino.save_model(graph, str(temporary), compress_to_fp16=False)
+    os.replace(temporary.with_suffix(".bin"), path.with_suffix(".bin"))
+    os.replace(temporary, path)
     return path
 
 
@@ -76,7 +70,7 @@ def quantize(
     """Quantize an exported graph to int8 with NNCF's transformer preset.
 
     Args:
-        graph: What `export_openvino` returned; it may be changed.
+        graph: Result of `export_openvino`, which may be changed.
         config: Settings.
         calibration: Batches of model inputs.
 

@@ -1,4 +1,4 @@
-"""The rounding of int8 in PyTorch: what a linear layer computes when its weight and its inputs have 8 bits."""
+"""Fake quantization to int8 in PyTorch: what a linear layer computes with weights and inputs of 8 bits."""
 
 from __future__ import annotations
 
@@ -9,60 +9,54 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hfcompress.machine import SATURATING_TARGETS, cpu_target
+from hfcompress.models.hooks import replaced_forward
+from hfcompress.utils.machine import SATURATING_TARGETS, cpu_target
 
 WEIGHT_STEPS, REDUCED_STEPS, INPUT_STEPS = 127, 64, 255
 
 Range = tuple[float, float]
-"""Least and largest value."""
+"""Minimum and maximum."""
 
 
 def weight_steps(reduce_range: bool | None) -> int:
-    """Steps between 0 and the largest weight.
+    """Quantization steps between 0 and the largest weight.
 
     Args:
-        reduce_range: Whether weights have 7 bits; None where this CPU needs it.
+        reduce_range: Whether weights have 7 bits; None if this CPU requires it.
     """
     reduced = cpu_target() in SATURATING_TARGETS if reduce_range is None else reduce_range
     return REDUCED_STEPS if reduced else WEIGHT_STEPS
 
 
 @contextmanager
-def rounded(
+def fake_quantized(
     module: nn.Linear | nn.Embedding, per_channel: bool, steps: int, limits: Range | None = None
 ) -> Iterator[None]:
-    """For the block, let a layer compute as int8 will.
+    """Within the block, a layer computes as in int8.
 
     Args:
-        module: A linear layer, or embeddings, which have one scale for the whole table.
+        module: A linear layer, or an embedding, which has one scale for the whole table.
         per_channel: One weight scale for each output channel of a linear layer.
         steps: As for `rounded_weight`.
         limits: As for `rounded_input`.
     """
-    if isinstance(module, nn.Embedding):
-        table = rounded_weight(module.weight.detach(), False, steps)
+    weight = rounded_weight(module.weight.detach(), per_channel and isinstance(module, nn.Linear), steps)
 
-        def forward(inputs: Tensor) -> Tensor:
-            return functional.embedding(inputs, table)
-    else:
-        weight, bias = rounded_weight(module.weight.detach(), per_channel, steps), module.bias
+    def forward(inputs: Tensor) -> Tensor:
+        if isinstance(module, nn.Embedding):
+            return functional.embedding(inputs, weight)
+        return functional.linear(rounded_input(inputs, limits), weight, module.bias)
 
-        def forward(inputs: Tensor) -> Tensor:
-            return functional.linear(rounded_input(inputs, limits), weight, bias)
-
-    setattr(module, "forward", forward)  # noqa: B010
-    try:
+    with replaced_forward(module, forward):
         yield
-    finally:
-        del module.forward
 
 
 def rounded_weight(weight: Tensor, per_channel: bool = True, steps: int = WEIGHT_STEPS) -> Tensor:
-    """A weight as symmetric int8 holds it: multiples of max |w| / steps; the gradient is that of the weight itself.
+    """A weight in symmetric int8: multiples of max |w| / steps, with a straight-through gradient.
 
     Args:
         weight: Shape `(outputs, inputs)`.
-        per_channel: One scale for each output.
+        per_channel: One scale for each output channel.
         steps: Steps between 0 and the largest magnitude: 127, or 64 with a reduced range.
     """
     values = weight.float()
@@ -74,11 +68,11 @@ def rounded_weight(weight: Tensor, per_channel: bool = True, steps: int = WEIGHT
 
 
 def rounded_input(inputs: Tensor, limits: Range | None = None) -> Tensor:
-    """Inputs as asymmetric uint8 holds them, with 0 among the values; what lies beyond the limits is cut off.
+    """Inputs in asymmetric uint8 that represents 0 exactly; values beyond the limits are clipped.
 
     Args:
         inputs: Any shape.
-        limits: Least and largest value; those of the inputs themselves where left out.
+        limits: Minimum and maximum; by default those of the inputs.
     """
     values = inputs.float()
     found = values.detach().aminmax() if limits is None else (torch.tensor(limit) for limit in limits)

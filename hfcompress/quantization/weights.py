@@ -1,4 +1,4 @@
-"""Weights of few bits: which matrices of a model are packed, the file of them, and the same rounding in memory."""
+"""Low-bit weight-only quantization: which matrices are packed, their file, and the same rounding in memory."""
 
 from __future__ import annotations
 
@@ -9,43 +9,36 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hfcompress.architectures import architecture_of, encoder_layers
-from hfcompress.layout import PACKED_FOLDER
-from hfcompress.packing import Codec, rounded, write_packed
+from hfcompress.models.architectures import encoder_linears, input_embedding
+from hfcompress.models.layout import PACKED_FOLDER
+from hfcompress.models.packing import Codec, round_trip, write_packed
+from hfcompress.models.surgery import unwrapped
 from hfcompress.quantization.config import WeightQuantizationConfig
-from hfcompress.surgery import unwrapped
 
 
 def packed_file(config: WeightQuantizationConfig) -> str:
-    """Path in the repository of the file that a config makes."""
+    """Path in the repository of the packed file of a config."""
     return f"{PACKED_FOLDER}/model_{config.stored_as}.safetensors"
 
 
 def packed_modules(model: PreTrainedModel, scope: str) -> dict[str, nn.Linear | nn.Embedding]:
-    """The modules whose weights are packed, by their names in the model.
+    """Modules whose weights are packed, by name.
 
     Args:
         model: The model, pruned or not.
-        scope: `embeddings` for the word embeddings, `all` for these and the linear layers of the encoder.
+        scope: `embeddings` for the word embeddings, `all` also for the linear layers of the encoder.
     """
-    names = {id(module): name for name, module in model.named_modules()}
-    embeddings = model.get_input_embeddings()
-    assert isinstance(embeddings, nn.Embedding)
-    found: dict[str, nn.Linear | nn.Embedding] = {names[id(embeddings)]: embeddings}
-    if scope == "all":
-        prefix = architecture_of(model.config).layers
-        for name, module in encoder_layers(model).named_modules():
-            if isinstance(module, nn.Linear):
-                found[f"{prefix}.{name}"] = module
-    return found
+    embeddings = input_embedding(model)
+    name = next(name for name, module in model.named_modules() if module is embeddings)
+    return {name: embeddings, **(encoder_linears(model) if scope == "all" else {})}
 
 
 def save_packed(model: PreTrainedModel, config: WeightQuantizationConfig, folder: Path) -> Path:
-    """Write the weights of a model into a repository, packed as a config says; `load_model(folder, file=...)` opens it.
+    """Write the packed weights of a model into a repository; `load_model(folder, file=...)` loads them.
 
     Args:
         model: The model.
-        config: What to pack, and how.
+        config: Settings of packing.
         folder: The repository, with `config.json`.
 
     Raises:
@@ -57,27 +50,27 @@ def save_packed(model: PreTrainedModel, config: WeightQuantizationConfig, folder
 
 
 def straight_through(weight: Tensor, codec: Codec) -> Tensor:
-    """A matrix as it comes back from its file; the gradient is that of the matrix itself (straight-through)."""
-    return rounded(weight, codec) + (weight - weight.detach())
+    """A matrix as it is dequantized from its file, with a straight-through gradient."""
+    return round_trip(weight, codec) + (weight - weight.detach())
 
 
 def packed_rounding(
     model: PreTrainedModel, config: WeightQuantizationConfig
 ) -> Callable[[nn.Module], AbstractContextManager[None]]:
-    """A function that, for a block, gives a module of a model the weight that it has after packing, if it is packed."""
+    """A context manager that gives a module of the model its weight after packing, if that is packed."""
     packed = {id(module) for module in packed_modules(model, config.scope).values()}
 
     def rounding(module: nn.Module) -> AbstractContextManager[None]:
-        return _rounded(module, config.codec) if id(module) in packed else nullcontext()
+        return _with_rounded_weight(module, config.codec) if id(module) in packed else nullcontext()
 
     return rounding
 
 
 @contextmanager
-def _rounded(module: nn.Module, codec: Codec) -> Iterator[None]:
+def _with_rounded_weight(module: nn.Module, codec: Codec) -> Iterator[None]:
     weight = module.get_parameter("weight")
     exact = weight.data
-    weight.data = rounded(exact, codec)
+    weight.data = round_trip(exact, codec)
     try:
         yield
     finally:

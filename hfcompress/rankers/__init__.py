@@ -1,1 +1,1 @@
-"""Everything that scores pairs: PyTorch, ONNX Runtime and OpenVINO behind one protocol."""
+"""Rankers, which score pairs: PyTorch, ONNX Runtime, OpenVINO and BM25 behind one protocol."""

@@ -1,4 +1,4 @@
-"""The Ranker protocol, and the batching that all runtimes share."""
+"""The `Ranker` protocol, and the batching of all runtimes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hfcompress.machine import thread_count
+from hfcompress.utils.machine import thread_count
 
 logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
 
-MULTIPLE = 16  # of tokens, to which batches are padded where shapes are to be few
-FEWEST_TOKENS = 1024  # of a batch, where there is enough for all workers
+LENGTH_MULTIPLE = 16  # of tokens, to which batches are padded for few shapes
+FEWEST_TOKENS = 1024  # of a batch, if there are enough for all workers
 
 
 class Ranked(NamedTuple):
-    """A document of a ranking: its position in the list given, and its score."""
+    """A ranked document: its position in the given list, and its score."""
 
     position: int
     score: float
@@ -40,7 +40,7 @@ class Ranker(Protocol):
         ...
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
-        """Documents from best to worst, with the checkpoint's activation applied to the scores."""
+        """Documents from best to worst, with the activation of the checkpoint applied to their scores."""
         ...
 
 
@@ -49,8 +49,8 @@ class RankerOptions:
     """How a ranker uses the machine.
 
     Attributes:
-        threads: Threads that the runtime may use; 0 stands for all cores.
-        batch_tokens: Token budget of what is computed at a time: number of pairs times the length of the longest.
+        threads: Threads of the runtime; 0 uses all cores.
+        batch_tokens: Token budget of the batches in flight: number of pairs times padded length.
         providers: Execution providers of ONNX Runtime, the preferred one first.
     """
 
@@ -59,32 +59,38 @@ class RankerOptions:
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
 
 
+def raw_logits(logits: np.ndarray) -> np.ndarray:
+    """The identity, for rankers whose scores stay logits."""
+    return logits
+
+
 @cache
 def _warn_once(message: str) -> None:
-    """Warn, unless another ranker has said the same: one is made for every evaluation of a training."""
+    """Log a warning once, since every evaluation of a training creates a ranker."""
     logger.warning(message)
 
 
 class BatchedRanker(ABC):
-    """Length-sorted batches under a token budget, so that hardly any padding is computed.
+    """Base class of rankers that sort pairs by length and batch them under a token budget, with little padding.
 
     Args:
         name: Name in reports.
-        tokenizer: Fast tokenizer; its `model_max_length` is the longest input.
+        tokenizer: Fast tokenizer; its `model_max_length` is the maximum input length.
         activation: Applied to the logits by `rank`.
         options: How to use the machine.
     """
 
-    parallel_batches = 1  # batches that the runtime works on at the same time
-    few_shapes = False  # whether the runtime makes kernels for each shape of a batch, which takes longer than the batch
+    parallel_batches = 1  # batches that the runtime computes at the same time
+    few_shapes = False  # whether the runtime compiles kernels for each batch shape, which takes longer than the batch
 
     def __init__(
         self,
         name: str,
         tokenizer: PreTrainedTokenizerBase,
-        activation: Callable[[np.ndarray], np.ndarray],
-        options: RankerOptions,
+        activation: Callable[[np.ndarray], np.ndarray] = raw_logits,
+        options: RankerOptions | None = None,
     ):
+        options = options or RankerOptions()
         self.name = name
         self.tokenizer = tokenizer
         self.activation = activation
@@ -94,39 +100,34 @@ class BatchedRanker(ABC):
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Raw logits, shape `(len(pairs),)`, float32; empty for no pairs."""
-        if not len(pairs):
-            return np.empty(0, dtype=np.float32)
         encoded = self._encode(pairs)
-        return self._score(encoded, self._places(encoded))
+        return self._score(encoded, self._batch_indices(encoded))
 
     def batches(self, pairs: Sequence[Pair]) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the inputs of each batch that `score` makes of pairs, as `forward` takes them."""
-        if not len(pairs):
-            return
+        """Yield the inputs of each batch that `score` passes to `forward`."""
         encoded = self._encode(pairs)
-        for places in self._places(encoded):
-            yield self._padded(encoded, places)
+        for indices in self._batch_indices(encoded):
+            yield self._padded(encoded, indices)
 
     def score_in_batches(self, pairs: Sequence[Pair], size: int, padding: float = 1.0) -> np.ndarray:
-        """Raw logits as they come out of other batches than those of `score`: of the pairs in the order given.
+        """Raw logits, computed in batches of a fixed size, with the pairs in the given order.
 
         Args:
-            pairs: Queries with documents.
+            pairs: Pairs of query and document.
             size: Pairs in a batch.
-            padding: Length of every batch as a multiple of its longest pair; at most the longest input.
+            padding: Padded length of a batch as a multiple of its longest pair; at most the maximum input length.
 
         Returns:
             Shape `(len(pairs),)`, float32.
         """
-        if not len(pairs):
-            return np.empty(0, dtype=np.float32)
-        batches = np.split(np.arange(len(pairs)), range(size, len(pairs), size))
+        indices = np.arange(len(pairs))
+        batches = [indices[start : start + size] for start in range(0, len(pairs), size)]
         return self._score(self._encode(pairs), batches, padding)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
-        """Documents from best to worst, with the checkpoint's activation applied to the scores.
+        """Documents from best to worst, with the activation of the checkpoint applied to their scores.
 
-        Documents with equal scores keep the order in which they were given.
+        Documents with equal scores keep the given order.
         """
         logits = self.score([(query, document) for document in documents])
         order = np.argsort(-logits, kind="stable")[:top_k]
@@ -142,6 +143,8 @@ class BatchedRanker(ABC):
         """
 
     def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
+        if not len(pairs):
+            return {"input_ids": []}
         encoded = self.tokenizer(
             [query for query, _ in pairs],
             [document for _, document in pairs],
@@ -153,20 +156,20 @@ class BatchedRanker(ABC):
         return encoded
 
     def _warn_of_long_queries(self, pairs: Sequence[Pair], lengths: Sequence[int]) -> None:
-        """Warn once of a query that alone fills the input, of which truncation then takes a part, and of documents."""
+        """Log a warning, once, about queries that fill the whole input, so that truncation shortens them too."""
         limit = self.tokenizer.model_max_length
         full = [query for (query, _), length in zip(pairs, lengths, strict=True) if length >= limit]
-        # A token has a byte or more, so most queries need no second look.
+        # A token has at least one byte, so most queries need not be tokenized.
         long = [query for query in dict.fromkeys(full) if len(query.encode()) >= limit]
         tokens = [len(ids) for ids in self.tokenizer(long, verbose=False)["input_ids"]] if long else []
         if max(tokens, default=0) >= limit:
             self._warned = True
             _warn_once(
-                f"A query of {max(tokens)} tokens fills the whole input of {limit} and is cut itself; "
+                f"A query of {max(tokens)} tokens fills the whole input of {limit} tokens and is truncated itself; "
                 f"{len(full) / len(pairs):.0%} of the pairs are truncated"
             )
 
-    def _places(self, encoded: Mapping[str, list[list[int]]]) -> list[np.ndarray]:
+    def _batch_indices(self, encoded: Mapping[str, list[list[int]]]) -> list[np.ndarray]:
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         return list(batches_of(lengths, self.batch_tokens, self.parallel_batches, self.few_shapes))
 
@@ -174,51 +177,53 @@ class BatchedRanker(ABC):
         self, encoded: Mapping[str, list[list[int]]], batches: Sequence[np.ndarray], padding: float = 1.0
     ) -> np.ndarray:
         scores = np.empty(len(encoded["input_ids"]), dtype=np.float32)
-        inputs = (self._padded(encoded, places, padding) for places in batches)
-        for places, logits in zip(batches, self.forward(inputs), strict=True):
-            scores[places] = logits
+        inputs = (self._padded(encoded, indices, padding) for indices in batches)
+        for indices, logits in zip(batches, self.forward(inputs), strict=True):
+            scores[indices] = logits
         return scores
 
     def _padded(
-        self, encoded: Mapping[str, list[list[int]]], places: np.ndarray, padding: float = 1.0
+        self, encoded: Mapping[str, list[list[int]]], indices: np.ndarray, padding: float = 1.0
     ) -> dict[str, np.ndarray]:
-        rows = [encoded["input_ids"][place] for place in places]
+        rows = [encoded["input_ids"][index] for index in indices]
         longest = max(map(len, rows))
-        length = _rounded(int(padding * longest), self.few_shapes)
+        length = _padded_length(int(padding * longest), self.few_shapes)
         shape = len(rows), max(longest, min(length, self.tokenizer.model_max_length))
         batch = {
             "input_ids": np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64),
             "attention_mask": np.zeros(shape, dtype=np.int64),
             "token_type_ids": np.zeros(shape, dtype=np.int64),
         }
-        for number, (place, row) in enumerate(zip(places, rows, strict=True)):
+        for number, (index, row) in enumerate(zip(indices, rows, strict=True)):
             batch["input_ids"][number, : len(row)] = row
             batch["attention_mask"][number, : len(row)] = 1
             if "token_type_ids" in encoded:
-                batch["token_type_ids"][number, : len(row)] = encoded["token_type_ids"][place]
+                batch["token_type_ids"][number, : len(row)] = encoded["token_type_ids"][index]
         return batch
 
 
 def batches_of(lengths: np.ndarray, budget: int, parallel: int = 1, few_shapes: bool = False) -> Iterator[np.ndarray]:
-    """Yield the places of each batch, longest first; workers share the budget, and a small request.
+    """Yield the indices of the pairs of each batch, longest pairs first.
+
+    Workers share the budget; a small request is divided among all of them.
 
     Args:
-        lengths: Tokens of each pair, `(pairs,)`.
-        budget: Tokens of all batches that are worked on at a time.
-        parallel: Batches that are worked on at a time.
-        few_shapes: Make batches of 1, 2, 4, 8 and so on pairs, whose lengths are then rounded up. Most lists of
-            documents then come in shapes that the runtime knows.
+        lengths: Tokens of each pair, shape `(pairs,)`.
+        budget: Tokens of all batches in flight.
+        parallel: Number of batches in flight.
+        few_shapes: Create batches of 1, 2, 4, 8, ... pairs, with lengths rounded up, so that most batches have a shape
+            for which the runtime has kernels already.
     """
     budget = min(max(budget // parallel, FEWEST_TOKENS), budget, -(-int(lengths.sum()) // parallel))
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        size = max(1, min(budget // _rounded(int(lengths[order[start]]), few_shapes), len(order) - start))
+        size = max(1, min(budget // _padded_length(int(lengths[order[start]]), few_shapes), len(order) - start))
         if few_shapes:
             size = 1 << (size.bit_length() - 1)
         yield order[start : start + size]
         start += size
 
 
-def _rounded(length: int, few_shapes: bool) -> int:
-    return length + -length % MULTIPLE if few_shapes else length
+def _padded_length(length: int, few_shapes: bool) -> int:
+    return length + -length % LENGTH_MULTIPLE if few_shapes else length

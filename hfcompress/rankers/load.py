@@ -1,4 +1,4 @@
-"""From a folder or a name to a ranker."""
+"""Load a ranker from a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Literal
 
 import numpy as np
 from scipy.special import expit
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
-from hfcompress.evaluation.report import REPORT_FILE, RunReport
-from hfcompress.layout import ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_INT8
-from hfcompress.models import load_config, load_model, load_tokenizer, position_limit
-from hfcompress.rankers.base import BatchedRanker, RankerOptions
+from hfcompress.models.layout import ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_INT8
+from hfcompress.models.load import check_max_length, load_config, load_model, load_tokenizer, position_limit
+from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.report.report import REPORT_FILE, RunReport
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
 
@@ -30,16 +30,16 @@ GRAPHS: tuple[tuple[Runtime, str], ...] = (
 
 FILE_RUNTIMES: dict[str, Runtime] = {".onnx": "onnxruntime", ".xml": "openvino", ".safetensors": "torch"}
 
-# By name only, and nothing else: a checkpoint must not be able to name code to run.
+# Looked up by name only: a checkpoint must not be able to name code to run.
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "torch.nn.modules.linear.Identity": lambda logits: logits,
+    "torch.nn.modules.linear.Identity": raw_logits,
     "torch.nn.modules.activation.Sigmoid": expit,
 }
 DEFAULT_ACTIVATION = "torch.nn.modules.activation.Sigmoid"
 
 
 def activation_name(config: PretrainedConfig) -> str:
-    """Activation that a cross-encoder checkpoint asks for; sentence-transformers' default is the sigmoid."""
+    """Name of the activation of a cross-encoder checkpoint; the default of sentence-transformers is the sigmoid."""
     settings = getattr(config, "sentence_transformers", None) or {}
     old = getattr(config, "sbert_ce_default_activation_function", None)
     return settings.get("activation_fn") or old or DEFAULT_ACTIVATION
@@ -49,12 +49,12 @@ def activation_of(config: PretrainedConfig) -> Callable[[np.ndarray], np.ndarray
     """The activation function of a checkpoint.
 
     Raises:
-        ModelError: The checkpoint names another activation than identity and sigmoid.
+        ModelError: It is neither the identity nor the sigmoid.
     """
     name = activation_name(config).replace("torch.nn.Identity", "torch.nn.modules.linear.Identity")
     if name not in ACTIVATIONS:
         raise ModelError(
-            "The checkpoint asks for an activation function that is not allowed",
+            "The checkpoint names an activation function that is not allowed",
             value=name,
             expected=" or ".join(ACTIVATIONS),
             remedy="name one of these in config.json under sentence_transformers.activation_fn",
@@ -62,22 +62,15 @@ def activation_of(config: PretrainedConfig) -> Callable[[np.ndarray], np.ndarray
     return ACTIVATIONS[name]
 
 
-def ranking_tokenizer(name: str, config: PretrainedConfig, max_length: int | None = None) -> PreTrainedTokenizerBase:
-    """Tokenizer whose `model_max_length` fits the model's positions.
+def ranking_tokenizer(name: str, config: PretrainedConfig, max_length: int | None = None) -> PreTrainedTokenizerFast:
+    """Load a tokenizer whose `model_max_length` fits the positions of the model.
 
     Raises:
-        ModelError: `max_length` is longer than the model's positions.
+        ModelError: `max_length` exceeds the positions of the model.
     """
     tokenizer = load_tokenizer(name)
-    limit = position_limit(config)
-    if max_length is not None and max_length > limit:
-        raise ModelError(
-            "max_length is longer than the model's positions",
-            value=max_length,
-            expected=f"at most {limit} tokens",
-            remedy=f"set max_length to {limit} or less",
-        )
-    tokenizer.model_max_length = min(max_length or tokenizer.model_max_length, limit)
+    check_max_length(max_length, config)
+    tokenizer.model_max_length = min(max_length or tokenizer.model_max_length, position_limit(config))
     return tokenizer
 
 
@@ -91,15 +84,15 @@ def load_ranker(
     """Load a ranker.
 
     Args:
-        name: A folder written by hfcompress, any other cross-encoder's folder, or a Hub id.
-        runtime: Where to run; by default what runs `file`, else where `default_graph` runs, else PyTorch.
+        name: A folder written by hfcompress, the folder of any other cross-encoder, or a Hub id.
+        runtime: Runtime to use. The default is that of `file`, else that of `default_graph`, else PyTorch.
         file: File in the folder: an ONNX or OpenVINO graph, or packed weights; by default that of `default_graph`.
-        max_length: Longest input in tokens; by default the tokenizer's.
-        options: How to use the machine.
+        max_length: Maximum input length in tokens; by default the tokenizer's.
+        options: How the ranker uses the machine.
 
     Raises:
-        ModelError: The model does not exist, or does not give exactly one score.
-        MissingExtraError: The runtime asked for is not installed.
+        ModelError: The model does not exist, or does not output a single score.
+        MissingExtraError: The runtime is not installed.
     """
     name = str(name)
     if runtime is None and file is not None:
@@ -119,7 +112,7 @@ def load_ranker(
         raise ModelError(
             f"The folder has no graph for {runtime}{' under this name' if others else ''}",
             value=str(path),
-            expected="a folder written by `hfcompress run` with that runtime among its artifacts",
+            expected="a folder written by `hfcompress run` with an artifact for this runtime",
             remedy=f"name one of its files: {', '.join(others)}" if others else "use runtime='torch'",
         )
     if runtime == "openvino" and not path.with_suffix(".bin").is_file():
@@ -135,16 +128,16 @@ def load_ranker(
 
 
 def default_graph(folder: Path, runtime: Runtime | None = None) -> tuple[Runtime, str] | None:
-    """The int8 graph of a folder to use where none is named.
+    """The int8 graph of a folder that is used by default.
 
-    The fastest by the folder's own `report.json`; without a report OpenVINO's, then ONNX Runtime's.
+    This is the fastest by the `report.json` of the folder. Without a report, OpenVINO comes before ONNX Runtime.
 
     Args:
-        folder: A folder written by hfcompress, or anything else.
-        runtime: Only graphs for this runtime; by default those whose runtime is installed.
+        folder: A folder written by hfcompress, or any other folder.
+        runtime: Runtime of the graph; by default any installed runtime.
 
     Returns:
-        Runtime and path in the folder; None where there is no such graph.
+        Runtime and path in the folder, or None if there is no such graph.
     """
     found = [
         (engine, path)

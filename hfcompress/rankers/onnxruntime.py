@@ -1,4 +1,4 @@
-"""Ranking with an ONNX graph on ONNX Runtime."""
+"""Ranker for ONNX graphs, on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.errors import ModelError
-from hfcompress.rankers.base import BatchedRanker, RankerOptions
+from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
 
 logger = logging.getLogger(__name__)
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 CPU = "CPUExecutionProvider"
-# Fusions into operators whose CPU kernels are slower than the operators that they replace (ONNX Runtime 1.32).
+# Fusions into operators whose CPU kernels are slower than those of the operators they replace (ONNX Runtime 1.32).
 SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasGeluFusion")
 INT8_OPERATORS = {"MatMulInteger", "DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "QLinearMatMul"}
 
 
 class OnnxRuntimeRanker(BatchedRanker):
-    """Scores pairs with an ONNX graph; takes the inputs that the graph itself names.
+    """Scores pairs with the `.onnx` file at `path`; other arguments are those of `BatchedRanker`.
 
-    On the CPU every thread computes batches of its own: threads that share the operators of one batch wait for each
-    other at each of them. Another provider gets one batch after the other.
+    On the CPU each thread computes its own batches, since threads that share a batch wait for each other at every
+    operator. Other providers compute one batch at a time.
 
     Raises:
-        ModelError: The graph cannot be opened, or has other inputs than those of a cross-encoder.
+        ModelError: The graph cannot be opened, or its inputs are not those of a cross-encoder.
     """
 
     def __init__(
         self,
         path: Path,
         tokenizer: PreTrainedTokenizerBase,
-        activation: Callable[[np.ndarray], np.ndarray],
+        activation: Callable[[np.ndarray], np.ndarray] = raw_logits,
         options: RankerOptions | None = None,
         name: str = "onnxruntime",
     ):
@@ -56,27 +56,27 @@ class OnnxRuntimeRanker(BatchedRanker):
             self.session = onnxruntime.InferenceSession(
                 str(path), settings, providers=list(options.providers), disabled_optimizers=list(fusions)
             )
-        except Exception as error:  # each fault of a file has a class of its own, without a common base
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             raise _unusable(path, error) from error
         self.workers = ThreadPoolExecutor(self.parallel_batches)
         self.inputs = [node.name for node in self.session.get_inputs()]
         if unknown := sorted(set(self.inputs) - set(INPUTS)):
             raise ModelError(
-                "The graph has inputs that a cross-encoder does not have",
+                "The graph has inputs that no cross-encoder has",
                 value=unknown,
                 expected=f"inputs among {', '.join(INPUTS)}",
                 remedy="export it with hfcompress, or as a sequence-classification model",
             )
         if options.providers[0] != CPU and _is_int8(path):
             logger.warning(
-                "%s is an int8 graph for the CPU, and %s computes its operators slowly or hands them back to the CPU "
-                "one by one: use the fp32 graph (onnx/model.onnx) there",
+                "%s is an int8 graph for the CPU, and %s computes its operators slowly or moves them to the CPU: use "
+                "the fp32 graph (onnx/model.onnx) there",
                 path,
                 options.providers[0],
             )
 
     def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
-        """Yield the logits of each batch, with a batch in work for each worker, and one more at hand."""
+        """Yield the logits of each batch; one batch for each worker is in flight, and one more is queued."""
         running: deque[Future[np.ndarray]] = deque()
         for batch in batches:
             if len(running) > self.parallel_batches:
@@ -103,6 +103,6 @@ def _unusable(path: Path, error: Exception) -> ModelError:
     return ModelError(
         f"The ONNX graph {path} cannot be opened",
         value=found,
-        expected="a whole .onnx file, with its file of external data beside it if it has one",
-        remedy="copy the external data too, under its own name" if external else "copy or export it again",
+        expected="a complete .onnx file, next to its external data if it has any",
+        remedy="copy the external data too, with its original name" if external else "copy or export it again",
     )

@@ -1,4 +1,4 @@
-"""Ranking with an OpenVINO graph."""
+"""Ranker for OpenVINO graphs."""
 
 from __future__ import annotations
 
@@ -10,25 +10,18 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.errors import MissingExtraError
-from hfcompress.rankers.base import BatchedRanker, RankerOptions
+from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
 
 if TYPE_CHECKING:
     import openvino
 
 
 class OpenVinoRanker(BatchedRanker):
-    """Scores pairs with an OpenVINO graph on the CPU: one stream a thread, batches in flight on all of them.
+    """Scores pairs with the `.xml` file at `path` on the CPU; other arguments are those of `BatchedRanker`.
 
-    The CPU plug-in compiles kernels for each shape that it meets. So batches come in few shapes. What is not int8 is
-    computed in fp32: in bf16, the default on CPUs that have it, OpenVINO 2026.4 gives wrong scores for some pairs
-    of an int8 graph in small batches (scripts/openvino_precision.py).
-
-    Args:
-        path: The `.xml` file.
-        tokenizer: Fast tokenizer.
-        activation: Applied to the logits by `rank`.
-        options: How to use the machine.
-        name: Name in reports.
+    Each thread has a stream, and each stream a batch. The CPU plug-in compiles kernels for each new shape, so batches
+    have few shapes. Operators that are not int8 run in fp32: in bf16, the default on CPUs that support it, OpenVINO
+    2026.4 computes wrong scores for some pairs of an int8 graph in small batches (scripts/openvino_precision.py).
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -40,7 +33,7 @@ class OpenVinoRanker(BatchedRanker):
         self,
         path: Path,
         tokenizer: PreTrainedTokenizerBase,
-        activation: Callable[[np.ndarray], np.ndarray],
+        activation: Callable[[np.ndarray], np.ndarray] = raw_logits,
         options: RankerOptions | None = None,
         name: str = "openvino",
     ):
@@ -49,22 +42,18 @@ class OpenVinoRanker(BatchedRanker):
         except ImportError as error:
             raise MissingExtraError("openvino", "openvino", "Ranking with an OpenVINO graph") from error
 
-        super().__init__(name, tokenizer, activation, options or RankerOptions())
+        super().__init__(name, tokenizer, activation, options)
         self.parallel_batches = self.threads
         self.model = openvino.Core().compile_model(
             str(path),
             "CPU",
-            {
-                "INFERENCE_NUM_THREADS": self.threads,
-                "NUM_STREAMS": self.threads,
-                "INFERENCE_PRECISION_HINT": "f32",
-            },
+            {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": self.threads, "INFERENCE_PRECISION_HINT": "f32"},
         )
         self.inputs = [node.any_name for node in self.model.inputs]
         self.requests = [self.model.create_infer_request() for _ in range(self.threads)]
 
     def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
-        """Yield the logits of each batch, with as many batches in flight as there are threads."""
+        """Yield the logits of each batch, with one batch in flight for each thread."""
         running: list = []
         free = list(self.requests)
         for batch in batches:

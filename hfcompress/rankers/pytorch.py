@@ -1,4 +1,4 @@
-"""Ranking with the PyTorch model."""
+"""Ranker for PyTorch models."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfcompress.architectures import require_one_score
-from hfcompress.rankers.base import BatchedRanker, RankerOptions
+from hfcompress.models.architectures import require_one_score
+from hfcompress.models.hooks import evaluation_mode
+from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
 
 
 class TorchRanker(BatchedRanker):
-    """Scores pairs with a sequence-classification model, on the device and in the precision that it has.
+    """Scores pairs with a sequence-classification model, on its device and in its precision.
 
     Raises:
-        ModelError: The model does not give exactly one score.
+        ModelError: The model does not output a single score.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        activation: Callable[[np.ndarray], np.ndarray],
+        activation: Callable[[np.ndarray], np.ndarray] = raw_logits,
         options: RankerOptions | None = None,
         name: str = "torch",
     ):
-        super().__init__(name, tokenizer, activation, options or RankerOptions())
+        super().__init__(name, tokenizer, activation, options)
         require_one_score(model.config)
         self.model = model
-        # Families without segment embeddings either ignore these or do not take them.
+        # Families without segment embeddings ignore token types or do not accept them.
         self.takes_segments = "token_type_ids" in tokenizer.model_input_names
 
     def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
         """Yield the logits of each batch."""
-        before, training = torch.get_num_threads(), self.model.training
+        before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        self.model.eval()
         try:
-            with torch.inference_mode():
+            with evaluation_mode(self.model), torch.inference_mode():
                 for batch in batches:
                     if not self.takes_segments:
                         del batch["token_type_ids"]
@@ -47,4 +47,3 @@ class TorchRanker(BatchedRanker):
                     yield self.model(**inputs).logits[:, 0].float().cpu().numpy()
         finally:
             torch.set_num_threads(before)
-            self.model.train(training)

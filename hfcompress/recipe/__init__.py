@@ -1,4 +1,4 @@
-"""What the user asks for, as strict YAML: one module for each step of a run, and `Recipe`, which holds them."""
+"""The recipe of a run as strict YAML: one module for each section, and `Recipe`, which contains them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data of a recipe."""
+"""Recipe section `data`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hfcompress.recipe.base import Positive, Strict
 
 
 class SplitLimits(Strict):
-    """At most so many queries of each split; all of them where a split is left out.
+    """Maximum number of queries of each split. A split without a limit is used in full.
 
     Attributes:
         train: Train queries.
@@ -24,11 +24,11 @@ class SplitLimits(Strict):
 
 
 class ScoreText(Strict):
-    """The BM25 score of a pair as text, which the reranker reads before the document; see `text_with_score`.
+    """How the BM25 score of a pair is written as text before the document; see `text_with_score`.
 
     Attributes:
-        bm25_max: BM25 score that is written as 100, as are all above it; a score of 0 is written as 0.
-        separator: What stands between score and document: the tokenizer's separator, `</s>` in RoBERTa's families.
+        bm25_max: BM25 score that is written as 100. Higher scores are clipped to it; 0 is written as 0.
+        separator: Text between score and document: the tokenizer's separator token, `</s>` for RoBERTa models.
     """
 
     bm25_max: Annotated[float, Field(gt=0)] = 25.0
@@ -36,21 +36,21 @@ class ScoreText(Strict):
 
 
 class DataStep(Strict):
-    """Data to train, choose and measure on.
+    """Data for training, model selection and evaluation.
 
     Attributes:
-        sets: What to load; several are joined. `api-search` or `recommend` (built in), a folder or a file (BEIR's
-            layout, TREC's, or rows in CSV, JSON, Parquet or as `datasets` saves them), `hub:ORG/NAME` or
+        sets: Data sets to load and join: `api-search` or `recommend` (built in), a folder or a file (in the layout of
+            BEIR or TREC, or rows in CSV, JSON, Parquet or as `datasets` saves them), `hub:ORG/NAME` or
             `hub:ORG/NAME:CONFIG`, or `irds:ID` of ir_datasets.
         candidates: Documents to rank for each query.
-        max_queries: Limits on the number of queries, taken in the order of a hash of their id.
-        dev_from_train: So many labelled train queries become the dev split where the data has none; left out, such a
-            run keeps the last weights of each training.
-        split_seed: Seed of the hash by which dev and test are cut from the queries of a set that comes without them.
-        label_threshold: From which value on a label counts as relevant, where labels in rows are no whole numbers;
-            0.5 where all lie between 0 and 1.
-        score_text: Write the BM25 score of every pair before its document, wherever a model reads it; left out, models
-            read query and document alone.
+        max_queries: Maximum number of queries, taken in the order of a hash of their ids.
+        dev_from_train: Number of labelled train queries that become the dev split if the data has none. Without a dev
+            split, each training keeps its last weights.
+        split_seed: Seed of the hash that takes dev and test from the queries of a set without these splits.
+        label_threshold: Least label that counts as relevant, for labels in rows that are not whole numbers. The default
+            is 0.5 if all of them lie between 0 and 1.
+        score_text: Write the BM25 score of every pair before its document, wherever a model reads it. By default
+            models read query and document only.
     """
 
     sets: Annotated[list[str], Field(min_length=1)]

@@ -1,4 +1,4 @@
-"""How a recipe measures, and what its card says."""
+"""Recipe sections `evaluate` and `publish`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from hfcompress.recipe.base import Positive, Strict
 
 
 class EvaluateStep(Strict):
-    """How the teacher and every artefact are measured.
+    """How the teacher and every artifact are evaluated.
 
     Attributes:
-        margin: Largest loss in mean nDCG@10 that counts as ranking as well.
-        confidence: Confidence of the paired bootstrap interval.
-        threads: Threads for every runtime; 0 uses all cores.
-        batch_tokens: Token budget of what is computed at a time (pairs times padded length).
+        margin: Largest loss in mean nDCG@10 at which two models count as equally good.
+        confidence: Confidence level of the paired bootstrap interval.
+        threads: Threads of every runtime; 0 uses all cores.
+        batch_tokens: Token budget of the batches in flight: number of pairs times padded length.
         latency_queries: Test queries timed one by one for p50, p95 and p99.
-        single_thread_queries: Test queries timed one by one on one thread, at most some 20 seconds long; 0 for none.
-        cold_start: Whether to start every artefact once in a process of its own, for its cold start and memory.
-        moved_queries: Queries that lost most, and as many that gained most, to be explained; 0 for none.
-        metrics: Metrics that report and card have besides: `ndcg@K`, `mrr@K`, `recall@K`, `p@K`, `hit@K` or `judged@K`
-            with a whole number for K, `map` or `auc`.
-        rounds: Parts in which the test queries are scored; all artefacts score a part in turn, so that drift of the
-            machine's speed cancels.
-        min_rank_correlation: Least Spearman rank correlation of a quantized artefact with the fp32 model that was
-            quantized, mean over the test queries; a run with less fails.
+        single_thread_queries: Test queries timed one by one on one thread, for at most about 20 seconds; 0 for none.
+        cold_start: Start every artifact once in its own process, to measure cold start and memory.
+        moved_queries: Number of queries with the largest loss, and with the largest gain, to explain; 0 for none.
+        metrics: Additional metrics in report and card: `ndcg@K`, `mrr@K`, `recall@K`, `p@K`, `hit@K` or `judged@K` with
+            a whole number for K, `map` or `auc`.
+        rounds: Parts into which the test queries are divided. All artifacts score one part in turn before the next, so
+            that drift of the machine's speed cancels out.
+        min_rank_correlation: Least Spearman rank correlation of a quantized artifact with the fp32 model that
+            was quantized, as the mean over test queries. A run below it fails.
     """
 
     margin: Annotated[float, Field(gt=0)] = 0.01
@@ -43,11 +43,11 @@ class EvaluateStep(Strict):
 
 
 class PublishStep(Strict):
-    """What the model card says.
+    """Settings of the model card.
 
     Attributes:
-        license: Licence of the compressed model, as the Hub calls it, e.g. `apache-2.0`; where left out, the one that
-            the card of `teacher.model` names, if any. Without one nothing is published.
+        license: Licence of the compressed model, as an identifier of the Hub such as `apache-2.0`. The default is the
+            licence in the card of `teacher.model`. A model without a licence is not published.
     """
 
     license: str = ""

@@ -1,35 +1,40 @@
-"""Exports and int8 artefacts of a recipe."""
+"""Recipe section `quantize`.
+
+The names, types, bounds and defaults of artifact settings are defined here. The configs of `hfcompress.quantization`,
+which are these settings for use without a recipe, take them from here.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from hfcompress.recipe.base import Positive, Strict
 
 CpuTarget = Literal["auto", "avx2", "avx512", "avx512_vnni", "arm64"]
-CalibrationMethod = Literal["minmax", "percentile", "entropy"]
-PackingMethod = Literal["truncation", "sign"]
-PackingScope = Literal["embeddings", "all"]
+
+
+def _current_name(method: Any) -> Any:
+    return "round" if method == "truncation" else method  # the name of rounding to fixed point in its source literature
 
 
 class OnnxRuntimeInt8(Strict):
-    """An int8 artefact for ONNX Runtime.
+    """An int8 artifact for ONNX Runtime.
 
     Attributes:
         runtime: Always `onnxruntime`.
-        mode: `dynamic` (activation ranges at run time) or `static` (ranges from calibration pairs).
-        target: CPU that the artefact is for; `auto` is that of the run. It decides over signed or unsigned activations
-            in static int8, and over `reduce_range`.
-        per_channel: One scale for each output channel of a weight.
-        reduce_range: 7-bit weights; `auto` uses them where the CPU has no VNNI and 8 bits could saturate.
-        calibration: How static ranges follow from calibration pairs: `minmax` keeps every value; `percentile` and
-            `entropy` cut outliers off.
+        mode: `dynamic` (activation ranges computed at run time) or `static` (ranges from calibration pairs).
+        target: CPU that runs the artifact; `auto` is the CPU of the run. It determines whether the activations of
+            static int8 are signed, and `reduce_range`.
+        per_channel: One weight scale for each output channel.
+        reduce_range: 7-bit weights; `auto` uses them on CPUs without VNNI, where sums of 8-bit products can saturate.
+        calibration: How static ranges are computed from calibration pairs: `minmax` covers every value, `percentile`
+            and `entropy` clip outliers.
         percentile: Percentage of magnitudes that `calibration: percentile` keeps in range.
-        max_loss: Mixed precision: as few linear layers of the encoder stay in fp32 as it takes for the divergence of
-            the softmax over a query's documents from that of the model in fp32 to be at most this, on train queries;
-            leave it out for int8 everywhere.
+        max_loss: Mixed precision: as few linear layers of the encoder as possible stay in fp32 such that the divergence
+            from the fp32 model is at most this. The divergence is that of the softmax over a query's documents, on
+            train queries. By default all layers are int8.
     """
 
     runtime: Literal["onnxruntime"] = "onnxruntime"
@@ -37,26 +42,26 @@ class OnnxRuntimeInt8(Strict):
     target: CpuTarget = "auto"
     per_channel: bool = True
     reduce_range: Literal["auto"] | bool = "auto"
-    calibration: CalibrationMethod = "minmax"
+    calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.999
     max_loss: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _calibration_is_static(self) -> OnnxRuntimeInt8:
         if self.mode == "dynamic" and self.calibration != "minmax":
-            raise ValueError("calibration goes with mode: static; dynamic int8 takes ranges from each batch")
+            raise ValueError("calibration requires mode: static; dynamic int8 takes ranges from each batch")
         if self.calibration != "percentile" and self.percentile != type(self).model_fields["percentile"].default:
-            raise ValueError(f"percentile goes with calibration: percentile; {self.calibration} does not read it")
+            raise ValueError(f"percentile requires calibration: percentile; {self.calibration} does not read it")
         return self
 
 
 class OpenVinoInt8(Strict):
-    """An int8 artefact for OpenVINO, by NNCF's post-training quantization with its transformer preset.
+    """An int8 artifact for OpenVINO, from NNCF's post-training quantization with its transformer preset.
 
     Attributes:
         runtime: Always `openvino`.
-        smooth_quant_alpha: Share of the outliers moved from activations into weights; -1 turns SmoothQuant off.
-        optional: Skip this artefact, saying so, where the `openvino` extra is not installed.
+        smooth_quant_alpha: Share of activation outliers that is moved into weights; -1 turns SmoothQuant off.
+        optional: Skip this artifact with a log message if the `openvino` extra is not installed.
     """
 
     runtime: Literal["openvino"] = "openvino"
@@ -65,26 +70,27 @@ class OpenVinoInt8(Strict):
 
 
 class PackedWeights(Strict):
-    """Weights of few bits, packed in one file that hfcompress dequantizes when it loads: less disk, no more speed.
+    """Low-bit weight-only quantization: a smaller file, which is dequantized when it is loaded. No speed-up.
 
     Attributes:
-        runtime: Always `torch`: what runs is the model in fp32.
-        method: `truncation` to fixed point, or `sign`: one bit a weight, times the mean magnitude.
-        bits: Bits of a truncated weight.
-        group_size: Neighbouring weights of a row that share a scale; one scale a channel where left out.
-        scope: `embeddings` packs the word embeddings, `all` the linear layers of the encoder too.
+        runtime: Always `torch`; the model runs in fp32.
+        method: `round` (round-to-nearest fixed point; `truncation` is an alias) or `sign` (one bit for each weight,
+            times the mean magnitude).
+        bits: Bits of a weight for `round`.
+        group_size: Number of neighbouring weights of a row that share a scale; by default one scale for each channel.
+        scope: `embeddings` packs the word embeddings, `all` also the linear layers of the encoder.
     """
 
     runtime: Literal["torch"] = "torch"
-    method: PackingMethod = "truncation"
+    method: Annotated[Literal["round", "sign"], BeforeValidator(_current_name)] = "round"
     bits: Annotated[int, Field(ge=4, le=8)] = 8
     group_size: Positive | None = None
-    scope: PackingScope = "embeddings"
+    scope: Literal["embeddings", "all"] = "embeddings"
 
     @model_validator(mode="after")
     def _sign_has_one_bit(self) -> PackedWeights:
         if self.method == "sign" and self.bits != 8:
-            raise ValueError("bits goes with method: truncation; sign keeps one bit a weight")
+            raise ValueError("bits requires method: round; sign keeps one bit for each weight")
         return self
 
 
@@ -92,12 +98,12 @@ ArtifactStep = Annotated[OnnxRuntimeInt8 | OpenVinoInt8 | PackedWeights, Field(d
 
 
 class QuantizeStep(Strict):
-    """Exports and int8 artefacts.
+    """Exports and int8 artifacts.
 
     Attributes:
-        artifacts: What to make.
-        calibration_pairs: Pairs of train queries and their candidates from which static ranges are measured.
-        first_token: The last layer of an exported graph computes the first token only, where the model's head reads
+        artifacts: The artifacts to create.
+        calibration_pairs: Number of pairs of train queries and their candidates on which static ranges are measured.
+        first_token: Compute the last layer of exported graphs for the first token only, if the model's head reads
             nothing else: same scores, less work.
     """
 
@@ -109,12 +115,12 @@ class QuantizeStep(Strict):
     def _one_artifact_a_file(self) -> QuantizeStep:
         kinds = [_file_of(each) for each in self.artifacts]
         if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
-            raise ValueError(f"artifacts has more than one for {', '.join(twice)}: they would overwrite each other")
+            raise ValueError(f"artifacts has more than one for {', '.join(twice)}, which would overwrite each other")
         return self
 
 
 def _file_of(artifact: ArtifactStep) -> str:
-    """What artefacts that would go into one file have in common."""
+    """A name that is the same for artifacts of the same file."""
     if isinstance(artifact, PackedWeights):
         return "packed sign" if artifact.method == "sign" else f"packed {artifact.bits} bits"
     return f"{artifact.runtime} {getattr(artifact, 'mode', 'static')}"

@@ -1,4 +1,4 @@
-"""Recipe: what the user asks for, as strict YAML."""
+"""The recipe of a run, and how it is read from YAML."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Recipe(Strict):
     Attributes:
         name: Short name of the run.
         seed: Seed of everything random.
-        data: Data to train, choose and measure on.
+        data: Data for training, model selection and evaluation.
         teacher: The model to compress.
-        prune: What to cut; leave it out to keep the structure.
-        recover: How the pruned model is trained again; needs `prune`.
-        quantize: Exports and int8 artefacts.
-        evaluate: How everything is measured.
-        publish: What the card says.
+        prune: Pruning; by default the structure is kept.
+        recover: Recovery of the pruned model by distillation; requires `prune`.
+        quantize: Exports and int8 artifacts.
+        evaluate: How the teacher and every artifact are evaluated.
+        publish: Settings of the model card.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -42,42 +42,40 @@ class Recipe(Strict):
     quantize: QuantizeStep = QuantizeStep()
     evaluate: EvaluateStep = EvaluateStep()
     publish: PublishStep = PublishStep()
-    _source: str | None = PrivateAttr(default=None)
+    _source: tuple[str, dict[str, Any]] | None = PrivateAttr(default=None)  # a text, and its settings
 
     @model_validator(mode="after")
     def _recovery_needs_pruning(self) -> Recipe:
         if self.recover and not self.prune:
             raise ValueError("recover is set without prune: there is nothing to recover from")
         if self.prune and self.prune.stages > 1 and not self.recover:
-            raise ValueError("prune.stages is set without recover, which has to come after each stage")
+            raise ValueError("prune.stages is set without recover, which follows each stage")
         if self.prune and self.prune.weights and self.prune.weights.gradual and not self.recover:
-            raise ValueError("prune.weights.gradual is set without recover, in which the zeros would grow")
+            raise ValueError("prune.weights.gradual is set without recover, over which the sparsity would grow")
         return self
 
     @model_validator(mode="after")
     def _features_need_one_vocabulary(self) -> Recipe:
         if self.recover and self.recover.features and self.prune and self.prune.vocabulary:
             raise ValueError(
-                "recover.features needs student and teacher to read the same ids: leave out one of it and "
+                "recover.features requires the same token ids in student and teacher: leave out recover.features or "
                 "prune.vocabulary"
             )
         return self
 
     @property
     def text(self) -> str:
-        """The YAML text that this recipe was read from, verbatim; `to_yaml()` where it was changed or made in code."""
-        if self._source and type(self).model_validate(yaml.safe_load(self._source)) == self:
-            return self._source
-        return self.to_yaml()
+        """The YAML text that this recipe was read from, or `to_yaml()` if it was changed or created in code."""
+        return self._source[0] if self._source and self._source[1] == self.model_dump() else self.to_yaml()
 
     def __eq__(self, other: object) -> bool:
-        """Recipes are equal if their settings are, whatever text they were read from."""
+        """Whether the settings are equal, whatever text they were read from."""
         return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
 
     __hash__ = None  # type: ignore[assignment]
 
     def to_yaml(self) -> str:
-        """The recipe as YAML with every default written out; `from_yaml` reads the same recipe back."""
+        """The recipe as YAML with all defaults; `from_yaml` reads it back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     @classmethod
@@ -86,11 +84,10 @@ class Recipe(Strict):
 
         Args:
             text: The YAML text.
-            overrides: Settings such as `prune.heads=0.25`, which take the place of those in the text; the value is
-                YAML.
+            overrides: Settings such as `prune.heads=0.25`, with a value in YAML, that replace those in the text.
 
         Raises:
-            RecipeError: No valid YAML, an unknown key, or a value that does not fit; names each of them.
+            RecipeError: Invalid YAML, unknown keys, or invalid values; the message names each of them.
         """
         try:
             settings = yaml.safe_load(text)
@@ -99,7 +96,7 @@ class Recipe(Strict):
                 "The recipe is not valid YAML",
                 value=str(error).replace("\n", " "),
                 expected="a YAML mapping",
-                remedy="correct the line named",
+                remedy="correct this line",
             ) from error
         if not isinstance(settings, dict):
             raise RecipeError(
@@ -115,7 +112,7 @@ class Recipe(Strict):
         except ValidationError as error:
             raise invalid("The recipe cannot be run", error) from error
         if not overrides:
-            recipe._source = text
+            recipe._source = text, recipe.model_dump()
         return recipe
 
     @classmethod
@@ -123,7 +120,7 @@ class Recipe(Strict):
         """Read a recipe from a YAML file.
 
         Raises:
-            RecipeError: There is no such file, or it holds no valid recipe.
+            RecipeError: There is no such file, or it is not a valid recipe.
         """
         if not path.is_file():
             raise RecipeError(

@@ -1,4 +1,4 @@
-"""How a recipe trains the pruned model again."""
+"""Recipe section `recover`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class DistillationLoss(Strict):
 
     Attributes:
         margin_mse: Squared difference of the score margins of student and teacher.
-        listwise_kl: Kullback-Leibler divergence between the softmax of both over the documents of a query.
-        ranknet: Logistic loss over the pairs that the teacher puts in order.
+        listwise_kl: Kullback-Leibler divergence between the softmax distributions of both over a query's documents.
+        ranknet: Logistic loss on the document pairs in the teacher's order.
         adr_mse: Squared difference of the ranks by student and teacher, discounted towards the end of the list.
-        listmle: Likelihood of the teacher's whole order.
-        mse: Squared difference of the scores themselves.
+        listmle: Negative log-likelihood of the teacher's order.
+        mse: Squared difference of the scores.
         hard: Pairwise logistic loss on the labels.
-        lambda_ndcg: The same with each pair weighted by what it changes in nDCG.
-        infonce: Likelihood of each relevant document against all that are not.
-        bce: Binary cross-entropy on the labels, document by document.
-        temperature: Temperature of both softmaxes in `listwise_kl`.
+        lambda_ndcg: Pairwise logistic loss on the labels, with each pair weighted by its change in nDCG.
+        infonce: Negative log-likelihood of each relevant document against all documents that are not relevant.
+        bce: Binary cross-entropy on the label of each document.
+        temperature: Softmax temperature in `listwise_kl`.
     """
 
     margin_mse: Weight = 1.0
@@ -49,15 +49,16 @@ class DistillationLoss(Strict):
 
 
 class ScoreSource(Strict):
-    """A teacher among several: a cross-encoder, BM25 of the first stage, or the run's own teacher, if neither is named.
+    """One of several teachers: a cross-encoder, BM25, or by default the teacher of the run.
 
     Attributes:
-        model: A local folder, a Hub id, or `package:NAME/FOLDER`; it tokenizes for itself.
-        file: File in the folder of `model` that scores: an ONNX or OpenVINO graph, which is faster, or packed weights;
-            by default its checkpoint, in fp32 PyTorch.
+        model: A local folder, a Hub id, or `package:NAME/FOLDER`, used with its own tokenizer.
+        file: File in the folder of `model` that computes the scores: an ONNX or OpenVINO graph, which is faster, or
+            packed weights; by default the checkpoint in fp32 PyTorch.
         bm25: Score with BM25 over the corpus.
-        weight: How much it counts; scores are brought to the scale of the first teacher before they are added.
-        max_length: Longest input of `model` in tokens; that of the run's teacher where left out.
+        weight: Weight of this teacher. Its scores are brought to the scale of the first of the teachers before they are
+            added.
+        max_length: Maximum input length of `model` in tokens; by default that of the run's teacher.
     """
 
     model: str | None = None
@@ -69,25 +70,25 @@ class ScoreSource(Strict):
     @model_validator(mode="after")
     def _one_source(self) -> ScoreSource:
         if self.bm25 and self.model is not None:
-            raise ValueError("name a model or bm25, not both: they are teachers of their own")
+            raise ValueError("name a model or bm25, not both: each is a teacher of its own")
         given = [name for name in ("max_length", "file") if getattr(self, name) is not None]
         if given and self.model is None:
-            raise ValueError(f"{given[0]} goes with model")
+            raise ValueError(f"{given[0]} requires model")
         return self
 
 
 class FeatureLoss(Strict):
-    """Weights of what the student learns from inside the teacher, which runs beside it; 0 leaves a term out.
+    """Weights of distillation losses on features of the teacher, which runs beside the student; 0 leaves a term out.
 
     Attributes:
         hidden: Squared difference of the hidden states of matching layers; both models need the same hidden size.
         relation: Kullback-Leibler divergence between the self-attention relations of both (MiniLMv2): queries with
             queries, keys with keys and values with values, in one layer; heads and hidden sizes may differ.
-        decay: Share of all steps over which both weights fall linearly to 0; the teacher does not run afterwards.
-        hidden_layers: Whose hidden states count: those of `all` matching layers, or of the `last`.
-        relation_layer: Whose relations count: a layer of the teacher, by its number before any pruning; the last one in
-            which both models have heads where left out.
-        relation_heads: Relation heads wanted; lowered to the next number that divides the widths of all heads of
+        decay: Share of all steps over which both weights decay linearly to 0; the teacher does not run afterwards.
+        hidden_layers: Layers whose hidden states are compared: `all` matching layers, or the `last`.
+        relation_layer: Index of the teacher's layer, before any pruning, whose relations are compared; by default the
+            last one in which both models have heads.
+        relation_heads: Number of relation heads, lowered to the next number that divides the widths of all heads of
             student and teacher. Memory grows with it.
     """
 
@@ -101,19 +102,19 @@ class FeatureLoss(Strict):
     @model_validator(mode="after")
     def _something_left(self) -> FeatureLoss:
         if not (self.hidden or self.relation):
-            raise ValueError("hidden or relation must be above 0; leave features out to do without")
+            raise ValueError("hidden or relation must be above 0; leave out features to turn both off")
         return self
 
 
 class QuantizationAware(Strict):
-    """Rounding of int8 or of packed weights in the last part of recovery; see `QuantizationAwareCallback`.
+    """Quantization-aware training in the last part of recovery, for int8 or packed weights.
 
     Attributes:
-        begin: Share of all steps after which training is rounded; evaluations on dev are rounded from the start.
-        activations: `dynamic` ranges of each batch, or `static` ones from a moving average.
-        per_channel: One scale for each output channel of a weight.
+        begin: Share of all steps after which training is quantized; evaluations on dev are quantized from the start.
+        activations: `dynamic` ranges of each batch, or `static` ranges from a moving average.
+        per_channel: One weight scale for each output channel.
         reduce_range: 7-bit weights; `auto` as in `OnnxRuntimeInt8`.
-        weights: Round weights as this artefact packs them, and nothing else; leave it out to round as int8 does.
+        weights: Quantize weights as this artifact packs them, and no activations. The default is int8.
     """
 
     begin: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -128,17 +129,17 @@ class RecoverStep(Strict):
 
     Attributes:
         documents: Documents of a query's list: the relevant ones, hard negatives, and `random_negatives`.
-        random_negatives: Documents of a list drawn from the whole corpus.
-        queries: At most so many train queries; all of them where left out.
-        teachers: Whose scores the student learns, joined by weight; the run's teacher alone where left out.
-        unlabelled: Train on queries without a relevant document too, also those that no qrels file names: the terms on
-            the teacher's scores learn from them, those on labels do not; `loss.bce` cannot tell and is refused.
-        pseudo_queries: So many more train queries, made from titles or first sentences of documents and placed after
-            the others; where no train query has labels, pruning is calibrated on them too.
+        random_negatives: Negatives of a list drawn from the whole corpus.
+        queries: Maximum number of train queries; all by default.
+        teachers: Teachers whose scores are combined by weight; by default the teacher of the run.
+        unlabelled: Also train on queries without a relevant document, including those in no qrels file. Loss terms on
+            the teacher's scores use them, terms on labels do not; `loss.bce` cannot tell them apart and is refused.
+        pseudo_queries: Number of additional train queries, made from titles or first sentences of documents and placed
+            after the others. If no train query has labels, pruning is calibrated on them too.
         loss: Terms of the loss.
-        features: Terms on hidden states and self-attention besides; leave it out to do without. The student needs all
-            of the teacher's vocabulary.
-        quantization_aware: Train the last part under the rounding of int8; leave it out to do without.
+        features: Additional loss terms on hidden states and self-attention; none by default. The student needs the
+            whole vocabulary of the teacher.
+        quantization_aware: Quantization-aware training in the last part; off by default.
         optimization: Settings of the training.
     """
 
@@ -156,5 +157,5 @@ class RecoverStep(Strict):
     @model_validator(mode="after")
     def _labels_for_bce(self) -> RecoverStep:
         if self.unlabelled and self.loss.bce:
-            raise ValueError("unlabelled does not go with loss.bce, which would take every document for not relevant")
+            raise ValueError("unlabelled excludes loss.bce, which would treat every document as not relevant")
         return self

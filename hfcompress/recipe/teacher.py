@@ -1,4 +1,4 @@
-"""The teacher of a recipe, and settings of trainings."""
+"""Recipe section `teacher`, and the settings of a training."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class Optimization(Strict):
 
     Attributes:
         epochs: Passes over the training queries.
-        queries_per_batch: Queries in one optimizer step; `accumulation` splits them into equal parts.
-        accumulation: Parts in which the gradient of one step is computed.
+        queries_per_batch: Queries of one optimizer step; `accumulation` splits them into equal parts.
+        accumulation: Gradient accumulation steps.
         learning_rate: Peak learning rate of AdamW.
-        warmup: Share of the steps in which the rate rises; it falls linearly afterwards.
-        weight_decay: AdamW weight decay.
-        max_grad_norm: Gradients are scaled down to this norm.
-        dropout: Dropout while training.
-        r_drop: Weight of the divergence between two passes that differ in dropout (R-Drop); 0 makes one pass. Each step
-            costs twice as much.
-        adversarial: Length of the step up the loss that is added to the word embeddings of every pair for a second pass
-            (FGM); 0 makes no second pass. Each step costs twice as much.
-        freeze_layers: Embeddings and this many lower layers stay as they are; -1 trains everything.
-        precision: `bf16` autocast, `fp32`, or `auto`: bf16 where the CPU computes it.
-        evaluations: Evaluations on dev within an epoch; the best checkpoint by nDCG@10 is kept.
-        patience: Stop after this many evaluations without a gain.
+        warmup: Share of the steps with a rising learning rate, which then decays linearly.
+        weight_decay: Weight decay of AdamW.
+        max_grad_norm: Maximum gradient norm, by clipping.
+        dropout: Dropout during training.
+        r_drop: Weight of the divergence between two passes with different dropout (R-Drop), which doubles the cost of a
+            step; 0 turns it off.
+        adversarial: Norm of the gradient step that is added to the word embeddings of every pair for a second pass
+            (FGM), which doubles the cost of a step; 0 turns it off.
+        freeze_layers: Freeze the embeddings and this many lower layers; -1 trains everything.
+        precision: `bf16` (autocast), `fp32`, or `auto`: bf16 if the CPU supports it.
+        evaluations: Evaluations on dev in each epoch; the checkpoint with the best nDCG@10 is kept.
+        patience: Stop after this many evaluations without improvement.
     """
 
     epochs: Positive = 1
@@ -57,18 +57,18 @@ class Optimization(Strict):
     @model_validator(mode="after")
     def _r_drop_needs_dropout(self) -> Optimization:
         if self.r_drop and not self.dropout:
-            raise ValueError("r_drop compares two passes that differ in dropout: set dropout above 0, such as 0.1")
+            raise ValueError("r_drop compares two passes with different dropout: set dropout above 0, such as 0.1")
         return self
 
 
 class TeacherTraining(Strict):
-    """How an encoder becomes a cross-encoder.
+    """Training of the teacher: an encoder becomes a cross-encoder.
 
     Attributes:
-        loss: `listwise` (softmax over one relevant and several other documents) or `pointwise` (binary cross-entropy).
-        hard_negatives: Documents of a list that the first stage ranked high, or that are judged as not relevant.
-        random_negatives: Documents of a list drawn from the whole corpus.
-        queries: At most so many train queries; all of them where left out.
+        loss: `listwise` (softmax over one relevant document and its negatives) or `pointwise` (binary cross-entropy).
+        hard_negatives: Negatives of a list that the first stage ranked high, or that are judged as not relevant.
+        random_negatives: Negatives of a list drawn from the whole corpus.
+        queries: Maximum number of train queries; all by default.
         optimization: Settings of the training.
     """
 
@@ -90,9 +90,9 @@ class TeacherStep(Strict):
 
     Attributes:
         model: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package.
-        base_model: Name under which the card mentions it; `model` itself where left out.
-        max_length: Longest input in tokens; longer pairs are truncated, the longer text first.
-        train: How to train it; leave it out if the model is a cross-encoder already.
+        base_model: Name of the model in the card; `model` by default.
+        max_length: Maximum input length in tokens; longer pairs are truncated, the longer text first.
+        train: How to train the model; leave it out if the model is a cross-encoder already.
     """
 
     model: str

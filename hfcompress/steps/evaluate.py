@@ -1,112 +1,122 @@
-"""The step that measures the teacher and every artefact side by side."""
+"""The step that measures the teacher and every artifact side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.collapse import SUSPECTS, Suspect, refuse_collapse, suspects
+from hfcompress.evaluation.collapse import PartSensitivity, check_collapse, part_sensitivities
 from hfcompress.evaluation.explain import explain
-from hfcompress.evaluation.explanation import Explanation
-from hfcompress.evaluation.results import Measured, build_report, measure_candidates
-from hfcompress.evaluation.saliency import Reader, with_saliency
-from hfcompress.models import load_model, load_tokenizer
-from hfcompress.oneshot import sparsity_summary
+from hfcompress.evaluation.results import EvaluatedCandidate, build_report, evaluate_candidates
+from hfcompress.evaluation.saliency import add_saliency
+from hfcompress.models.load import load_model, load_tokenizer
+from hfcompress.pruning.write import sparsity_summary
 from hfcompress.quantization.artifacts import graph_file
 from hfcompress.quantization.config import QuantizationConfig, WeightQuantizationConfig, config_from_recipe
-from hfcompress.quantization.rounding import rounded, weight_steps
+from hfcompress.quantization.rounding import fake_quantized, weight_steps
 from hfcompress.quantization.weights import packed_rounding
-from hfcompress.quiet import quiet
-from hfcompress.steps.base import Run, installed
-from hfcompress.steps.prune import what_was_pruned
+from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.report.explanation import Explanation
+from hfcompress.steps.context import RunContext, runnable
+from hfcompress.steps.prune import pruning_summary_of
+from hfcompress.steps.workspace import StepFolder, StepModel
+from hfcompress.utils.quiet import quiet
 
 
-def evaluate(current: Run, teacher: str, checkpoint: Path, pruned: Sequence[str], made_of: str) -> Path:
-    """Measure the teacher and every artefact on the test split, in turns.
+def evaluate(
+    context: RunContext, teacher: StepModel, checkpoint: StepFolder, pruned: Sequence[StepModel]
+) -> StepFolder:
+    """Measure the teacher and every artifact on the test split, in turns.
 
     Args:
-        current: The run.
+        context: The run.
         teacher: The teacher.
         checkpoint: Folder with the student and its graphs.
         pruned: The pruned model of each stage.
-        made_of: Fingerprint of the checkpoint.
 
     Returns:
         Folder with the report; the steps of the run are not in it yet.
     """
-    recipe = current.recipe
+    recipe = context.recipe
     sparse = recipe.prune.weights if recipe.prune else None
 
     def work(folder: Path, partial: Path) -> None:
-        candidates = [Candidate.teacher(teacher, "teacher")]
+        candidates = [Candidate.teacher(teacher.name, "teacher")]
         if recipe.prune:
-            candidates.append(Candidate.student(checkpoint))
+            candidates.append(Candidate.student(checkpoint.path))
         exact = candidates[-1].name
-        configs = [config_from_recipe(artifact) for artifact in recipe.quantize.artifacts if installed(artifact)]
-        candidates += [Candidate.graph(checkpoint, config, exact) for config in configs]
-        measured = measure_candidates(
+        configs = [config_from_recipe(artifact) for artifact in runnable(recipe.quantize.artifacts)]
+        candidates += [Candidate.graph(checkpoint.path, config, exact) for config in configs]
+        evaluated = evaluate_candidates(
             candidates,
-            current.data,
+            context.data,
             recipe.evaluate,
-            current.max_length,
-            recipe.seed,
-            current.progress,
+            max_length=context.max_length,
+            seed=recipe.seed,
+            progress=context.progress,
             deflated=sparse is not None,
         )
-        results = [found.artifact for found in measured]
+        results = [found.artifact for found in evaluated]
         by_path = {graph_file(config): config for config in configs}
-        refuse_collapse(
+        check_collapse(
             results,
             exact,
             recipe.evaluate.min_rank_correlation,
-            lambda artifact: _suspects(current, checkpoint, by_path[artifact.path]),
+            lambda artifact: _sensitivities(context, checkpoint, by_path[artifact.path]),
         )
-        pruning = what_was_pruned(recipe, pruned)
-        student = load_model(str(checkpoint))
+        pruning = pruning_summary_of(recipe, pruned)
+        student = load_model(checkpoint.model.name)
         if pruning and sparse:
             pruning = pruning.model_copy(update={"weights": sparsity_summary(student, sparse)})
-        explanation = _explanation(current, measured, teacher, checkpoint)
-        report = build_report(recipe, current.data, student.config, pruning, results, explanation)
+        explanation = _explanation(context, evaluated, teacher, checkpoint)
+        report = build_report(recipe, context.data, student.config, pruning, results, explanation)
         report.save(folder)
 
-    data = current.data
-    # What the report says about the data, and whether it may show its texts.
-    told = [data.name, data.license, data.notes, data.first_stage, data.publish_texts]
-    inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, data.fingerprint(), told]
+    data = context.data
+    # Goes into the report; whether texts may be shown is part of it.
+    metadata = [data.name, data.license, data.notes, data.first_stage, data.publish_texts]
+    inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, data.fingerprint(), metadata]
     what = (
-        f"teacher and artefacts on {len(current.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
+        f"teacher and artifacts on {len(context.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
     )
-    return current.workspace.step("evaluate", [inputs, made_of], work, what)[0]
+    return context.workspace.step("evaluate", [inputs, checkpoint.fingerprint], work, what)
 
 
-def _explanation(current: Run, measured: list[Measured], teacher: str, checkpoint: Path) -> Explanation | None:
-    """Where the artefact that speaks for the run ranks otherwise than its teacher, and what the student looks at."""
-    recipe = current.recipe
-    artifacts = [found.artifact for found in measured]
-    runs = {found.artifact.name: found.run for found in measured}
-    shown = recipe.evaluate.moved_queries
-    explanation = explain(current.data, "test", runs, artifacts, current.tokenizer(), current.max_length, shown)
+def _explanation(
+    context: RunContext, evaluated: list[EvaluatedCandidate], teacher: StepModel, checkpoint: StepFolder
+) -> Explanation | None:
+    """Where the artifact that speaks for the run ranks otherwise than its teacher, and what the student looks at."""
+    recipe = context.recipe
+    artifacts = [found.artifact for found in evaluated]
+    runs = {found.artifact.name: found.run for found in evaluated}
+    explanation = explain(
+        context.data,
+        "test",
+        runs,
+        artifacts,
+        tokenizer=context.tokenizer(),
+        max_length=context.max_length,
+        queries=recipe.evaluate.moved_queries,
+    )
     if explanation is None or not (recipe.prune and explanation.moved):
         return explanation
     with quiet():
         dense, pruned = (
-            Reader(load_model(name, dtype="float32"), load_tokenizer(name, current.max_length))
-            for name in (teacher, str(checkpoint))
+            TorchRanker(load_model(name, dtype="float32"), load_tokenizer(name, context.max_length))
+            for name in (teacher.name, checkpoint.model.name)
         )
-    return with_saliency(explanation, current.data, "test", dense, pruned, artifacts)
+    return add_saliency(explanation, context.data, "test", dense, pruned, artifacts)
 
 
-def _suspects(current: Run, checkpoint: Path, config: QuantizationConfig) -> list[Suspect]:
-    """The parts of the student, rounded one at a time as a quantized artefact that has collapsed was."""
-    candidates = current.data.split("test").candidates
-    lists = [current.data.pairs(*listed) for listed in islice(candidates.items(), SUSPECTS)]
-    tokenizer = load_tokenizer(str(checkpoint), current.max_length)
-    model = load_model(str(checkpoint), dtype="float32")
+def _sensitivities(context: RunContext, checkpoint: StepFolder, config: QuantizationConfig) -> list[PartSensitivity]:
+    """Sensitivities of the student's parts to the rounding of a quantized artifact that has collapsed."""
+    lists = (context.data.pairs(*listed) for listed in context.data.split("test").candidates.items())
+    tokenizer = load_tokenizer(checkpoint.model.name, context.max_length)
+    model = load_model(checkpoint.model.name, dtype="float32")
     if isinstance(config, WeightQuantizationConfig):
-        return suspects(model, tokenizer, lists, packed_rounding(model, config))
+        return part_sensitivities(model, tokenizer, lists, packed_rounding(model, config))
     steps = weight_steps(getattr(config, "reduce_range", None))
-    rounding = partial(rounded, per_channel=getattr(config, "per_channel", True), steps=steps)
-    return suspects(model, tokenizer, lists, rounding)
+    rounding = partial(fake_quantized, per_channel=getattr(config, "per_channel", True), steps=steps)
+    return part_sensitivities(model, tokenizer, lists, rounding)

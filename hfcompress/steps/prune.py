@@ -1,97 +1,98 @@
-"""The step that finds what matters least and cuts it."""
+"""The step that finds the least important structures and cuts them."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from hfcompress.data.score_text import record_score_text
-from hfcompress.evaluation.structure import PruningSummary
-from hfcompress.layout import PRUNING_FILE
-from hfcompress.models import load_model
-from hfcompress.oneshot import title_of, write_pruned
-from hfcompress.pruning import deployment_of, describe, prune_family
+from hfcompress.models.layout import PRUNING_FILE
+from hfcompress.models.load import load_model
+from hfcompress.pruning.find_plans import deployment_of, describe, find_plans
+from hfcompress.pruning.write import title_of, write_pruned
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.recipe import PruneStep, Recipe
-from hfcompress.steps.base import Run, Stage, installed
+from hfcompress.report.structure import PruningSummary
+from hfcompress.steps.context import RunContext, Stage, runnable
+from hfcompress.steps.workspace import StepModel
+
+logger = logging.getLogger(__name__)
 
 
-def prune(current: Run, name: str, made_of: str, stage: Stage) -> tuple[str, str]:
-    """Find what matters least and cut it.
+def prune(context: RunContext, dense: StepModel, stage: Stage) -> StepModel:
+    """Find a plan for a stage's target and cut the model by it.
 
     Args:
-        current: The run.
-        name: The model to prune: the teacher, or what an earlier stage left.
-        made_of: Its fingerprint.
-        stage: How to prune.
+        context: The run.
+        dense: The model to prune: the teacher, or the student of the stage before.
+        stage: Pruning settings.
 
     Returns:
-        Folder of the pruned model, and a fingerprint.
+        The pruned model.
     """
-    step = stage.step
+    step, recipe = stage.step, context.recipe
 
     def work(folder: Path, partial: Path) -> None:
-        model, tokenizer = load_model(name, dtype="float32"), current.tokenizer()
-        record_score_text(model.config, current.recipe.data.score_text)
-        options = RankerOptions(current.recipe.evaluate.threads, current.recipe.evaluate.batch_tokens)
-        artifacts = [artifact for artifact in current.recipe.quantize.artifacts if installed(artifact)]
-        deployment = deployment_of(
-            step, artifacts, options, current.recipe.data.candidates, current.recipe.quantize.first_token
-        )
-        targets = [step.target] if step.target else []
-        family = prune_family(
+        model, tokenizer = load_model(dense.name, dtype="float32"), context.tokenizer()
+        record_score_text(model.config, recipe.data.score_text)
+        found = find_plans(
             model,
             tokenizer,
-            current.data,
+            context.data,
             step,
-            targets,
-            deployment,
-            current.max_length,
-            current.recipe.seed + 1,
-            current.workspace.say,
-            current.progress,
+            [step.target] if step.target else [],
+            deployment=deployment_of(
+                step,
+                runnable(recipe.quantize.artifacts),
+                RankerOptions(recipe.evaluate.threads, recipe.evaluate.batch_tokens),
+                recipe.data.candidates,
+                recipe.quantize.first_token,
+            ),
+            max_length=context.max_length,
+            seed=recipe.seed + 1,
+            progress=context.progress,
         )
-        member = family.members[0]
-        current.workspace.say(f"prune: {describe(member)}")
+        (plan,) = found.plans
+        logger.info(f"prune: {describe(plan)}")
         summary, _ = write_pruned(
             folder,
             model,
             tokenizer,
-            family.importance,
-            member,
-            step.vocabulary,
-            current.data,
-            current.max_length,
-            current.progress,
-            step.weights,
+            found.importance,
+            plan,
+            data=context.data,
+            max_length=context.max_length,
+            vocabulary=step.vocabulary,
+            weights=step.weights,
+            progress=context.progress,
         )
         if summary.vocabulary:
-            current.workspace.say(f"prune: {summary.vocabulary.in_words()}")
+            logger.info(f"prune: {summary.vocabulary.in_words()}")
 
-    runtime = current.recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
-    where = [current.recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
-    inputs = [step.model_dump(mode="json"), where, made_of]
-    folder, fingerprint = current.workspace.step(f"prune{stage.suffix}", inputs, work, _in_words(step))
-    return str(folder), fingerprint
+    runtime = recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
+    where = [recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
+    inputs = [step.model_dump(mode="json"), where, dense.fingerprint]
+    return context.workspace.step(f"prune{stage.suffix}", inputs, work, _in_words(step)).model
 
 
-def what_was_pruned(recipe: Recipe, folders: Sequence[str]) -> PruningSummary | None:
-    """What all stages together have pruned of the teacher.
+def pruning_summary_of(recipe: Recipe, pruned: Sequence[StepModel]) -> PruningSummary | None:
+    """What all stages together have pruned of the teacher; None where nothing was pruned.
 
     Args:
         recipe: The recipe.
-        folders: The pruned model of each stage.
+        pruned: The pruned model of each stage.
     """
-    together = None
-    for folder in folders:
-        summary = PruningSummary.model_validate_json(Path(folder, PRUNING_FILE).read_text(encoding="utf-8"))
+    total = None
+    for model in pruned:
+        summary = PruningSummary.model_validate_json(Path(model.name, PRUNING_FILE).read_text(encoding="utf-8"))
         assert recipe.prune is not None
-        together = _together(together, summary, title_of(recipe.prune.target)) if together else summary
-    return together
+        total = _composed(total, summary, title_of(recipe.prune.target)) if total else summary
+    return total
 
 
 def _in_words(step: PruneStep) -> str:
-    """What a step cuts, for the user."""
+    """Description of a pruning step for the log."""
     shares = [f"{name} {share:g}" for name in ("heads", "ffn") if (share := getattr(step, name)) is not None]
     shares += [f"layers {', '.join(map(str, step.layers))}"] if step.layers is not None else []
     parts = [title_of(step.target)] if step.target else shares
@@ -102,14 +103,14 @@ def _in_words(step: PruneStep) -> str:
     return f"{step.importance} importance on {step.calibration_queries} train queries, cut to {', '.join(parts)}"
 
 
-def _together(before: PruningSummary, after: PruningSummary, target: str) -> PruningSummary:
+def _composed(before: PruningSummary, after: PruningSummary, target: str) -> PruningSummary:
     """What two stages have pruned of the model before the first."""
     speedups = before.predicted_speedup, after.predicted_speedup
     return after.model_copy(
         update={
-            "encoder_flops_kept": before.encoder_flops_kept * after.encoder_flops_kept,
+            "encoder_macs_kept": before.encoder_macs_kept * after.encoder_macs_kept,
             "predicted_speedup": speedups[0] * speedups[1] if speedups[0] and speedups[1] else None,
-            "calibration_loss": None,  # that of a stage is against the model it began with
+            "calibration_loss": None,  # each stage measures it against the model that the stage began with
             "target": target,
         }
     )

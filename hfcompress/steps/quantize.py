@@ -5,40 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 
 from hfcompress.data.score_text import record_score_text
-from hfcompress.models import load_model, load_tokenizer
+from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.rankers.load import activation_name
-from hfcompress.run_data import calibration_pairs, ranking_pairs
-from hfcompress.steps.base import Run, installed
+from hfcompress.steps.context import RunContext, runnable
+from hfcompress.steps.inputs import calibration_pairs, ranking_pairs
+from hfcompress.steps.workspace import StepFolder, StepModel
 
 
-def quantize(current: Run, student: str, made_of: str) -> tuple[Path, str]:
-    """Write the student with its fp32 and int8 graphs in the repository layout.
-
-    Returns:
-        The folder, and a fingerprint.
-    """
-    step = current.recipe.quantize
-    wanted = [_artifact for _artifact in step.artifacts if installed(_artifact, current.workspace.say)]
+def quantize(context: RunContext, student: StepModel) -> StepFolder:
+    """Write the student with its fp32 and int8 graphs in the repository layout."""
+    step = context.recipe.quantize
+    configs = [config_from_recipe(artifact) for artifact in runnable(step.artifacts)]
 
     def work(folder: Path, partial: Path) -> None:
-        model, tokenizer = load_model(student, dtype="float32"), load_tokenizer(student, current.max_length)
-        record_score_text(model.config, current.recipe.data.score_text)
+        model, tokenizer = load_model(student.name, dtype="float32"), load_tokenizer(student.name, context.max_length)
+        record_score_text(model.config, context.recipe.data.score_text)
         write_quantized(
             folder,
             model,
             tokenizer,
-            activation_name(model.config),
-            [config_from_recipe(artifact) for artifact in wanted],
-            calibration_pairs(current.data, step.calibration_pairs),
-            current.workspace.say,
-            current.progress,
-            step.first_token,
-            current.recipe.model_dump(mode="json"),
-            ranking_pairs(current.data),
+            activation=activation_name(model.config),
+            configs=configs,
+            pairs=calibration_pairs(context.data, step.calibration_pairs),
+            ranking_pairs=ranking_pairs(context.data),
+            first_token=step.first_token,
+            recipe=context.recipe.model_dump(mode="json"),
+            progress=context.progress,
         )
 
-    inputs = [step.model_dump(mode="json"), len(wanted), current.max_length, made_of]
-    made = ", ".join(f"{config.runtime} {config.precision}" for config in map(config_from_recipe, wanted))
-    return current.workspace.step("int8", inputs, work, f"export to {made or 'fp32 graphs'}")
+    inputs = [step.model_dump(mode="json"), len(configs), context.max_length, student.fingerprint]
+    made = ", ".join(f"{config.runtime} {config.precision}" for config in configs)
+    return context.workspace.step("int8", inputs, work, f"export to {made or 'fp32 graphs'}")

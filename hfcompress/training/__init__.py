@@ -1,1 +1,1 @@
-"""Training: losses, trainers, and the two trainings of a run."""
+"""Training: arguments, trainers, callbacks, and the trainings of a run."""

@@ -1,4 +1,4 @@
-"""Training arguments whose defaults are those that rankers need."""
+"""Training arguments with defaults for rankers."""
 
 from __future__ import annotations
 
@@ -10,52 +10,51 @@ import torch
 from transformers import TrainingArguments
 
 from hfcompress.errors import ModelError
-from hfcompress.machine import has_bf16
+from hfcompress.utils.machine import has_bf16
 
 
 @dataclass
 class RankingTrainingArguments(TrainingArguments):
-    """`TrainingArguments` for batches of lists; every value that is given wins.
+    """`TrainingArguments` for batches of lists. Explicit values override these defaults.
 
-    What differs from transformers' defaults: the columns of the lists stay (`remove_unused_columns`), an evaluation has
-    a loss also where lists have no labels (`label_names`), checkpoints are chosen by `eval_ndcg@10`, which
-    `RankingEvalCallback` yields, the CPU is used where there is nothing else, bf16 where the device computes it, and
-    buffers, which do not change in encoders, are not sent between processes (`ddp_broadcast_buffers`).
+    The defaults of these attributes differ from those of transformers.
 
     Attributes:
-        use_cpu: Train on the CPU; by default where there is no accelerator.
-        bf16: Autocast to bf16; by default where the device computes in bf16, unless fp16 is asked for, here or of
+        use_cpu: Train on the CPU; by default if there is no accelerator.
+        bf16: Autocast to bf16; by default if the device supports it, unless fp16 is set, here or by
             `accelerate launch`.
-        remove_unused_columns: Drop columns that the model does not take.
-        label_names: What an evaluation takes for labels: with one of these in a batch there is a loss.
-        metric_for_best_model: By what checkpoints are chosen, and training stops early.
-        dataloader_pin_memory: Batches in pinned memory.
-        ddp_broadcast_buffers: Send buffers to all processes before each pass; the pairs of a batch then pass together,
-            padded to the longest.
+        remove_unused_columns: Drop columns that the model does not take; False, since lists need all of theirs.
+        label_names: Columns that count as labels in an evaluation; with one of them in a batch there is a loss. By
+            default `list_mask`, so that lists without labels have one too.
+        metric_for_best_model: Metric for the choice of checkpoints and for early stopping; by default `eval_ndcg@10`,
+            which `RankingEvalCallback` computes.
+        dataloader_pin_memory: Pin batches in memory.
+        ddp_broadcast_buffers: Broadcast buffers to all processes before each forward pass; False, since buffers of
+            encoders do not change. If set, a batch is not split into length groups.
     """
 
     use_cpu: bool | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Train on the CPU; by default where there is no accelerator."}
+        default=None, metadata={"help": "Train on the CPU; by default if there is no accelerator."}
     )
     bf16: bool | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Autocast to bf16; by default where the device computes in bf16."}
+        default=None, metadata={"help": "Autocast to bf16; by default if the device supports it."}
     )
     remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Drop columns that the model does not take; lists need theirs."}
+        default=False, metadata={"help": "Drop columns that the model does not take; lists need all of theirs."}
     )
     label_names: list[str] | None = field(
-        default_factory=lambda: ["list_mask"], metadata={"help": "What an evaluation takes for labels."}
+        default_factory=lambda: ["list_mask"], metadata={"help": "Columns that count as labels in an evaluation."}
     )
     metric_for_best_model: str | None = field(
-        default="eval_ndcg@10", metadata={"help": "By what checkpoints are chosen; RankingEvalCallback yields it."}
+        default="eval_ndcg@10", metadata={"help": "Metric for the choice of checkpoints, from RankingEvalCallback."}
     )
-    dataloader_pin_memory: bool = field(default=False, metadata={"help": "Batches in pinned memory."})
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "Pin batches in memory."})
     ddp_broadcast_buffers: bool | None = field(
-        default=False, metadata={"help": "Send buffers to all processes before each pass."}
+        default=False, metadata={"help": "Broadcast buffers to all processes before each forward pass."}
     )
 
     def __post_init__(self) -> None:
-        """Settle what depends on the machine, then check as transformers does."""
+        """Set the defaults that depend on the machine, then run transformers' checks."""
         if self.use_cpu is None:
             self.use_cpu = not torch.accelerator.is_available()
         if self.bf16 is None:
@@ -70,16 +69,16 @@ class RankingTrainingArguments(TrainingArguments):
 
 
 def check_precision(model: Any, arguments: TrainingArguments) -> None:
-    """Refuse fp16 for models that overflow in it.
+    """Check that a model does not overflow in the precision of the training.
 
     Raises:
-        ModelError: The model is a DeBERTa-v2 or -v3, and is to be trained or evaluated in fp16.
+        ModelError: A DeBERTa-v2 or -v3 would be trained or evaluated in fp16.
     """
     if model.config.model_type == "deberta-v2" and (arguments.mixed_precision == "fp16" or arguments.fp16_full_eval):
         raise ModelError(
-            "DeBERTa-v2 and -v3 are not trained in fp16: their activations exceed its largest number, 65504, and the "
+            "DeBERTa-v2 and -v3 cannot be trained in fp16: their activations exceed its maximum, 65504, and the "
             "loss becomes NaN (https://github.com/microsoft/DeBERTa/issues/77)",
             value="fp16",
             expected="bf16 or fp32",
-            remedy="set bf16=True where the device computes it, and leave out fp16 and fp16_full_eval",
+            remedy="set bf16=True if the device supports it, and leave out fp16 and fp16_full_eval",
         )

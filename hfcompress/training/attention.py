@@ -1,4 +1,4 @@
-"""Which attention kernel a training uses."""
+"""Choice of the attention implementation for training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from transformers import PreTrainedModel, TrainingArguments
 
 
 @contextmanager
-def attention_to_train(models: Sequence[PreTrainedModel], arguments: TrainingArguments) -> Iterator[None]:
-    """Train with matrix products and a softmax where the fused kernel is slow, and give models their kernel back.
+def training_attention(models: Sequence[PreTrainedModel], arguments: TrainingArguments) -> Iterator[None]:
+    """Train with eager attention where the fused kernel is slow, and restore the models' implementation afterwards.
 
-    In bf16 on the CPU that is PyTorch's fused attention (2.13), for its backward pass.
+    Slow is the backward pass of PyTorch's fused attention (2.13) in bf16 on the CPU.
     """
     slow = []
     if arguments.bf16 and arguments.device.type == "cpu":

@@ -1,4 +1,4 @@
-"""Feature distillation: what a student learns from inside a teacher that runs beside it."""
+"""Feature distillation: losses on hidden states and self-attention relations of student and teacher."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfcompress.architectures import Architecture, architecture_of, encoder_layers, require_one_score
 from hfcompress.errors import ModelError
-from hfcompress.plan import PruningPlan
+from hfcompress.losses import hidden_mse, relation_kl
+from hfcompress.models.architectures import Architecture, architecture_of, encoder_layers, require_one_score
+from hfcompress.models.hooks import hooks
+from hfcompress.models.plan import PruningPlan
+from hfcompress.models.surgery import current_plan
 from hfcompress.recipe import FeatureLoss
-from hfcompress.surgery import current_plan
-from hfcompress.training.losses import hidden_mse, relation_kl
 
 Outputs = dict[tuple[int, str], Tensor]
-"""What modules put out, by the position of their layer and their path in it; the path of the layer itself is empty."""
+"""Outputs of modules, by the index of their layer and their path in it; the path of the layer itself is empty."""
 
 
 class FeatureDistillation:
     """Losses on hidden states and self-attention relations of matching layers.
 
-    Queries, keys and values are those of the linear layers, before positions are turned into them (ModernBERT) or enter
-    the products otherwise (DeBERTa, MPNet).
+    Queries, keys and values are outputs of the linear layers, before rotary embeddings (ModernBERT) or relative
+    positions (DeBERTa, MPNet) are applied.
 
     Args:
-        loss: Weights, and which layers count.
-        student: The model that learns, pruned or not.
-        teacher: A model that reads the same ids; put into eval mode and onto the student's device.
+        loss: Weights and layers.
+        student: The student, pruned or not.
+        teacher: A model with the same tokenizer; it is set to eval mode and moved to the student's device.
 
     Raises:
-        ModelError: `loss` or `teacher` is None; the teacher does not give one score, shares weights with the student or
-            has another number of tokens; a family is not supported; hidden sizes differ where hidden states are
-            compared; or there is no layer with heads on both sides.
+        ModelError: `loss` or `teacher` is None; the teacher has not exactly one score, shares weights with the student
+            or has another vocabulary size; a family is not supported; hidden states are compared and hidden sizes
+            differ; or no matching layers both have heads.
     """
 
     def __init__(self, loss: FeatureLoss | None, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
         if loss is None or teacher is None:
             raise ModelError(
-                "Feature distillation needs its weights and the teacher itself",
+                "Feature distillation needs both its weights and the teacher",
                 value=f"feature_loss={loss}, teacher={type(teacher).__name__}",
                 expected="both of feature_loss and teacher, or neither",
                 remedy="pass feature_loss=FeatureLoss() and teacher=hfcompress.load_model(name), or leave both out",
@@ -65,15 +66,15 @@ class FeatureDistillation:
         self._arguments = inspect.signature(teacher.forward).parameters
 
     def share(self, step: int, steps: int) -> float:
-        """Share of the weights that is left in an optimizer step, the first of which is 0."""
+        """Remaining share of the decaying weights at an optimizer step; the first step is 0."""
         return max(0.0, 1 - step / (self.loss.decay * max(steps, 1)))
 
     @contextmanager
-    def watched(self, student: PreTrainedModel) -> Iterator[Outputs]:
-        """Gather what the losses need of the student's forward pass in the block.
+    def collect(self, student: PreTrainedModel) -> Iterator[Outputs]:
+        """Collect the features of the student's forward pass in the block.
 
         Raises:
-            ModelError: Activation checkpointing would cut what is gathered off from the gradient.
+            ModelError: Reentrant activation checkpointing would detach the features from the gradient.
         """
         _check_checkpointing(student)
         with _outputs(student, [ours for ours, _ in self.hidden], [ours for ours, _ in self.relations]) as outputs:
@@ -83,61 +84,61 @@ class FeatureDistillation:
         """Weighted sum of the losses of each pair, `(pairs,)`.
 
         Args:
-            outputs: What `watched` gathered.
-            inputs: What the student read, a row for each pair.
+            outputs: Features of the student, from `collect`.
+            inputs: Inputs of the student, a row for each pair.
         """
-        wanted = self._teacher_outputs(inputs)
+        targets = self._teacher_outputs(inputs)
         tokens = inputs["attention_mask"].bool()
         losses = torch.zeros(len(tokens), device=tokens.device)
         for ours, theirs in self.hidden:
             weight = self.loss.hidden / len(self.hidden)
-            losses = losses + weight * hidden_mse(outputs[ours, ""], wanted[theirs, ""], tokens)
+            losses = losses + weight * hidden_mse(outputs[ours, ""], targets[theirs, ""], tokens)
         for ours, theirs in self.relations:
             student = _queries_keys_values(outputs, ours, self._rows[0])
-            teacher = _queries_keys_values(wanted, theirs, self._rows[1])
-            for own, given in zip(student, teacher, strict=True):
-                heads = relation_heads(own.shape[2], given.shape[2], self.loss.relation_heads)
-                losses = losses + self.loss.relation * relation_kl(own, given, tokens, heads)
+            teacher = _queries_keys_values(targets, theirs, self._rows[1])
+            for found, target in zip(student, teacher, strict=True):
+                heads = relation_heads(found.shape[2], target.shape[2], self.loss.relation_heads)
+                losses = losses + self.loss.relation * relation_kl(found, target, tokens, heads)
         return losses
 
     @torch.no_grad()
     def _teacher_outputs(self, inputs: dict[str, Tensor]) -> Outputs:
-        read = {name: value for name, value in inputs.items() if name in self._arguments}
+        accepted = {name: value for name, value in inputs.items() if name in self._arguments}
         layers = [theirs for _, theirs in self.hidden], [theirs for _, theirs in self.relations]
         with _outputs(self.teacher, *layers) as outputs:
-            self.teacher(**read)
+            self.teacher(**accepted)
         return outputs
 
 
 def matching_layers(student: PruningPlan, teacher: PruningPlan) -> list[int]:
-    """Position of the teacher's layer that goes with each layer of the student.
+    """Index of the teacher's layer that matches each layer of the student.
 
-    Where both come from models of equally many layers, and the teacher still has all layers of the student, it is the
-    one of the same number. Otherwise the last goes with the last, and the rest evenly, as in TinyBERT (Jiao et al.,
+    If both come from models with the same number of layers, and the teacher has all layers of the student, layers with
+    equal numbers match. Otherwise the last layers match, and the others are spaced evenly, as in TinyBERT (Jiao et al.,
     2020).
     """
     numbers = [layer.layer for layer in student.layers]
-    position = {layer.layer: index for index, layer in enumerate(teacher.layers)}
-    if student.layers_of == teacher.layers_of and set(numbers) <= set(position):
-        return [position[number] for number in numbers]
-    return [math.ceil(place * len(position) / len(numbers)) - 1 for place in range(1, len(numbers) + 1)]
+    indices = {layer.layer: index for index, layer in enumerate(teacher.layers)}
+    if student.layers_of == teacher.layers_of and set(numbers) <= set(indices):
+        return [indices[number] for number in numbers]
+    return [math.ceil(count * len(indices) / len(numbers)) - 1 for count in range(1, len(numbers) + 1)]
 
 
 def relation_heads(student: int, teacher: int, wanted: int) -> int:
     """Number of relation heads for two widths: the largest up to `wanted` that divides both.
 
-    Both widths are multiples of the size of their attention heads. So with the usual sizes there are several relation
-    heads also where pruning has left numbers of attention heads without a common divisor.
+    Both widths are multiples of the head size. With the usual sizes there are therefore several relation heads even if
+    the remaining numbers of attention heads have no common divisor.
     """
     common = math.gcd(student, teacher)
     return next(heads for heads in range(min(wanted, common), 0, -1) if common % heads == 0)
 
 
 def check_tokenizers(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
-    """Check that two tokenizers give a token the same id.
+    """Check that two tokenizers have the same vocabulary.
 
     Raises:
-        ModelError: They do not.
+        ModelError: A token has different ids.
     """
     ours, theirs = student.get_vocab(), teacher.get_vocab()
     if ours != theirs:
@@ -146,18 +147,18 @@ def check_tokenizers(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
 
 
 def check_relation_layer(number: int | None, available: list[int]) -> None:
-    """Check that relations can be compared in the layer asked for, or in any.
+    """Check that relations can be compared in the requested layer, or in any.
 
     Args:
         number: `FeatureLoss.relation_layer`.
-        available: Numbers of the teacher's layers that have heads and go with a layer of the student that has heads.
+        available: Numbers of the teacher's layers that have heads and match a layer of the student with heads.
 
     Raises:
-        ModelError: They cannot.
+        ModelError: The layer is not among these, or there are none.
     """
     if not available or number not in (None, *available):
         raise ModelError(
-            "There is no such layer with heads in student and teacher, whose relations could be compared",
+            "There is no such layer with heads in both student and teacher to compare relations in",
             value="any" if number is None else f"relation_layer={number}",
             expected=f"a number among {sorted(set(available))}",
             remedy="leave relation_layer out for the last of these, or set relation to 0",
@@ -172,19 +173,19 @@ def _check_pair(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     shared = [name for name, parameter in teacher.named_parameters() if parameter.data_ptr() in addresses]
     if shared:
         raise ModelError(
-            "The teacher shares weights with the student, so it would change in training",
+            "The teacher shares weights with the student, so training would change it",
             value=shared[:3],
-            expected="two models with weights of their own",
+            expected="two models without shared weights",
             remedy="pass copy.deepcopy(teacher), or load the teacher again",
         )
 
 
 def _other_ids(found: str) -> ModelError:
     return ModelError(
-        "Student and teacher do not read the same token ids, which comparing their features needs",
+        "Student and teacher do not use the same token ids, which feature distillation needs",
         value=found,
-        expected="one tokenizer, and a vocabulary that was not cut",
-        remedy="leave the features out, or prune the vocabulary after this training",
+        expected="the same tokenizer, and an unpruned vocabulary",
+        remedy="leave feature distillation out, or prune the vocabulary after this training",
     )
 
 
@@ -195,7 +196,7 @@ def _check_hidden_size(student: PreTrainedModel, teacher: PreTrainedModel) -> No
             "Hidden states of student and teacher cannot be compared",
             value=f"{ours} elements of the student, {theirs} of the teacher",
             expected="equal hidden sizes",
-            remedy="set hidden to 0 and use relation, which takes any sizes",
+            remedy="set hidden to 0 and use relation, which supports any sizes",
         )
 
 
@@ -205,9 +206,9 @@ def _check_checkpointing(model: PreTrainedModel) -> None:
         options = getattr(checkpoint, "keywords", {})
         if getattr(layer, "gradient_checkpointing", False) and options.get("use_reentrant", True):
             raise ModelError(
-                "Reentrant activation checkpointing hides the student's features from the gradient",
+                "Reentrant activation checkpointing detaches the student's features from the gradient",
                 value="use_reentrant=True",
-                expected="use_reentrant=False, as transformers sets it",
+                expected="use_reentrant=False, the default of transformers",
                 remedy="leave use_reentrant out of activation_checkpointing_kwargs",
             )
 
@@ -215,18 +216,18 @@ def _check_checkpointing(model: PreTrainedModel) -> None:
 def _relation_layer(
     student: PruningPlan, teacher: PruningPlan, matched: list[tuple[int, int]], number: int | None
 ) -> tuple[int, int]:
-    """Positions of the layers whose relations are compared: the last with heads, or that of the teacher's number."""
+    """Indices of the layers whose relations are compared: the last with heads, or that with the teacher's number."""
     found = [
         (teacher.layers[theirs].layer, (ours, theirs))
         for ours, theirs in matched
         if student.layers[ours].heads and teacher.layers[theirs].heads
     ]
     check_relation_layer(number, [layer for layer, _ in found])
-    return [positions for layer, positions in found if number in (None, layer)][-1]
+    return [indices for layer, indices in found if number in (None, layer)][-1]
 
 
 def _queries_keys_values(outputs: Outputs, layer: int, row: Architecture) -> tuple[Tensor, ...]:
-    """Queries, keys and values of all heads, each `(pairs, tokens, width)`, of one fused linear layer or of three."""
+    """Queries, keys and values of all heads, each `(pairs, tokens, width)`, from one fused linear layer or three."""
     return torch.cat([outputs[layer, path] for path in _projections(row)], 2).chunk(3, 2)
 
 
@@ -236,23 +237,19 @@ def _projections(row: Architecture) -> list[str]:
 
 @contextmanager
 def _outputs(model: PreTrainedModel, hidden: list[int], relations: list[int]) -> Iterator[Outputs]:
-    """Outputs of whole layers, and of the query, key and value layers within others, in the block's forward pass."""
+    """Collect outputs of whole layers, and of the query, key and value layers within others, of the forward pass."""
     row, layers = architecture_of(model.config), encoder_layers(model)
     modules = {(number, ""): layers[number] for number in hidden}
     for number in relations:
         modules |= {(number, path): layers[number].get_submodule(path) for path in _projections(row)}
     outputs: Outputs = {}
 
-    def note(name: tuple[int, str]) -> Any:
+    def recorder(name: tuple[int, str]) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            # DeBERTa's query and key layers are called again for positions.
+            # DeBERTa calls its query and key layers again for positions; the first output counts.
             outputs.setdefault(name, output[0] if isinstance(output, tuple) else output)
 
         return hook
 
-    hooks = [module.register_forward_hook(note(name)) for name, module in modules.items()]
-    try:
+    with hooks(module.register_forward_hook(recorder(name)) for name, module in modules.items()):
         yield outputs
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -1,4 +1,4 @@
-"""One training of a run: a trainer with the recipe's settings, dev evaluation, early stopping and resume."""
+"""A training of a run: a trainer with the recipe's settings, dev evaluation, early stopping and resume."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from hfcompress.architectures import encoder_layers
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import ModelError
-from hfcompress.quiet import quiet
+from hfcompress.models.architectures import encoder_layers
 from hfcompress.recipe import Optimization
 from hfcompress.training.arguments import RankingTrainingArguments
 from hfcompress.training.callbacks import RankingEvalCallback
 from hfcompress.training.progress import TrainingBarCallback
 from hfcompress.training.trainer import RankingTrainer
+from hfcompress.utils.quiet import quiet
 
 
 def fit(
     trainer_class: type[RankingTrainer],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    *,
     lists: Dataset,
     data: RankingData,
     settings: Optimization,
@@ -43,23 +44,23 @@ def fit(
     callbacks: Sequence[TrainerCallback] = (),
     **trainer_options: Any,
 ) -> dict[str, float]:
-    """Train a model in place, and leave it with the weights that were best on dev by nDCG@10.
+    """Train a model in place; it ends with the weights that had the best nDCG@10 on dev.
 
     Args:
         trainer_class: `RankingTrainer` or a subclass.
         model: The model.
         tokenizer: Its tokenizer, with `model_max_length` set.
-        lists: What `training_lists` returned.
-        data: Data with a dev split; without one, the last weights are kept.
+        lists: Training lists, from `training_lists`.
+        data: Data with a dev split; without one, the model ends with the last weights.
         settings: Settings of the training.
-        folder: Where checkpoints go; a checkpoint found there is resumed from.
+        folder: Folder for checkpoints; training resumes from the last one in it.
         seed: Seed of shuffling and dropout.
         progress: Show a progress bar.
-        callbacks: Further callbacks of the trainer.
-        **trainer_options: Further arguments of the trainer.
+        callbacks: Additional callbacks of the trainer.
+        **trainer_options: Additional arguments of the trainer.
 
     Returns:
-        `best_dev_ndcg@10` (absent without a dev split), and `steps`.
+        `steps`, and `best_dev_ndcg@10` if there is a dev split.
     """
     set_dropout(model, settings.dropout)
     freeze(model, settings.freeze_layers)
@@ -87,14 +88,14 @@ def fit(
         seed=seed,
         disable_tqdm=True,  # transformers' own bar; see TrainingBarCallback
     )
-    choosing = [RankingEvalCallback(data, tokenizer), EarlyStoppingCallback(settings.patience)] if has_dev else []
+    evaluation = [RankingEvalCallback(data, tokenizer), EarlyStoppingCallback(settings.patience)] if has_dev else []
     trainer = trainer_class(
         model=model,
         args=arguments,
         train_dataset=lists,
-        eval_dataset=lists.select(range(0)) if has_dev else None,  # the callback measures; a loss would cost time
+        eval_dataset=lists.select(range(0)) if has_dev else None,  # empty: the callback evaluates, a loss is not needed
         data_collator=RankingCollator(tokenizer, tokenizer.model_max_length),
-        callbacks=[*callbacks, *choosing],
+        callbacks=[*callbacks, *evaluation],
         r_drop=settings.r_drop,
         adversarial=settings.adversarial,
         **trainer_options,
@@ -113,21 +114,21 @@ def fit(
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:
-    """Set every dropout of a model; its config stays as it is."""
+    """Set the probability of every dropout of a model; its config is unchanged."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
 
 
 def check_frozen(frozen: int, layers: int) -> None:
-    """Check that a layer is left to train.
+    """Check that at least one layer is trained.
 
     Raises:
-        ModelError: As many layers are frozen as there are.
+        ModelError: All layers are frozen.
     """
     if frozen >= layers:
         raise ModelError(
-            "freeze_layers leaves no layer to train",
+            "freeze_layers freezes every layer",
             value=frozen,
             expected=f"less than the model's {layers} layers",
             remedy="lower freeze_layers",
@@ -138,7 +139,7 @@ def freeze(model: PreTrainedModel, layers: int) -> None:
     """Freeze the embeddings and the lowest `layers` encoder layers; -1 freezes nothing.
 
     Raises:
-        ModelError: The model has fewer layers.
+        ModelError: The model has no more layers than that.
     """
     if layers < 0:
         return

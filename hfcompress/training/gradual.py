@@ -1,7 +1,8 @@
-"""Gradual pruning inside any `Trainer`: gates close along a cubic schedule, and surgery follows at the end."""
+"""Gradual pruning in any `Trainer`: gates close along a cubic schedule, and the model is pruned when training ends."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,41 +14,44 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hfcompress.architectures import architecture_of, encoder_layers
 from hfcompress.errors import PlanError
-from hfcompress.importance.gates import Gates, gated
-from hfcompress.importance.importance import Importance
-from hfcompress.importance.scores import magnitude
-from hfcompress.plan import LayerPlan, PruningPlan
-from hfcompress.surgery import apply_plan, current_plan
+from hfcompress.models.architectures import architecture_of, encoder_layers
+from hfcompress.models.hooks import hooks
+from hfcompress.models.plan import LayerPlan, PruningPlan
+from hfcompress.models.surgery import apply_plan, current_plan
+from hfcompress.pruning.importance.gates import Gates, gated
+from hfcompress.pruning.importance.importance import Importance
+from hfcompress.pruning.importance.scores import magnitude
 from hfcompress.training.callbacks import checkpoint_folder, transformer_of
 from hfcompress.training.schedule import cubic_share
+
+logger = logging.getLogger(__name__)
 
 PLAN_FILE = "pruning_plan.json"
 
 
 class GradualPruningCallback(TrainerCallback):
-    """Takes a model to a plan while it trains, a little at every step.
+    """Prunes a model gradually to a plan while it trains.
 
-    What the plan drops is closed in order of importance, heads and FFN neurons each for themselves; the share that is
-    closed follows the cubic schedule 1 - (1 - t)^3 (Zhu and Gupta, 2017), with t running from 0 to 1 between `begin`
-    and `end`. A layer that the plan drops fades into its own input. So at the end of the schedule the gated model
-    scores as the pruned one will, and the rest of the training is recovery. When training ends, the model is cut by the
-    plan in place, and the optimizer is left with its parameters and no others.
+    Heads and FFN neurons that the plan prunes are gated, the least important first; each kind has its own order. The
+    closed share follows the cubic schedule 1 - (1 - t)^3 (Zhu and Gupta, 2017), with t from 0 to 1 between `begin` and
+    `end`. The output of a pruned layer is interpolated towards its input. At the end of the schedule the gated model
+    therefore has the scores of the pruned one, and the rest of the training is recovery. When training ends, the model
+    is pruned in place, and the optimizer keeps only the remaining parameters.
 
-    The gates follow from the step alone, so a checkpoint in mid-schedule resumes bit-equal. Checkpoints hold all
-    weights; with `load_best_model_at_end`, evaluations before the end of the schedule are those of a larger model, so
-    begin them later (`eval_delay`).
+    The gates depend on the step alone, so a checkpoint in the middle of the schedule resumes bit-equal. Checkpoints
+    have all weights. With `load_best_model_at_end`, evaluations before the end of the schedule would be those of a
+    larger model, so delay them (`eval_delay`).
 
     Args:
-        plan: What is kept in the end, in the numbering of the first teacher.
-        importance: What is closed first; the magnitude of the weights where left out.
-        begin: Share of all steps after which the schedule begins.
-        end: Share of all steps after which it is complete.
+        plan: What is kept, in the numbering of the original model.
+        importance: Importance of heads and neurons; by default the magnitude of the weights.
+        begin: Share of all steps at which the schedule begins.
+        end: Share of all steps at which it is complete.
 
     Raises:
-        PlanError: The schedule is not one. When training begins: the plan keeps what the model does not have, the
-            importance is that of another model, or a checkpoint is resumed that was made with another plan.
+        PlanError: `begin` and `end` are no schedule. When training begins: the plan keeps something that the model does
+            not have, the importance is that of another model, or the resumed checkpoint was made with another plan.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class GradualPruningCallback(TrainerCallback):
     ) -> None:
         if not 0 <= begin < end <= 1:
             raise PlanError(
-                "This is no schedule of gradual pruning",
+                "begin and end are no schedule of gradual pruning",
                 value=f"from {begin} to {end} of all steps",
                 expected="0 <= begin < end <= 1",
                 remedy="correct begin and end",
@@ -69,96 +73,86 @@ class GradualPruningCallback(TrainerCallback):
         self._share = 0.0
 
     def share(self, step: int, steps: int) -> float:
-        """Share of what goes that is closed in an optimizer step, the first of which is 0."""
+        """Closed share of the pruned structures at an optimizer step; the first step is 0."""
         return cubic_share(step, steps, self.begin, self.end)
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Put gates into the model, and check a checkpoint that is resumed."""
-        assert model is not None
+        """Add gates to the model, and check the plan of a resumed checkpoint."""
         self._check_resumed(checkpoint_folder(args, state) / PLAN_FILE)
-        inner = transformer_of(model)
+        inner = transformer_of(kwargs["model"])
         local = self.plan.local(current_plan(inner))
         self._hooks.close()
         self._gates = gates = self._hooks.enter_context(gated(inner))
         importance = self.importance or magnitude(inner)
         _check_importance(importance, gates.heads, gates.ffn)
-        kept = {place: (set(heads), set(ffn)) for place, heads, ffn in local}
         self._closing = [
-            _least_first(gates.heads, importance.heads, {place: heads for place, (heads, _) in kept.items()}),
-            _least_first(gates.ffn, importance.ffn, {place: ffn for place, (_, ffn) in kept.items()}),
+            _least_first(gates.heads, importance.heads, {index: set(heads) for index, heads, _ in local}),
+            _least_first(gates.ffn, importance.ffn, {index: set(ffn) for index, _, ffn in local}),
         ]
         layers = encoder_layers(inner)
-        self._fading = set(range(len(layers))) - kept.keys()
-        for place in sorted(self._fading):
-            hook = layers[place].register_forward_hook(self._fade, with_kwargs=True)
-            self._hooks.callback(hook.remove)
+        self._fading = set(range(len(layers))) - {index for index, _, _ in local}
+        fading = [layers[index].register_forward_hook(self._fade, with_kwargs=True) for index in sorted(self._fading)]
+        self._hooks.enter_context(hooks(fading))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Close what is due."""
+        """Close gates according to the schedule."""
         self.close(self.share(state.global_step, state.max_steps))
 
     def close(self, share: float) -> None:
-        """Close this share of what goes, the least important first, and open the rest."""
+        """Close this share of the gates of pruned structures, the least important first, and open the others."""
         self._share = share
         for order in self._closing:
             closed = round(share * len(order))
             for number, (gate, index) in enumerate(order):
                 gate[index] = float(number >= closed)
 
-    def alive(self, model: PreTrainedModel) -> PruningPlan:
-        """What a model has left at this step: closed heads and neurons count as gone, and layers that faded out."""
+    def remaining_plan(self, model: PreTrainedModel) -> PruningPlan:
+        """The plan of the gated model at this step: without closed heads and neurons, and completely faded layers."""
         current = current_plan(model)
         if self._gates is None:
             return current
         layers = []
-        for place, layer in enumerate(current.layers):
-            if place in self._fading and self._share == 1:
+        for index, layer in enumerate(current.layers):
+            if index in self._fading and self._share == 1:
                 continue
-            heads, ffn = (gate[place].tolist() for gate in (self._gates.heads, self._gates.ffn))
+            heads, ffn = (gate[index].tolist() for gate in (self._gates.heads, self._gates.ffn))
             layers.append(LayerPlan(layer.layer, _open(layer.heads, heads), _open(layer.ffn, ffn)))
         return replace(current, layers=tuple(layers))
 
+    def alive(self, model: PreTrainedModel) -> PruningPlan:
+        """Deprecated name of `remaining_plan`."""
+        logger.warning("alive is deprecated and will be removed in the next version: use remaining_plan")
+        return self.remaining_plan(model)
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Leave the plan in the checkpoint."""
+        """Save the plan in the checkpoint."""
         if state.is_world_process_zero:
             self.plan.save(checkpoint_folder(args, state) / PLAN_FILE)
 
     def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module | None = None,
-        optimizer: Optimizer | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Cut the model in place, also where training ended early."""
-        assert model is not None
+        """Prune the model in place, also if training ended early."""
         self._hooks.close()
         self._gates, self._closing = None, []
-        inner = transformer_of(model)
+        inner = transformer_of(kwargs["model"])
         names = {id(parameter): name for name, parameter in inner.named_parameters()}
         origin = _origins(inner, self.plan)
         apply_plan(inner, self.plan)
-        if optimizer is not None:
-            _keep_alive(optimizer, names, {origin(name): parameter for name, parameter in inner.named_parameters()})
+        if (optimizer := kwargs.get("optimizer")) is not None:
+            _keep_remaining(optimizer, names, {origin(name): part for name, part in inner.named_parameters()})
 
     def _check_resumed(self, path: Path) -> None:
         if path.is_file() and (other := PruningPlan.load(path)) != self.plan:
             raise PlanError(
-                "The checkpoint was made on the way to another plan",
+                "The checkpoint was made with another plan",
                 value=f"{len(self.plan.layers)} layers in this plan, {len(other.layers)} in that of {path.parent}",
                 expected="the plan that the training began with",
-                remedy=f"resume with PruningPlan.load(Path({str(path)!r})), or begin anew in another output_dir",
+                remedy=f"resume with PruningPlan.load(Path({str(path)!r})), or start again in another output_dir",
             )
 
     def _fade(self, _layer: nn.Module, positional: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
@@ -176,7 +170,7 @@ def _check_importance(importance: Importance, heads: list[Tensor], ffn: list[Ten
                 f"The importance is not that of this model's {name}",
                 value=f"{found} for each layer",
                 expected=f"{wanted}",
-                remedy="measure it on the model that is trained, as it is before training",
+                remedy="compute it for the model that is trained, before training",
             )
 
 
@@ -185,33 +179,33 @@ def _open(numbers: tuple[int, ...], gate: list[float]) -> tuple[int, ...]:
 
 
 def _least_first(gates: list[Tensor], importance: list[Tensor], kept: dict[int, set[int]]) -> list[tuple[Tensor, int]]:
-    """Gate and index of every structure that goes and whose layer stays, the least important first."""
-    going = [
-        (float(importance[place][index]), place, index)
-        for place, alive in kept.items()
-        for index in range(len(gates[place]))
-        if index not in alive
+    """Gate and index of every pruned structure of the kept layers, the least important first."""
+    pruned = [
+        (float(importance[layer][index]), layer, index)
+        for layer, remaining in kept.items()
+        for index in range(len(gates[layer]))
+        if index not in remaining
     ]
-    return [(gates[place], index) for _, place, index in sorted(going)]
+    return [(gates[layer], index) for _, layer, index in sorted(pruned)]
 
 
 def _origins(model: PreTrainedModel, plan: PruningPlan) -> Callable[[str], str]:
-    """A function from a parameter's name in the pruned model to that in this one, where layers have other numbers."""
+    """A function that maps a parameter's name in the pruned model to its name in this one: layer indices differ."""
     prefix = f"{architecture_of(model.config).layers}."
-    places = [place for place, _, _ in plan.local(current_plan(model))]
+    indices = [index for index, _, _ in plan.local(current_plan(model))]
 
     def origin(name: str) -> str:
         if not name.startswith(prefix):
             return name
         number, _, rest = name.removeprefix(prefix).partition(".")
-        return f"{prefix}{places[int(number)]}.{rest}"
+        return f"{prefix}{indices[int(number)]}.{rest}"
 
     return origin
 
 
-def _keep_alive(optimizer: Optimizer, names: dict[int, str], alive: dict[str, nn.Parameter]) -> None:
-    """Give an optimizer the parameters of the pruned model, each in its group; what it knew of the old ones goes."""
+def _keep_remaining(optimizer: Optimizer, names: dict[int, str], remaining: dict[str, nn.Parameter]) -> None:
+    """Replace an optimizer's parameters by those of the pruned model, each in its group, and clear its state."""
     for group in optimizer.param_groups:
-        found = [alive.get(names.get(id(parameter), "")) for parameter in group["params"]]
+        found = [remaining.get(names.get(id(parameter), "")) for parameter in group["params"]]
         group["params"][:] = [parameter for parameter in found if parameter is not None]
     optimizer.state.clear()

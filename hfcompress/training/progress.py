@@ -1,4 +1,4 @@
-"""The bar of a training: what it works on, how far it is, and how good the model was on dev when last looked at."""
+"""Progress bar of a training, with loss and dev nDCG@10."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from tqdm.std import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hfcompress.progress import progress_bar
+from hfcompress.utils.progress import progress_bar
 
 
 class TrainingBarCallback(TrainerCallback):
-    """Shows the steps of a training, in place of transformers' bar, which has no title and prints every log.
+    """Progress bar over the steps of a training. Replaces transformers' bar, which has no title and prints every log.
 
     Args:
-        title: What the bar says.
+        title: Title of the bar.
     """
 
     def __init__(self, title: str = "training"):
@@ -25,7 +25,7 @@ class TrainingBarCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the bar at the step from which a resumed training goes on."""
+        """Start the bar at the current step, which is not 0 in a resumed training."""
         self._bar = progress_bar(
             total=state.max_steps,
             initial=state.global_step,
@@ -36,7 +36,7 @@ class TrainingBarCallback(TrainerCallback):
         )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the bar on."""
+        """Advance the bar."""
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
@@ -48,7 +48,7 @@ class TrainingBarCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Show loss and dev nDCG@10 behind the bar."""
+        """Show loss and dev nDCG@10 next to the bar."""
         shown = {"loss": "loss", "eval_ndcg@10": "dev ndcg@10"}
         self._figures |= {name: f"{logs[key]:.4g}" for key, name in shown.items() if logs and key in logs}
         if self._bar is not None:
@@ -57,6 +57,6 @@ class TrainingBarCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the bar away."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -1,4 +1,4 @@
-"""Quantization-aware training: layers compute as they will after quantization, and gradients pass through."""
+"""Quantization-aware training in any `Trainer`: fake quantization with straight-through gradients."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hfcompress.architectures import encoder_layers
 from hfcompress.errors import RecipeError
-from hfcompress.files import write_text
-from hfcompress.packing import Codec
+from hfcompress.models.architectures import encoder_layers
+from hfcompress.models.packing import Codec
 from hfcompress.quantization.config import WeightQuantizationConfig
 from hfcompress.quantization.rounding import Range, rounded_input, rounded_weight, weight_steps
 from hfcompress.quantization.weights import packed_modules, straight_through
 from hfcompress.training.callbacks import checkpoint_folder, transformer_of
+from hfcompress.utils.files import write_text
 
 RANGES_FILE = "activation_ranges.json"
-KEPT = 0.95  # of a static range at each step; the rest is that of the new batch
+MOMENTUM = 0.95  # of the moving average of static ranges
 
 
 class QuantizationAwareCallback(TrainerCallback):
-    """Trains the encoder's linear layers under the rounding of int8, in any `Trainer`.
+    """Trains the encoder's linear layers with fake quantization to int8, in any `Trainer`.
 
-    From `begin` on, weights are rounded to 8 bits as ONNX Runtime rounds them (symmetric, one scale for each output
-    channel or for the whole matrix) and inputs to 8 bits (asymmetric, one scale for the batch); gradients pass through
-    the rounding unchanged (straight-through; Jacob et al., CVPR 2018). Evaluations are those of the rounded model from
-    the start, so that `load_best_model_at_end` chooses what is best in int8. The weights themselves stay in fp32, and
-    the model is a plain one when training ends: export and quantize it as usual. With `weights`, it is trained for
-    packed weights in the same way.
+    From `begin` on, weights are rounded to 8 bits as in ONNX Runtime (symmetric, one scale for each output channel or
+    for the whole matrix) and inputs to 8 bits (asymmetric, one scale for the batch). Gradients pass through the
+    rounding unchanged (straight-through estimator; Jacob et al., CVPR 2018). Evaluations always use the rounded model,
+    so that `load_best_model_at_end` chooses the best one in int8. The weights stay in fp32, and the model has its
+    original modules when training ends: export and quantize it as usual. With `weights`, the model is trained for
+    low-bit packed weights in the same way.
 
     Args:
-        begin: Share of all steps after which training is rounded too.
-        activations: `dynamic` takes the range of inputs from each batch; `static` from a moving average over the
-            training so far, as static int8 holds it fixed.
+        begin: Share of all steps from which training is rounded too.
+        activations: `dynamic` computes the range of inputs for each batch; `static` uses a moving average over the
+            training, as a model of static quantization.
         per_channel: One weight scale for each output channel.
-        reduce_range: 7-bit weights; None decides by the CPU, as `DynamicQuantizationConfig` does.
-        weights: Round as these settings pack weights, where they do, and nothing else; the other settings but `begin`
-            do not count then.
+        reduce_range: 7-bit weights; None decides by the CPU, like `DynamicQuantizationConfig`.
+        weights: Round only the weights that these settings pack, as they do; of the other settings, only `begin`
+            applies then.
 
     Raises:
-        RecipeError: `begin` is no share.
+        RecipeError: `begin` is not in [0, 1).
     """
 
     def __init__(
@@ -70,15 +70,9 @@ class QuantizationAwareCallback(TrainerCallback):
         self._overrides = ExitStack()
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Give layers another `forward`; go on with the ranges of a checkpoint that is resumed."""
-        assert model is not None
+        """Replace the `forward` of layers; restore the ranges of a resumed checkpoint."""
         self._overrides.close()
         path = checkpoint_folder(args, state) / RANGES_FILE
         self.ranges = (
@@ -87,10 +81,10 @@ class QuantizationAwareCallback(TrainerCallback):
             else {}
         )
         if self.weights is not None:
-            for packed in packed_modules(transformer_of(model), self.weights.scope).values():
+            for packed in packed_modules(transformer_of(kwargs["model"]), self.weights.scope).values():
                 self._override(packed, self._packed_forward(packed, self.weights.codec))
             return
-        for number, layer in enumerate(encoder_layers(transformer_of(model))):
+        for number, layer in enumerate(encoder_layers(transformer_of(kwargs["model"]))):
             for name, module in layer.named_modules():
                 if isinstance(module, nn.Linear):
                     self._override(module, self._forward(module, f"{number}.{name}"))
@@ -98,18 +92,18 @@ class QuantizationAwareCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin when it is time."""
+        """Begin rounding at the step of `begin`."""
         self._rounding = state.global_step >= self.begin * state.max_steps
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Leave static ranges in the checkpoint."""
+        """Save static ranges in the checkpoint."""
         if state.is_world_process_zero and self.ranges:
             write_text(checkpoint_folder(args, state) / RANGES_FILE, json.dumps(self.ranges))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the model as it was but for its weights."""
+        """Restore the `forward` of layers."""
         self._overrides.close()
 
     def _override(self, module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
@@ -122,7 +116,7 @@ class QuantizationAwareCallback(TrainerCallback):
 
         def look_up(inputs: Tensor) -> Tensor:
             rows = functional.embedding(inputs, module.weight, getattr(module, "padding_idx", None))
-            return weight_of(rows.flatten(0, -2)).view_as(rows)  # scales are those of rows: only these are rounded
+            return weight_of(rows.flatten(0, -2)).view_as(rows)  # scales are per row, so rounding only these is exact
 
         def multiply(inputs: Tensor) -> Tensor:
             return functional.linear(inputs, weight_of(module.weight), getattr(module, "bias", None))
@@ -144,5 +138,5 @@ class QuantizationAwareCallback(TrainerCallback):
         low, high = (float(bound) for bound in inputs.aminmax())
         if name in self.ranges:
             before = self.ranges[name]
-            low, high = KEPT * before[0] + (1 - KEPT) * low, KEPT * before[1] + (1 - KEPT) * high
+            low, high = MOMENTUM * before[0] + (1 - MOMENTUM) * low, MOMENTUM * before[1] + (1 - MOMENTUM) * high
         self.ranges[name] = low, high

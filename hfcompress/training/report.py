@@ -1,4 +1,4 @@
-"""What is left of a model while it trains: figures and a heat map in the trainer's log."""
+"""Compression report of a training: size, MACs and speed in the trainer's log, and a heat map in TensorBoard."""
 
 from __future__ import annotations
 
@@ -22,42 +22,43 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 
+from hfcompress.card.figures import structure
 from hfcompress.errors import DataError
-from hfcompress.evaluation.pruned import plan_summary
-from hfcompress.figures import structure
-from hfcompress.latency import time_rankers
-from hfcompress.plan import PruningPlan
+from hfcompress.models.plan import PruningPlan
+from hfcompress.models.surgery import apply_plan, current_plan, encoder_macs
+from hfcompress.pruning.costs.latency import time_rankers
+from hfcompress.pruning.summary import plan_summary
 from hfcompress.rankers.base import Pair
-from hfcompress.surgery import apply_plan, current_plan, encoder_flops
-from hfcompress.training.callbacks import FiguresCallback, raw_ranker, transformer_of, without_autocast
+from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.training.callbacks import LoggingCallback, transformer_of, without_autocast
 from hfcompress.training.gradual import GradualPruningCallback
 
 PREFIX = "compression/"
 RUNS_FOLDER = "runs"  # of transformers' TensorBoardCallback, in output_dir
 
 
-class CompressionReportCallback(FiguresCallback):
-    """Logs what is left of the model when training begins, at every evaluation, and when training ends.
+class CompressionReportCallback(LoggingCallback):
+    """Logs the remaining size of the model when training begins, at every evaluation, and when training ends.
 
-    - `compression/parameters`: parameters that are alive, embeddings and head included.
-    - `compression/sparsity`: share of the parameters at the start that are gone.
-    - `compression/encoder_flops`: share of the multiply-adds at the start that are alive, in the encoder's linear
-      layers.
-    - `compression/heads`, `compression/ffn`: attention heads and FFN neurons that are alive, in all layers together.
-    - `compression/docs_per_second`: measured in PyTorch on this machine, tokenization included, where `pairs` are
-      given. It is that of the model as it runs, and closed gates save no time: before surgery it hardly moves.
+    - `compression/parameters`: remaining parameters, including embeddings and head.
+    - `compression/sparsity`: pruned share of the parameters.
+    - `compression/encoder_macs`: remaining share of the MACs in the encoder's linear layers.
+    - `compression/heads`, `compression/ffn`: remaining attention heads and FFN neurons, over all layers.
+    - `compression/docs_per_second`: throughput in PyTorch on this machine, tokenization included, if `pairs` are
+      given. Closed gates save no time, so it hardly changes before the model is pruned at the end.
 
-    Where `report_to` holds `tensorboard`, the figures and a heat map of heads and FFN neurons go there too: into the
-    run of transformers' own callback if `set_trainer` was called, else into a run `compression` within it. Training
-    itself is not disturbed: a model trains to the same bits with and without this callback.
+    Shares are relative to the start of the training. If `report_to` contains `tensorboard`, these values and a heat map
+    of heads and FFN neurons are written there: into the run of transformers' callback if `set_trainer` was called, else
+    into a run `compression` inside its folder. The callback does not change the training: the weights are bit-equal
+    with and without it.
 
     Args:
-        gradual: The callback that closes gates in the same trainer; name it before this one. Without it the model's
-            own structure is reported.
-        pairs: Texts like those to be ranked, a few dozen of them, for the measured speed.
-        tokenizer: Tokenizer of the model, for the measured speed.
-        rounds: Rounds of which the median counts; one more comes first.
-        writer: A `SummaryWriter` of your own for figures and heat map, whatever `report_to` holds.
+        gradual: The gradual pruning callback of the same trainer; pass it to the trainer before this one. Without it,
+            the structure of the model itself is reported.
+        pairs: A few dozen pairs like those to be ranked, for the throughput.
+        tokenizer: Tokenizer of the model, for the throughput.
+        rounds: Number of timed rounds, of which the median is logged; one more warms up.
+        writer: A `SummaryWriter` for values and heat map, independent of `report_to`.
 
     Raises:
         DataError: Only one of `pairs` and `tokenizer` is given, or `pairs` is empty.
@@ -85,74 +86,56 @@ class CompressionReportCallback(FiguresCallback):
         self._drawn: PruningPlan | None = None
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log the start, to which shares refer."""
+        """Log the model at the start, the reference of the shares."""
         self._start = self._drawn = None
-        self._report(args, state, model)
+        self._report(args, state, kwargs["model"])
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Log what is left now."""
-        self._report(args, state, model)
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Log the remaining model."""
+        self._report(args, state, kwargs["model"])
 
     def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log what is left in the end."""
-        self._report(args, state, model)
+        """Log the final model."""
+        self._report(args, state, kwargs["model"])
         if self._writer is not None and self._given is None:
             self._writer.close()
             self._writer = None
 
-    def _report(self, args: TrainingArguments, state: TrainerState, model: nn.Module | None) -> None:
-        assert model is not None
+    def _report(self, args: TrainingArguments, state: TrainerState, model: nn.Module) -> None:
         if not state.is_world_process_zero:
             return
         inner = transformer_of(model)
         with _modes_kept(model):
-            plan = self.gradual.alive(inner) if self.gradual else current_plan(inner)
-            figures = {f"{PREFIX}{name}": value for name, value in self._figures(inner, plan).items()}
-            self.log(state, figures)
-            self._to_tensorboard(args, state, figures, inner, plan)
+            plan = self.gradual.remaining_plan(inner) if self.gradual else current_plan(inner)
+            values = {f"{PREFIX}{name}": value for name, value in self._values(inner, plan).items()}
+            self.log(state, values)
+            self._to_tensorboard(args, state, values, inner, plan)
 
-    def _figures(self, model: PreTrainedModel, plan: PruningPlan) -> dict[str, float]:
-        parameters, flops = _parameters(model, plan), encoder_flops(model.config, plan)
-        self._start = self._start or (parameters, flops)
-        figures = {
+    def _values(self, model: PreTrainedModel, plan: PruningPlan) -> dict[str, float]:
+        parameters, macs = _parameters(model, plan), encoder_macs(model.config, plan)
+        self._start = self._start or (parameters, macs)
+        values = {
             "parameters": parameters,
             "sparsity": 1 - parameters / self._start[0],
-            "encoder_flops": flops / self._start[1],
+            "encoder_macs": macs / self._start[1],
             "heads": sum(len(layer.heads) for layer in plan.layers),
             "ffn": sum(len(layer.ffn) for layer in plan.layers),
         }
         if self.pairs is not None and self.tokenizer is not None:
             with without_autocast(model):
-                seconds = time_rankers([raw_ranker(model, self.tokenizer)], self.pairs, self.rounds)[0]
-            figures["docs_per_second"] = 1 / seconds
-        return figures
+                seconds = time_rankers([TorchRanker(model, self.tokenizer)], self.pairs, self.rounds)[0]
+            values["docs_per_second"] = 1 / seconds
+        return values
 
     def _to_tensorboard(
         self,
         args: TrainingArguments,
         state: TrainerState,
-        figures: dict[str, float],
+        values: dict[str, float],
         model: PreTrainedModel,
         plan: PruningPlan,
     ) -> None:
@@ -160,8 +143,8 @@ class CompressionReportCallback(FiguresCallback):
         writer = self._given or trainers or self._own_writer(args)
         if writer is None:
             return
-        if writer is not trainers:  # where it is, the trainer's log has brought them there
-            for name, value in figures.items():
+        if writer is not trainers:  # the trainer's log writes the values there
+            for name, value in values.items():
                 writer.add_scalar(name, value, state.global_step)
         if plan != self._drawn:
             image = imread(io.BytesIO(structure(plan_summary(model.config, plan))))
@@ -170,7 +153,7 @@ class CompressionReportCallback(FiguresCallback):
         writer.flush()
 
     def _trainers_writer(self) -> Any:
-        """The writer of the trainer's own callback; None where there is none, or no trainer is known."""
+        """The writer of the trainer's TensorBoard callback; None without one, or without a trainer."""
         callbacks = self._trainer.callback_handler.callbacks if self._trainer else []
         return next((each.tb_writer for each in callbacks if isinstance(each, TensorBoardCallback)), None)
 
@@ -178,13 +161,13 @@ class CompressionReportCallback(FiguresCallback):
         if self._writer is None and "tensorboard" in (args.report_to or []):
             from torch.utils.tensorboard import SummaryWriter
 
-            # TensorBoard follows one file of a folder, so this run has a folder of its own in that of the trainer's.
+            # TensorBoard reads one file per folder, so this run has its own folder inside that of the trainer.
             self._writer = SummaryWriter(str(_logging_folder(args) / PREFIX.rstrip("/")))
         return self._writer
 
 
 def _logging_folder(args: TrainingArguments) -> Path:
-    """Where transformers' TensorBoardCallback writes, which begins before the callbacks that a user adds."""
+    """Folder of transformers' TensorBoardCallback, which begins before the callbacks of the user."""
     if folder := os.getenv("TENSORBOARD_LOGGING_DIR"):
         return Path(folder).expanduser()
     runs = Path(str(args.output_dir), RUNS_FOLDER)
@@ -192,7 +175,7 @@ def _logging_folder(args: TrainingArguments) -> Path:
 
 
 def _parameters(model: PreTrainedModel, plan: PruningPlan) -> int:
-    """Parameters of a model once it is cut by a plan, counted on a copy without weights: it draws no random numbers."""
+    """Parameters of a model after pruning to a plan, from a copy on the meta device: no random numbers are drawn."""
     if plan != current_plan(model):
         with torch.device("meta"):
             model = apply_plan(type(model)(copy.deepcopy(model.config)), plan)
@@ -201,7 +184,7 @@ def _parameters(model: PreTrainedModel, plan: PruningPlan) -> int:
 
 @contextmanager
 def _modes_kept(model: nn.Module) -> Iterator[None]:
-    """Leave the mode of every module as it was."""
+    """Restore the mode of every module after the block."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield

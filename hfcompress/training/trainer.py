@@ -1,4 +1,4 @@
-"""Trainers whose batches are lists of documents: fine-tuning on labels, and distillation from a teacher's scores."""
+"""Trainers on batches of ranking lists: fine-tuning on labels, and distillation from a teacher's scores."""
 
 from __future__ import annotations
 
@@ -14,14 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_utils import TrainOutput
 
+from hfcompress.data.lists import RANKING_COLUMNS, model_inputs
 from hfcompress.errors import DataError
-from hfcompress.recipe import DistillationLoss, FeatureLoss
-from hfcompress.training.arguments import check_precision
-from hfcompress.training.attention import attention_to_train
-from hfcompress.training.by_length import can_split, part_of, parts_by_length
-from hfcompress.training.callbacks import FiguresCallback, check_best_metric
-from hfcompress.training.features import FeatureDistillation, check_tokenizers
-from hfcompress.training.losses import (
+from hfcompress.losses import (
     adr_mse,
     bce,
     by_list,
@@ -35,38 +30,42 @@ from hfcompress.training.losses import (
     ranknet,
     symmetric_kl,
 )
+from hfcompress.recipe import DistillationLoss, FeatureLoss
+from hfcompress.training.arguments import check_precision
+from hfcompress.training.attention import training_attention
+from hfcompress.training.callbacks import LoggingCallback, check_best_metric
+from hfcompress.training.features import FeatureDistillation, check_tokenizers
+from hfcompress.training.length_groups import can_split, length_groups, select_pairs
 from hfcompress.training.regularization import adversarial_step, require_dropout, require_hooks
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 LABEL_LOSSES: dict[str, Loss] = {"listwise": listwise_softmax, "pointwise": bce}
-# The terms of `DistillationLoss`, but for `listwise_kl`, which has a temperature: what the teacher's scores, and what
-# the labels say.
+# Terms of `DistillationLoss` on the teacher's scores and on labels, without `listwise_kl`, which has a temperature.
 TEACHER_TERMS: dict[str, Loss] = {
     "margin_mse": margin_mse, "ranknet": ranknet, "adr_mse": adr_mse, "listmle": listmle, "mse": mse,
 }  # fmt: skip
 LABEL_TERMS: dict[str, Loss] = {"hard": ranknet, "lambda_ndcg": lambda_loss, "infonce": infonce, "bce": bce}
-RANKING_COLUMNS = ("labels", "teacher_scores", "list_mask")
 
 
 class RankingTrainer(Trainer):
-    """`Trainer` for cross-encoders, on batches of `RankingCollator`, with a loss on relevance labels.
+    """`Trainer` for cross-encoders with a loss on relevance labels; batches come from `RankingCollator`.
 
-    The loss is the mean over the lists of the whole optimizer step: gradient accumulation gives the gradient of one
-    large batch, also when the last part is smaller, and so do several processes.
+    The loss is the mean over all lists of an optimizer step. Gradient accumulation and several processes therefore give
+    the gradient of one large batch, even if the last batch is smaller.
 
     Args:
         label_loss: `listwise` or `pointwise`.
-        r_drop: Weight of R-Drop (Wu et al., 2021): each pair passes twice, in one batch, with different dropout; the
-            mean of both losses counts, and `symmetric_kl` between both scorings of a list. (In the paper it is the sum
-            of both losses, so that its alpha is twice this weight.)
-        adversarial: Length of the perturbation of FGM; see `adversarial_step`. The second pass has the whole loss.
+        r_drop: Weight of R-Drop (Wu et al., 2021): each pair is scored twice in one batch with different dropout. The
+            loss is the mean of both losses plus the weighted `symmetric_kl` between both scorings of a list. (The
+            paper adds both losses, so its alpha is twice this weight.)
+        adversarial: Length of the FGM perturbation; see `adversarial_step`. The second pass uses the whole loss.
         *args: As for `Trainer`.
-        **kwargs: As for `Trainer`; take `RankingTrainingArguments`, or set `remove_unused_columns` to False.
+        **kwargs: As for `Trainer`. Use `RankingTrainingArguments`, or set `remove_unused_columns` to False.
 
     Raises:
-        ModelError: DeBERTa-v2 or -v3 would be trained in fp16; `r_drop` is set, and the model has no dropout; or what
-            is set cannot reach the parts of a model that is compiled or copied to several devices.
-        RecipeError: When training begins: no evaluation will yield what `metric_for_best_model` names.
+        ModelError: DeBERTa-v2 or -v3 would be trained in fp16; `r_drop` is set for a model without dropout; or an
+            option needs hooks, and the model is compiled or copied to several devices.
+        RecipeError: When training begins: no evaluation computes `metric_for_best_model`.
     """
 
     loss_is_scaled_for_ga = True
@@ -78,7 +77,7 @@ class RankingTrainer(Trainer):
         check_precision(self.model, self.args)
         self.label_loss = LABEL_LOSSES[label_loss]
         for callback in self.callback_handler.callbacks:
-            if isinstance(callback, FiguresCallback):
+            if isinstance(callback, LoggingCallback):
                 callback.set_trainer(self)
         self.r_drop, self.adversarial = r_drop, adversarial
         assert self.model is not None
@@ -100,47 +99,49 @@ class RankingTrainer(Trainer):
     ) -> Any:
         """Sum of the list losses over the number of lists in the whole optimizer step."""
         targets = {name: inputs[name] for name in RANKING_COLUMNS if name in inputs}
-        read = {name: value for name, value in inputs.items() if name not in RANKING_COLUMNS}
-        losses, outputs = self.losses_of(model, read, targets)
-        # Data parallelism averages gradients over processes, while `num_items_in_batch` counts the lists of all.
+        losses, outputs = self.batch_losses(model, model_inputs(inputs), targets)
+        # Data parallelism averages gradients over processes, but `num_items_in_batch` counts the lists of all.
         loss = losses.mean() if num_items_in_batch is None else losses.sum() * self.args.world_size / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
-    def losses_of(self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, Any]:
-        """All that counts for each list, shape `(lists,)`, and the model's outputs, in R-Drop those of both passes."""
+    def batch_losses(
+        self, model: nn.Module, inputs: dict[str, Tensor], targets: dict[str, Tensor]
+    ) -> tuple[Tensor, Any]:
+        """Total loss of each list, shape `(lists,)`, and the model's outputs; with R-Drop those of both passes."""
         passes = 2 if self.r_drop and model.training else 1
-        outputs, own = self.read(model, {name: torch.cat([value] * passes) for name, value in inputs.items()})
+        repeated = {name: torch.cat([value] * passes) for name, value in inputs.items()}
+        outputs, pair_losses = self.forward_pairs(model, repeated)
         mask = targets["list_mask"]
         scores = [by_list(logits, mask) for logits in outputs.logits.float().chunk(passes)]
         losses = torch.stack([self.list_losses(each, targets) for each in scores]).mean(0)
         if passes > 1:
             losses = losses + self.r_drop * symmetric_kl(scores[0], scores[-1], mask)
-        if own is not None:
-            losses = losses + by_list(own.view(passes, -1).mean(0), mask).sum(1) / mask.sum(1).clamp(min=1)
+        if pair_losses is not None:
+            losses = losses + by_list(pair_losses.view(passes, -1).mean(0), mask).sum(1) / mask.sum(1).clamp(min=1)
         return losses, outputs
 
-    def read(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
-        """The model's outputs for all pairs, and `own_losses` of these; training reads pairs of like length together.
+    def forward_pairs(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
+        """Outputs and pair losses of all pairs of a batch; training runs a forward pass for each length group.
 
-        Lists differ in the length of their documents. Padded to the longest of a batch, most tokens can be padding.
+        Documents of a list differ in length. Padded to the longest pair of a batch, most tokens can be padding.
         """
-        parts = parts_by_length(inputs["attention_mask"].sum(1)) if model.training and can_split(model) else []
-        if len(parts) < 2:
-            return self.read_part(model, inputs)
-        read = [self.read_part(model, part_of(inputs, places)) for places in parts]
-        order = torch.cat(parts).argsort()
-        logits = torch.cat([outputs.logits for outputs, _ in read])[order]
-        own = [losses for _, losses in read if losses is not None]
-        return SequenceClassifierOutput(logits=logits), torch.cat(own)[order] if own else None
+        groups = length_groups(inputs["attention_mask"].sum(1)) if model.training and can_split(model) else []
+        if len(groups) < 2:
+            return self.forward_group(model, inputs)
+        results = [self.forward_group(model, select_pairs(inputs, indices)) for indices in groups]
+        order = torch.cat(groups).argsort()
+        logits = torch.cat([outputs.logits for outputs, _ in results])[order]
+        pair_losses = [losses for _, losses in results if losses is not None]
+        return SequenceClassifierOutput(logits=logits), torch.cat(pair_losses)[order] if pair_losses else None
 
-    def read_part(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
-        """The model's outputs, and what each pair adds to the loss by itself, `(pairs,)`, or None."""
+    def forward_group(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
+        """The model's outputs, and the additional loss of each pair, `(pairs,)`, or None."""
         return model(**inputs), None
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """The stock step, or with `adversarial` two of them."""
+        """One step of `Trainer`; with `adversarial` two."""
         step = partial(super().training_step, model, inputs, num_items_in_batch)
         if not self.adversarial:
             return step()
@@ -148,49 +149,49 @@ class RankingTrainer(Trainer):
         return adversarial_step(self.model.get_input_embeddings(), self.adversarial, step)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
-        """Batches of one optimizer step, and the number of lists in them over all processes."""
+        """Batches of one optimizer step, and the number of their lists over all processes."""
         batches, _ = super().get_batch_samples(*args, **kwargs)
         lists = torch.tensor(sum(len(batch["list_mask"]) for batch in batches), device=self.args.device)
         return batches, self.accelerator.gather(lists).sum()
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, once it is known that evaluations will yield `metric_for_best_model`."""
+        """Train, after a check that evaluations compute `metric_for_best_model`."""
         check_best_metric(self)
-        with attention_to_train(self.readers(), self.args):
+        with training_attention(self.forward_models(), self.args):
             return super().train(*args, **kwargs)
 
-    def readers(self) -> list[PreTrainedModel]:
-        """The models that read each batch."""
+    def forward_models(self) -> list[PreTrainedModel]:
+        """The models that run a forward pass in training."""
         return [self.model] if isinstance(self.model, PreTrainedModel) else []
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Draft a model card, also before a push, but not over one that hfcompress wrote."""
+        """Draft a model card, also before a push, but do not overwrite one by hfcompress."""
         path = Path(str(self.args.output_dir), "README.md")
         if not path.is_file() or "hfcompress" not in (ModelCard.load(path).data.tags or []):
             super().create_model_card(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate, and leave the random numbers of training alone, from which a data loader would draw its seed."""
+        """Evaluate without changing the random state of training, from which a data loader draws its seed."""
         with torch.random.fork_rng(devices=[]):
             return super().evaluate(*args, **kwargs)
 
 
 class RankingDistillationTrainer(RankingTrainer):
-    """`RankingTrainer` that learns from a teacher's scores, cached in the column `teacher_scores`.
+    """`RankingTrainer` that distills a teacher's scores, which are in the column `teacher_scores`.
 
     Args:
         distillation_loss: Weights of the terms; see `DistillationLoss`.
-        feature_loss: Weights of what is learnt from inside the teacher; see `FeatureLoss`. It counts in training only.
-        teacher: The teacher, if `feature_loss` is given: it reads each batch in eval mode, without gradients, until the
-            weights have decayed.
-        teacher_tokenizer: Its tokenizer, to check that it is the student's too; without it the numbers of tokens are
+        feature_loss: Weights of feature distillation; see `FeatureLoss`. Evaluations do not include it.
+        teacher: The teacher, if `feature_loss` is given. It runs on each batch in eval mode, without gradients, until
+            the weights have decayed.
+        teacher_tokenizer: Its tokenizer, to check that it equals the student's; without it the vocabulary sizes are
             compared.
         *args: As for `RankingTrainer`.
         **kwargs: As for `RankingTrainer`.
 
     Raises:
         DataError: The training data has no column `teacher_scores`.
-        ModelError: One of `feature_loss` and `teacher` is given without the other, or as `FeatureDistillation` says.
+        ModelError: Only one of `feature_loss` and `teacher` is given, or a reason of `FeatureDistillation`.
     """
 
     def __init__(
@@ -230,21 +231,21 @@ class RankingDistillationTrainer(RankingTrainer):
             loss = loss + weights.listwise_kl * kl
         for column, terms in (("teacher_scores", TEACHER_TERMS), ("labels", LABEL_TERMS)):
             for name, term in terms.items():
-                if weight := getattr(weights, name):  # lists without labels do for the terms of the teacher
+                if weight := getattr(weights, name):  # lists without labels suffice for the terms of the teacher
                     loss = loss + weight * term(scores, targets[column], mask)
         return loss
 
-    def readers(self) -> list[PreTrainedModel]:
-        """The student, and the teacher of the features: what is compared is computed alike."""
-        return super().readers() + ([self.features.teacher] if self.features else [])
+    def forward_models(self) -> list[PreTrainedModel]:
+        """The student, and the teacher of feature distillation, so that both use the same attention."""
+        return super().forward_models() + ([self.features.teacher] if self.features else [])
 
-    def read_part(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
-        """Add the feature losses while they count."""
+    def forward_group(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
+        """Add the feature losses until their weights have decayed."""
         share = self.features.share(self.state.global_step, self.state.max_steps) if self.features else 0.0
         if not (self.features and share and model.training):
-            return super().read_part(model, inputs)
+            return super().forward_group(model, inputs)
         assert isinstance(self.model, PreTrainedModel)
-        with self.features.watched(self.model) as seen:
-            outputs, _ = super().read_part(model, inputs)
+        with self.features.collect(self.model) as features:
+            outputs, _ = super().forward_group(model, inputs)
         with self.accelerator.autocast():  # the teacher in the student's precision
-            return outputs, share * self.features.pair_losses(seen, inputs)
+            return outputs, share * self.features.pair_losses(features, inputs)

@@ -1,40 +1,40 @@
-"""Magnitude pruning of single weights inside any `Trainer`: zeros grow along a cubic schedule and are held."""
+"""Unstructured and 2:4 magnitude pruning in any `Trainer`, along a cubic schedule."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfcompress.errors import RecipeError
+from hfcompress.models.sparsity import sparse_modules, sparsify
 from hfcompress.recipe.prune import PATTERNS
-from hfcompress.sparsity import sparse_modules, sparsify
 from hfcompress.training.callbacks import transformer_of
 from hfcompress.training.schedule import cubic_share
 
-STAGES = 64  # of the schedule; weights are put in order anew at each
+STAGES = 64  # of the schedule; weights are sorted again at each
 
 
 class WeightPruningCallback(TrainerCallback):
-    """Sets the smallest weights of the encoder's linear layers to zero while the model trains, and holds them there.
+    """Prunes the smallest weights of the encoder's linear layers to zero while the model trains.
 
-    The share that is zero follows the cubic schedule 1 - (1 - t)^3 (Zhu and Gupta, 2017), with t running from 0 to 1
-    between `begin` and `end`; with `end` equal to `begin` all of it is zero from there on. Zeros are set again after
-    every optimizer step, so every evaluation and every checkpoint has them; a checkpoint resumes bit-equal, since what
-    is zero goes first. Whatever weights are loaded when training ends are left with all zeros.
+    The sparsity follows the cubic schedule 1 - (1 - t)^3 (Zhu and Gupta, 2017), with t from 0 to 1 between `begin` and
+    `end`; if both are equal, it is complete from there on. Zeros are set again after every optimizer step, so every
+    evaluation and checkpoint has them. A checkpoint resumes bit-equal, since weights that are zero are pruned first.
+    The final sparsity is also applied to the weights that are loaded when training ends.
 
-    Zeros are stored and multiplied like other numbers. They make a file smaller where it is compressed, and speed up
-    only what has kernels for them.
+    Zeros are stored and multiplied like other numbers. They make compressed files smaller, and speed up runtimes with
+    sparse kernels only.
 
     Args:
-        sparsity: Share of the weights of each matrix that goes; 0.5 in the pattern `2:4`.
-        pattern: `unstructured`, or `2:4`: two of every four neighbours in a row.
-        begin: Share of all steps after which the schedule begins.
-        end: Share of all steps after which it is complete.
+        sparsity: Share of zeros in each weight matrix; 0.5 for the pattern `2:4`.
+        pattern: `unstructured`, or `2:4`: two of every four consecutive weights of a row.
+        begin: Share of all steps at which the schedule begins.
+        end: Share of all steps at which it is complete.
 
     Raises:
-        RecipeError: A setting does not fit.
+        RecipeError: A setting is invalid.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class WeightPruningCallback(TrainerCallback):
             )
         if not 0 <= begin <= end <= 1:
             raise RecipeError(
-                "This is no schedule of pruning weights",
+                "begin and end are no schedule of weight pruning",
                 value=f"from {begin} to {end} of all steps",
                 expected="0 <= begin <= end <= 1",
                 remedy="correct begin and end",
@@ -60,53 +60,33 @@ class WeightPruningCallback(TrainerCallback):
         self._share = 0.0
 
     def share(self, step: int, steps: int) -> float:
-        """Share of what goes that is zero in an optimizer step, the first of which is 0; it grows in 64 stages."""
+        """Share of the final sparsity at an optimizer step, in 64 stages; the first step is 0."""
         return int(cubic_share(step, steps, self.begin, self.end) * STAGES) / STAGES
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin with no zeros of one's own."""
+        """Reset the masks."""
         self._masks, self._share = {}, 0.0
 
     def on_step_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Set to zero what is due."""
-        assert model is not None
+        """Prune weights according to the schedule."""
         share = self.share(state.global_step, state.max_steps)
         if share > self._share:
             self._share = share
-            self._masks = sparsify(transformer_of(model), self.pattern, self.sparsity, share)
+            self._masks = sparsify(transformer_of(kwargs["model"]), self.pattern, self.sparsity, share)
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Undo what the optimizer did to zeros."""
-        assert model is not None
-        modules = sparse_modules(transformer_of(model))
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Set pruned weights to zero again after the optimizer step."""
+        modules = sparse_modules(transformer_of(kwargs["model"]))
         for name, mask in self._masks.items():
             modules[name].weight.data.mul_(mask)
 
     def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the model with all zeros, also where training ended early or an earlier checkpoint was best."""
-        assert model is not None
-        sparsify(transformer_of(model), self.pattern, self.sparsity)
+        """Apply the final sparsity, also if training ended early or an earlier checkpoint was best."""
+        sparsify(transformer_of(kwargs["model"]), self.pattern, self.sparsity)
         self._masks = {}

@@ -1,1 +1,1 @@
-"""Vocabulary pruning: the tokens that a corpus needs, cut out of tokenizer and model together."""
+"""Vocabulary pruning: keep the tokens that a corpus needs, in tokenizer and model together."""

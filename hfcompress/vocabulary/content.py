@@ -1,4 +1,4 @@
-"""A fast tokenizer as data: what stands in its `tokenizer.json`, and how to cut tokens out of it."""
+"""A fast tokenizer as data: the content of its `tokenizer.json`, and the removal of tokens from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
-from hfcompress.progress import progress_bar
+from hfcompress.utils.progress import progress_bar
 
 KINDS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 BATCH = 1000
@@ -28,7 +28,7 @@ class TokenizerContent:
 
     Attributes:
         state: The content of its `tokenizer.json`.
-        ids: `{token: id}` of every token, those added behind the model's own vocabulary too.
+        ids: `{token: id}` of every token, including those added after the model's vocabulary.
     """
 
     state: Mapping[str, Any]
@@ -36,7 +36,7 @@ class TokenizerContent:
 
     @property
     def model(self) -> Mapping[str, Any]:
-        """The part that makes pieces out of words."""
+        """The tokenizer model, which splits words into tokens."""
         return self.state["model"]
 
     @cached_property
@@ -46,24 +46,24 @@ class TokenizerContent:
 
     @property
     def unknown(self) -> int | None:
-        """Id that stands for what the tokenizer cannot spell; None where it spells everything."""
+        """Id of the unknown token; None if the tokenizer represents every text."""
         if self.model["type"] == "Unigram":
             return self.model["unk_id"]
         return self.ids.get(self.model["unk_token"])
 
     def count_unknown(self, ids: list[int]) -> int:
-        """How many of `ids` stand for what the tokenizer cannot spell."""
+        """Number of unknown tokens among `ids`."""
         return 0 if self.unknown is None else ids.count(self.unknown)
 
     def pinned(self) -> set[int]:
-        """Ids that the tokenizer cannot do without.
+        """Ids that have to be kept.
 
-        These are special and other added tokens, those that post-processing and padding insert, the unknown token, the
-        pieces that stand for single bytes, and in a Unigram model one piece of the lowest score: 10 below it is what an
-        unknown character costs, so without it texts with unknown characters would be cut elsewhere.
+        These are special and other added tokens, tokens inserted by post-processing and padding, the unknown token, the
+        byte tokens, and in a Unigram model one token with the lowest score: the score of an unknown character is 10
+        below it, so texts with unknown characters would be split differently without it.
         """
         pinned = {token["id"] for token in self.state["added_tokens"]}
-        pinned |= {values[place] for values, place in _id_slots(self.state["post_processor"])}
+        pinned |= {values[index] for values, index in _id_slots(self.state["post_processor"])}
         if self.state["padding"]:
             pinned.add(self.state["padding"]["pad_id"])
         if self.unknown is not None:
@@ -75,19 +75,19 @@ class TokenizerContent:
         return pinned
 
     def characters(self) -> dict[int, str]:
-        """Ids of the tokens that stand for one character, at the start of a word or further on: `{id: character}`."""
+        """Tokens of a single character, at the start of a word or inside it: `{id: character}`."""
         prefix = self.model.get("continuing_subword_prefix") or ""
         suffix = self.model.get("end_of_word_suffix") or ""
         bare = {id_: token.removeprefix(prefix).removesuffix(suffix) for token, id_ in self.ids.items()}
         return {id_: text for id_, text in bare.items() if len(text) == 1}
 
     def closure(self, kept: Collection[int]) -> set[int]:
-        """`kept`, and with it every token from which merges make one of `kept`.
+        """Return `kept` and every token from which merges build one of `kept`.
 
-        BPE cuts a text as before when all merges that fire there are kept in their order: the first merge that can fire
-        is then always the same. Each of them makes a final piece, or a part of one, so all of them are merges of this
-        closure. WordPiece takes the longest token that fits and Unigram the best path; neither changes when others than
-        the winners go.
+        BPE splits a text as before if all merges applied to it are kept in their order, since the next applicable merge
+        is then always the same. Each of them builds a final token or a part of one, so all belong to this closure.
+        WordPiece takes the longest matching token and Unigram the best path; neither changes when other tokens are
+        removed.
         """
         if self.model["type"] != "BPE":
             return set(kept)
@@ -102,28 +102,28 @@ class TokenizerContent:
             waiting.extend(new)
         return closed
 
-    def cut(self, new_ids: Mapping[int, int]) -> dict[str, Any]:
-        """The content of `tokenizer.json` with the tokens of `new_ids` alone.
+    def pruned(self, new_ids: Mapping[int, int]) -> dict[str, Any]:
+        """The content of `tokenizer.json` with only the tokens of `new_ids`.
 
         Args:
-            new_ids: `{old id: new id}` of the tokens to keep, in the same order as before.
+            new_ids: `{old id: new id}` of the tokens to keep, in their old order.
         """
         post_processor = copy.deepcopy(self.state["post_processor"])
-        for values, place in _id_slots(post_processor):
-            values[place] = new_ids[values[place]]
+        for values, index in _id_slots(post_processor):
+            values[index] = new_ids[values[index]]
         padding = self.state["padding"]
         return {
             **self.state,
             "added_tokens": [{**token, "id": new_ids[token["id"]]} for token in self.state["added_tokens"]],
             "post_processor": post_processor,
             "padding": padding and {**padding, "pad_id": new_ids[padding["pad_id"]]},
-            "model": self._cut_model(new_ids),
+            "model": self._pruned_model(new_ids),
         }
 
-    def _cut_model(self, new_ids: Mapping[int, int]) -> dict[str, Any]:
+    def _pruned_model(self, new_ids: Mapping[int, int]) -> dict[str, Any]:
         model = dict(self.model)
         if model["type"] == "Unigram":
-            model["vocab"] = [piece for place, piece in enumerate(model["vocab"]) if place in new_ids]
+            model["vocab"] = [piece for id_, piece in enumerate(model["vocab"]) if id_ in new_ids]
             model["unk_id"] = None if model["unk_id"] is None else new_ids[model["unk_id"]]
             return model
         kept = {token: new_ids[id_] for token, id_ in model["vocab"].items() if id_ in new_ids}
@@ -140,7 +140,7 @@ class TokenizerContent:
         return left + right.removeprefix(self.model["continuing_subword_prefix"] or "")
 
     def _byte_tokens(self) -> list[str]:
-        """Tokens of the 256 bytes, where the tokenizer falls back on bytes or works on them."""
+        """Tokens of the 256 bytes, if the tokenizer has byte fallback or is byte-level."""
         tokens = [f"<0x{byte:02X}>" for byte in range(256)] if self.model.get("byte_fallback") else []
         if '"ByteLevel"' in json.dumps([self.state["normalizer"], self.state["pre_tokenizer"]]):
             tokens += pre_tokenizers.ByteLevel.alphabet()
@@ -166,13 +166,13 @@ def content_of(tokenizer: PreTrainedTokenizerFast) -> TokenizerContent:
             "The vocabulary of this tokenizer cannot be pruned",
             value=state["model"].get("type"),
             expected=f"a tokenizer model among {', '.join(KINDS)}",
-            remedy="leave the vocabulary of this model as it is",
+            remedy="do not prune the vocabulary of this model",
         )
     return TokenizerContent(state, tokenizer.get_vocab())
 
 
 def encoder_of(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
-    """A copy of the tokenizer's backend that neither truncates nor pads; the tokenizer itself keeps its settings."""
+    """A copy of the tokenizer's backend without truncation and padding; the tokenizer is not changed."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
@@ -188,28 +188,28 @@ def token_ids(
     Args:
         encoder: A copy made by `encoder_of`.
         texts: Texts, or pairs of them.
-        special: Whether to put special tokens around them.
-        label: What the progress bar says.
+        special: Whether to add special tokens.
+        label: Label of the progress bar.
         progress: Whether to show a progress bar.
     """
-    waiting = iter(texts)
+    remaining = iter(texts)
     total = len(texts) if isinstance(texts, Collection) else None
     with progress_bar(total=total, desc=label, unit="text", disable=not progress, leave=False) as bar:
-        while batch := list(islice(waiting, BATCH)):
+        while batch := list(islice(remaining, BATCH)):
             for encoding in encoder.encode_batch_fast(batch, add_special_tokens=special):
                 yield encoding.ids
             bar.update(len(batch))
 
 
 def _id_slots(processor: Mapping[str, Any] | None) -> Iterator[tuple[list[Any], int]]:
-    """Every place in a post-processor that holds a token id, as (list, position in it)."""
+    """Every token id in a post-processor, as (list, index in it)."""
     if processor is None:
         return
     for inner in processor.get("processors", ()):
         yield from _id_slots(inner)
     if processor["type"] == "TemplateProcessing":
         for special in processor["special_tokens"].values():
-            yield from ((special["ids"], place) for place in range(len(special["ids"])))
+            yield from ((special["ids"], index) for index in range(len(special["ids"])))
     for name in ("cls", "sep"):  # BertProcessing and RobertaProcessing: [token, id]
         if name in processor:
             yield processor[name], 1

@@ -1,9 +1,9 @@
-"""Coverage: how a pruned tokenizer treats texts that it was not made from."""
+"""Coverage: how a pruned tokenizer splits held-out texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
@@ -13,15 +13,15 @@ from hfcompress.vocabulary.content import content_of, encoder_of, token_ids
 
 @dataclass(frozen=True)
 class Coverage:
-    """How texts are cut before and after pruning, in full length and with special tokens.
+    """Tokenization before and after pruning, without truncation and with special tokens.
 
     Attributes:
-        texts: Texts, or pairs of them.
-        changed: Share of the texts that are cut into other tokens than before.
-        unknown_before: Share of the unknown token among all tokens before pruning.
-        unknown_after: The same after it.
-        tokens_before: Mean number of tokens a text before pruning.
-        tokens_after: The same after it.
+        texts: Number of texts or pairs.
+        changed: Share of the texts that are split into other tokens than before.
+        unknown_before: Share of unknown tokens before pruning.
+        unknown_after: Share of unknown tokens after pruning.
+        tokens_before: Mean number of tokens per text before pruning.
+        tokens_after: Mean number of tokens per text after pruning.
     """
 
     texts: int
@@ -31,10 +31,6 @@ class Coverage:
     tokens_before: float
     tokens_after: float
 
-    def to_dict(self) -> dict[str, float]:
-        """The figures, for a report."""
-        return asdict(self)
-
 
 def coverage(
     before: PreTrainedTokenizerFast,
@@ -42,11 +38,11 @@ def coverage(
     texts: Sequence[str] | Sequence[tuple[str, str]],
     progress: bool = True,
 ) -> Coverage:
-    """Compare a tokenizer with its pruned form on held-out texts, or on pairs of query and document.
+    """Compare a tokenizer with its pruned version on held-out texts or pairs of query and document.
 
     Args:
         before: The original tokenizer.
-        after: The pruned one.
+        after: The pruned tokenizer.
         texts: Texts or pairs that the vocabulary was not chosen from.
         progress: Whether to show a progress bar.
 

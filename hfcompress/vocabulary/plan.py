@@ -1,11 +1,11 @@
-"""VocabularyPlan: which tokens survive, decided by a corpus."""
+"""VocabularyPlan: which tokens to keep for a corpus."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -18,17 +18,17 @@ Characters = Literal["all", "corpus"]
 
 @dataclass(frozen=True)
 class VocabularyPlan:
-    """The tokens of a tokenizer that survive.
+    """The tokens of a tokenizer to keep.
 
     Attributes:
-        kept: Ids of the surviving tokens in the original tokenizer, ascending; their new ids are their places here.
-        counts: How often the corpus holds each of them.
+        kept: Ids of the kept tokens in the original tokenizer, ascending; the new id of a token is its index here.
+        counts: Occurrences of each kept token in the corpus.
         fingerprint: SHA-256 over the original vocabulary.
-        size: Tokens of the original vocabulary.
-        texts: Texts in the corpus.
-        occurrences: Tokens in the corpus.
-        kept_for: How many tokens each reason adds to those before it: `pinned` (special and byte tokens), `corpus`,
-            `keep`, `characters`, `closure`.
+        size: Number of tokens in the original vocabulary.
+        texts: Number of texts in the corpus.
+        occurrences: Number of tokens in the corpus.
+        kept_for: Number of tokens that each reason adds to the previous ones: `pinned` (special and byte tokens),
+            `corpus`, `keep`, `characters`, `closure`.
     """
 
     kept: tuple[int, ...]
@@ -41,18 +41,8 @@ class VocabularyPlan:
 
     @property
     def share_of_occurrences(self) -> float:
-        """Share of the corpus's tokens that survive; the others will be spelled with smaller ones."""
+        """Share of the tokens in the corpus that are kept; the others will be split into smaller tokens."""
         return sum(self.counts) / self.occurrences
-
-    def to_dict(self) -> dict[str, Any]:
-        """Statistics for a report, without the tokens themselves."""
-        return {
-            "tokens_before": self.size,
-            "tokens_after": len(self.kept),
-            "kept_for": dict(self.kept_for),
-            "texts": self.texts,
-            "share_of_occurrences": self.share_of_occurrences,
-        }
 
 
 def plan_vocabulary(
@@ -63,26 +53,25 @@ def plan_vocabulary(
     characters: Characters = "all",
     progress: bool = True,
 ) -> VocabularyPlan:
-    """Choose the tokens that `texts` need, and those without which the tokenizer would treat them differently.
+    """Choose the tokens that occur in `texts`, and those needed to split these texts as before.
 
-    A text whose pieces all survive is cut into the same pieces as before. A piece that does not survive is spelled with
-    smaller ones, and with the unknown token where characters have gone too. One exception: where a WordPiece vocabulary
-    lacks the single form of a character that occurs inside other tokens, a word that was unknown may become known.
+    A text whose tokens are all kept is split as before. A removed token is replaced by smaller ones, and by the unknown
+    token where characters were removed too. One exception: if a WordPiece vocabulary lacks the single-character form of
+    a character that occurs inside other tokens, a word that was unknown may become known.
 
     Args:
         tokenizer: The tokenizer to prune.
-        texts: The corpus: documents and queries such as the model will meet.
-        min_count: How often a token must occur in the corpus.
-        keep: Tokens, or words whose pieces survive whatever the corpus holds.
-        characters: Which single characters of the vocabulary survive: all of them, so that every word that could be
-            spelled still can, or those that occur in the corpus, which saves thousands of tokens of a multilingual
-            vocabulary.
+        texts: The corpus: documents and queries like those that the model will score.
+        min_count: Minimum number of occurrences of a token in the corpus.
+        keep: Tokens, or words whose tokens are kept even if the corpus lacks them.
+        characters: Which single-character tokens to keep: `all`, so that every word that could be represented still
+            can, or those of the `corpus`, which saves thousands of tokens of a multilingual vocabulary.
         progress: Whether to show a progress bar.
 
     Raises:
         ModelError: The tokenizer is not fast, or of an unknown kind.
         DataError: There is no text, or the tokenizer cannot represent a word of `keep`.
-        PlanError: `min_count` or `characters` has no meaning.
+        PlanError: `min_count` is below 1, or `characters` is unknown.
     """
     _check_settings(min_count, characters)
     content, encoder = content_of(tokenizer), encoder_of(tokenizer)
@@ -95,8 +84,8 @@ def plan_vocabulary(
         raise DataError(
             "There is no text to choose a vocabulary from",
             value=f"{number} texts",
-            expected="at least one text that holds something",
-            remedy="give the documents and queries that the model will meet",
+            expected="at least one text that is not empty",
+            remedy="give documents and queries like those that the model will score",
         )
     reasons = {
         "pinned": content.pinned(),
@@ -124,14 +113,14 @@ def plan_vocabulary(
 def _check_settings(min_count: int, characters: str) -> None:
     if min_count < 1:
         raise PlanError(
-            "A token cannot be asked to occur less than once",
+            "The minimum count of a token is too small",
             value=f"min_count={min_count}",
             expected="min_count of 1 or more",
-            remedy="give 1 to keep every token of the corpus, or leave the vocabulary as it is",
+            remedy="set it to 1 to keep every token of the corpus, or do not prune the vocabulary",
         )
     if characters not in get_args(Characters):
         raise PlanError(
-            "There is no such choice of characters",
+            "The choice of characters is unknown",
             value=characters,
             expected=f"one of {', '.join(get_args(Characters))}",
             remedy="choose one of these",
@@ -139,27 +128,27 @@ def _check_settings(min_count: int, characters: str) -> None:
 
 
 def _wanted(content: TokenizerContent, encoder: Tokenizer, keep: Collection[str]) -> set[int]:
-    """Ids of the tokens in `keep`, and of the pieces of its words at the start of a text and behind a space."""
+    """Ids of the tokens in `keep`, and of the tokens of its words at the start of a text and after a space."""
     wanted: set[int] = set()
     for word in keep:
         pieces = {token for text in (word, f" {word}") for token in encoder.encode(text, add_special_tokens=False).ids}
-        spelled = bool(pieces) and content.unknown not in pieces
+        known = bool(pieces) and content.unknown not in pieces
         if word in content.ids:
             wanted.add(content.ids[word])
-        elif not spelled:
+        elif not known:
             raise DataError(
                 "The tokenizer cannot represent a word that is to be kept",
                 value=word,
-                expected="tokens of the vocabulary, or words that it can spell",
+                expected="tokens of the vocabulary, or words that it can represent",
                 remedy="remove the word from `keep`",
             )
-        if spelled:
+        if known:
             wanted |= pieces
     return wanted
 
 
 def _characters(content: TokenizerContent, used: Iterable[int] | None) -> set[int]:
-    """Ids of all single characters, or of those that occur in the tokens `used`."""
+    """Ids of all single-character tokens, or of those whose character occurs in the tokens `used`."""
     single = content.characters()
     if used is None:
         return set(single)

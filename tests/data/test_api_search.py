@@ -13,7 +13,7 @@ import pytest
 from hfcompress.data import api_search
 from hfcompress.data.api_search import load_api_search
 from hfcompress.data.load import load_data
-from hfcompress.data.ranking import RankingData, check, stable_hash
+from hfcompress.data.ranking import RankingData, stable_hash, validate
 from hfcompress.recipe import DataStep
 
 NOUNS = ("matrix", "vector", "graph", "string", "socket", "thread", "record", "window", "signal", "folder")
@@ -50,7 +50,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(limits: dict[str, int | None] | None = None) -> RankingData:
-    return check(load_api_search(limits, progress=False))
+    return validate(load_api_search(limits, progress=False))
 
 
 def names(data: RankingData) -> dict[str, list[str]]:

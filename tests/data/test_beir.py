@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from hfcompress.data.beir import load_beir
-from hfcompress.data.bm25 import retrieve
-from hfcompress.data.ranking import Document
+from hfcompress.data.bm25 import Bm25Index
+from hfcompress.data.document import Document
 from hfcompress.errors import DataError
 
 TEXTS = {
@@ -208,11 +208,13 @@ def test_limits_choose_before_retrieval_what_they_would_choose_after(
     whole = load_beir(folder, 2, unlabelled).limited(limits)
     asked: list[str] = []
 
-    def counted(queries: dict[str, str], *rest: Any) -> dict[str, list[str]]:
-        asked.extend(queries)
-        return retrieve(queries, *rest)
+    retrieve = Bm25Index.retrieve
 
-    monkeypatch.setattr("hfcompress.data.beir.retrieve", counted)
+    def counted(index: Bm25Index, queries: dict[str, str], *rest: Any) -> dict[str, list[str]]:
+        asked.extend(queries)
+        return retrieve(index, queries, *rest)
+
+    monkeypatch.setattr(Bm25Index, "retrieve", counted)
     data = load_beir(folder, 2, unlabelled, limits=limits)
     assert data.splits == whole.splits and data.fingerprint() == whole.fingerprint()
     chosen = {query for split in data.splits.values() for query in split.candidates}

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from hfcompress.data.columns import layout_of, read_columns
-from hfcompress.data.draft import ALL, Draft, finish
-from hfcompress.data.ranking import RankingData
+from hfcompress.data.columns import detect_layout, read_columns
+from hfcompress.data.draft import ALL, Draft
 from hfcompress.errors import DataError
 
 SOUND = {"query": "how long does a cat sleep", "document": "Cats sleep for most of the day.", "label": 1}
@@ -78,7 +77,7 @@ def test_layouts(
     negatives: tuple[str, ...],
     label: str | None,
 ) -> None:
-    found = layout_of(list(row), row)
+    found = detect_layout(list(row), row)
     assert (found.kind, found.query, found.documents, found.negatives, found.label) == (
         kind,
         query,
@@ -100,7 +99,7 @@ def test_layouts(
 )
 def test_columns_that_fit_no_layout(row: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="fit no layout") as caught:
-        layout_of(list(row), row)
+        detect_layout(list(row), row)
     assert "negative_1" in str(caught.value) and "rename_column" in str(caught.value)
 
 
@@ -170,102 +169,11 @@ def test_lists_with_too_few_labels() -> None:
         read_columns("x", {"all": table(*rows)})
 
 
-# Splits and candidates
-
-
-def animals(count: int = 60) -> Dataset:
-    return table(
-        *(
-            {"query": f"question {number}", "positive": f"answer number {number}", "negative": f"nothing {number}"}
-            for number in range(count)
-        )
-    )
-
-
-def finished(draft: Draft, **changes: Any) -> RankingData:
-    return finish(draft, **{"limits": {}, "candidates": 5, "seed": 0, **changes})
-
-
-def test_own_split_names_and_what_is_cut_from_train() -> None:
-    tables = {"train": animals(), "test": table({"query": "q", "positive": "b", "negative": "c"})}
-    data = finished(read_columns("x", tables))
-    assert len(data.splits["test"]) == 1
-    assert 1 <= len(data.splits["dev"]) <= 15 and len(data.splits["dev"]) + len(data.splits["train"]) == 60
-    assert any("dev cut from the other queries" in note for note in data.notes)
-
-
-def test_a_hash_split_keeps_equal_queries_together_and_follows_the_seed() -> None:
-    first = finished(read_columns("x", {"whatever": animals()}))
-    again = finished(read_columns("x", {"whatever": animals(40)}))
-    for split in first.splits:
-        assert set(again.splits[split].candidates) <= set(first.splits[split].candidates)
-    other = finished(read_columns("x", {"whatever": animals()}), seed=1)
-    assert set(other.splits["test"].candidates) != set(first.splits["test"].candidates)
-
-
-def test_test_alone_stays_whole() -> None:
-    data = finished(read_columns("x", {"test": animals(10)}))
-    assert {name: len(split) for name, split in data.splits.items()} == {"test": 10}
+# Splits
 
 
 def test_tables_that_are_no_splits() -> None:
-    tables = {"train": animals(), "unsupervised": animals(3)}
+    tables = {"train": table(SOUND), "unsupervised": table(SOUND)}
     assert "not read, as they are no splits: unsupervised" in read_columns("x", tables).notes
     with pytest.raises(DataError, match="No table of 'x' is a split"):
-        read_columns("x", {"first": animals(3), "second": animals(3)})
-
-
-def test_negatives_come_first_in_train_and_not_elsewhere() -> None:
-    data = finished(read_columns("x", {"train": animals(), "dev": animals(5), "test": animals(5)}))
-    query, listed = next(iter(data.splits["train"].candidates.items()))
-    number = data.queries[query].split()[1]
-    assert data.corpus[listed[0]].text == f"nothing {number}"
-    assert data.splits["train"].qrels[query][listed[0]] == 0
-    assert all(len(listed) <= 6 for listed in data.splits["test"].candidates.values())
-
-
-def test_lists_are_pools_in_the_order_of_bm25() -> None:
-    rows = [{"query": "cats sleep", "docs": ["dogs bark", "fish swim", "cats sleep long"], "labels": [1, 0, 0]}]
-    data = finished(read_columns("x", {"test": table(*rows)}))
-    (listed,) = data.splits["test"].candidates.values()
-    assert data.pool and len(listed) == 3
-    assert data.corpus[listed[0]].text == "cats sleep long"
-
-
-def test_limits_come_before_retrieval() -> None:
-    data = finished(read_columns("x", {"train": animals()}), limits={"train": 7, "dev": 1, "test": 2})
-    assert {name: len(split) for name, split in data.splits.items()} == {"train": 7, "dev": 1, "test": 2}
-
-
-def test_unlabelled_queries_alone_are_split() -> None:
-    draft = read_columns("x", {"all": table({"query": "q", "positive": "b"})})
-    draft.qrels.clear()
-    draft.queries |= {f"q{number}": f"question {number}" for number in range(40)}
-    with pytest.raises(DataError, match="is empty"):
-        finished(draft)
-    data = finished(draft, unlabelled=True)
-    assert sorted(data.splits) == ["dev", "test", "train"]
-    assert not any(split.labelled for split in data.splits.values())
-
-
-def test_unlabelled_queries_stay_in_train_beside_judged_ones() -> None:
-    draft = read_columns("x", {"all": animals()})
-    judged = set(draft.queries)
-    draft.queries |= {f"more {number}": f"other question {number}" for number in range(40)}
-    data = finished(draft, unlabelled=True)
-    assert set(data.splits["dev"].candidates) | set(data.splits["test"].candidates) <= judged
-    assert len(data.splits["dev"]) and len(data.splits["test"]) and set(data.splits["train"].candidates) - judged
-    assert sum(map(len, data.splits.values())) == len(judged) + 40
-
-
-def test_a_missing_split_is_not_cut_from_unlabelled_queries_alone() -> None:
-    draft = read_columns("x", {"test": animals()})
-    draft.queries |= {f"more {number}": f"other question {number}" for number in range(40)}
-    data = finished(draft, unlabelled=True)
-    assert sorted(data.splits) == ["test", "train"] and len(data.splits["train"]) == 40
-    assert not any("cut from" in note for note in data.notes)
-
-
-def test_nothing_to_read() -> None:
-    with pytest.raises(DataError, match="'x' is empty"):
-        finished(Draft("x"))
+        read_columns("x", {"first": table(SOUND), "second": table(SOUND)})

@@ -14,8 +14,9 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from hfcompress.data.document import Document
 from hfcompress.data.lists import RankingCollator, training_lists, with_scores
-from hfcompress.data.ranking import Document, RankingData, Split
+from hfcompress.data.ranking import RankingData, Split
 from hfcompress.errors import DataError
 
 SIZE = 40
@@ -281,7 +282,7 @@ def test_a_teacher_whose_scores_are_no_numbers(tmp_path: Path, value: float) -> 
             scores[3] = value
             return scores
 
-    with pytest.raises(DataError, match=r"1 of 50 pairs.*not a number.*(nan|inf) for 'query 0'"):
+    with pytest.raises(DataError, match=r"1 of 50 pairs.*NaN or infinite.*(nan|inf) for 'query 0'"):
         with_scores(long_lists(10), Broken(), progress=False, cache=tmp_path, fingerprint="a teacher")
     assert not list(tmp_path.iterdir())
 

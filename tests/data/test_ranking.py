@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfcompress.data.ranking import Document, RankingData, Split, check, merge, stable_hash
+from hfcompress.data.document import Document
+from hfcompress.data.ranking import RankingData, Split, merge, stable_hash, validate
 from hfcompress.errors import DataError
 
 CORPUS = {
@@ -44,7 +45,7 @@ def with_test(qrels: dict[str, dict[str, Any]], candidates: dict[str, list[str]]
 
 def fault(data: RankingData) -> str:
     with pytest.raises(DataError) as caught:
-        check(data)
+        validate(data)
     assert caught.value.expected and caught.value.remedy and caught.value.value is not None
     return str(caught.value)
 
@@ -63,7 +64,7 @@ def test_pairs_hold_the_texts_in_the_order_asked_for() -> None:
 
 def test_check_returns_sound_data_itself() -> None:
     data = example()
-    assert check(data) is data
+    assert validate(data) is data
 
 
 @pytest.mark.parametrize("text", ["", " \t\n"], ids=["nothing", "white space"])
@@ -75,7 +76,7 @@ def test_empty_texts(text: str) -> None:
 
 
 def test_a_title_alone_is_some_text() -> None:
-    check(example(corpus={**CORPUS, "d2": Document("Dogs", "")}))
+    validate(example(corpus={**CORPUS, "d2": Document("Dogs", "")}))
 
 
 def test_many_faulty_ids_are_counted_and_five_are_named() -> None:
@@ -107,7 +108,7 @@ def test_grades_are_integers_of_0_or_more(grade: Any) -> None:
 
 
 def test_grade_0_is_sound() -> None:
-    check(with_test({"q1": {"d1": 0}}))
+    validate(with_test({"q1": {"d1": 0}}))
 
 
 # Splits
@@ -209,7 +210,7 @@ def test_ids_get_the_name_of_their_set() -> None:
         license="CC0",
         notes=("a note",),
     )
-    data = check(merge([example(license="MIT", publish_texts=False), other]))
+    data = validate(merge([example(license="MIT", publish_texts=False), other]))
     assert data.name == "animals+plants"
     assert set(data.queries) == {"animals/q1", "animals/q2", "animals/q3", "plants/q1"}
     assert data.queries["plants/q1"] == "what grows" and data.queries["animals/q1"] == "who sleeps"
@@ -237,7 +238,7 @@ def test_sets_of_the_same_name_clash() -> None:
 
 
 def test_sets_with_other_thresholds_clash() -> None:
-    with pytest.raises(DataError, match=r"different grades.*'animals': 1, 'others': 2"):
+    with pytest.raises(DataError, match=r"lowest grade.*'animals': 1, 'others': 2"):
         merge([example(), example("others", relevant_from=2)])
 
 

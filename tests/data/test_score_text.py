@@ -12,20 +12,20 @@ import torch
 from conftest import pico_config, write_beir
 from transformers import BertTokenizerFast
 
-from hfcompress.calibration import Calibration
 from hfcompress.data.bm25 import K1, B
+from hfcompress.data.document import Document
+from hfcompress.data.hard_negatives import mine_hard_negatives
 from hfcompress.data.lists import training_lists
 from hfcompress.data.load import load_data
-from hfcompress.data.mine import mine
-from hfcompress.data.ranking import Document, RankingData, Split
+from hfcompress.data.ranking import RankingData, Split
 from hfcompress.data.score_text import (
     record_score_text,
     score_text_of,
     text_with_score,
     text_without_score,
-    with_score_text,
 )
 from hfcompress.errors import DataError, ModelError
+from hfcompress.pruning.calibration import Calibration
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.recipe import DataStep, ScoreText
 
@@ -34,7 +34,7 @@ SETTINGS = ScoreText(bm25_max=4.0)
 
 @pytest.fixture(scope="module")
 def scored(word_data: RankingData) -> RankingData:
-    return with_score_text(word_data, SETTINGS)
+    return word_data.with_score_text(SETTINGS)
 
 
 def expected(data: RankingData, query: str, documents: list[str]) -> list[str]:
@@ -75,7 +75,7 @@ def test_scores_are_lucenes_bm25_by_hand() -> None:
         idf[0] * 1 / (1 + K1 * (1 - B + B * 1 / mean)),
         idf[1] * 1 / (1 + K1 * (1 - B + B * 4 / mean)),
     ]
-    texts = with_score_text(data, ScoreText(bm25_max=1)).documents("q", ["a", "b", "c"])
+    texts = data.with_score_text(ScoreText(bm25_max=1)).documents("q", ["a", "b", "c"])
     assert [int(text.split()[0]) for text in texts] == [round(100 * score) for score in by_hand]
 
 
@@ -130,7 +130,7 @@ def test_the_teacher_of_mining_reads_scores_and_files_hold_none(
             return torch.arange(len(pairs), 0, -1).numpy().astype("float32")
 
     read: list[tuple[str, str]] = []
-    mine(scored, Overlap(), tmp_path / "mined", name="x", fingerprint="x", depth=5, progress=False)
+    mine_hard_negatives(scored, Overlap(), tmp_path / "mined", name="x", fingerprint="x", depth=5, progress=False)
     texts = {
         text for query in scored.splits["train"].candidates for text in expected(word_data, query, list(scored.corpus))
     }
@@ -148,10 +148,10 @@ def test_bm25_as_a_teacher_scores_the_documents_themselves(word_data: RankingDat
 
 
 def test_the_fingerprint_says_how_texts_are_made(word_data: RankingData, scored: RankingData) -> None:
-    other = with_score_text(word_data, ScoreText(bm25_max=5.0))
-    separated = with_score_text(word_data, ScoreText(bm25_max=4.0, separator="|"))
+    other = word_data.with_score_text(ScoreText(bm25_max=5.0))
+    separated = word_data.with_score_text(ScoreText(bm25_max=4.0, separator="|"))
     assert len({data.fingerprint() for data in (word_data, scored, other, separated)}) == 4
-    assert with_score_text(word_data, SETTINGS).fingerprint() == scored.fingerprint()
+    assert word_data.with_score_text(SETTINGS).fingerprint() == scored.fingerprint()
 
 
 def test_a_data_step_loads_it(word_data: RankingData, tmp_path: Path) -> None:

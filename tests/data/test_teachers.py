@@ -12,7 +12,7 @@ from transformers import BertTokenizerFast
 
 from hfcompress.data.lists import training_lists, with_scores
 from hfcompress.data.ranking import RankingData
-from hfcompress.data.teachers import Teacher, joined_scores, with_teacher_scores
+from hfcompress.data.teachers import Teacher, ensemble_scores, with_teacher_scores
 from hfcompress.errors import DataError
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.pytorch import TorchRanker
@@ -28,11 +28,11 @@ def spread(scores: list[list[float]]) -> float:
 
 
 def test_one_teacher_keeps_its_scores() -> None:
-    assert joined_scores([FIRST], [0.3]) == FIRST
+    assert ensemble_scores([FIRST], [0.3]) == FIRST
 
 
 def test_teachers_are_brought_to_the_scale_of_the_first() -> None:
-    alone = joined_scores([FIRST, SECOND], [1e-12, 1.0])
+    alone = ensemble_scores([FIRST, SECOND], [1e-12, 1.0])
     assert spread(alone) == pytest.approx(spread(FIRST))
     for mine, theirs, level in zip(alone, SECOND, FIRST, strict=True):
         assert np.mean(mine) == pytest.approx(np.mean(level))
@@ -43,28 +43,28 @@ def test_teachers_are_brought_to_the_scale_of_the_first() -> None:
 @pytest.mark.parametrize("factor", [0.01, 100.0])
 def test_weights_mean_the_same_whatever_the_scale_of_a_teacher(factor: float) -> None:
     stretched = [[7 + factor * value for value in values] for values in SECOND]
-    expected = joined_scores([FIRST, SECOND], [2.0, 1.0])
-    for found, wanted in zip(joined_scores([FIRST, stretched], [4.0, 2.0]), expected, strict=True):
+    expected = ensemble_scores([FIRST, SECOND], [2.0, 1.0])
+    for found, wanted in zip(ensemble_scores([FIRST, stretched], [4.0, 2.0]), expected, strict=True):
         assert found == pytest.approx(wanted)
-    assert joined_scores([FIRST, FIRST], [1.0, 5.0])[1] == pytest.approx(FIRST[1])
+    assert ensemble_scores([FIRST, FIRST], [1.0, 5.0])[1] == pytest.approx(FIRST[1])
 
 
 def test_weights_decide_between_teachers_that_disagree() -> None:
     up, down = [[0.0, 1.0, 2.0]], [[20.0, 10.0, 0.0]]
-    assert np.diff(joined_scores([up, down], [3.0, 1.0])[0]) == pytest.approx([0.5, 0.5])
-    assert np.diff(joined_scores([up, down], [1.0, 3.0])[0]) == pytest.approx([-0.5, -0.5])
-    assert np.diff(joined_scores([up, down], [1.0, 1.0])[0]) == pytest.approx([0.0, 0.0])
+    assert np.diff(ensemble_scores([up, down], [3.0, 1.0])[0]) == pytest.approx([0.5, 0.5])
+    assert np.diff(ensemble_scores([up, down], [1.0, 3.0])[0]) == pytest.approx([-0.5, -0.5])
+    assert np.diff(ensemble_scores([up, down], [1.0, 1.0])[0]) == pytest.approx([0.0, 0.0])
 
 
 def test_teachers_that_say_nothing_and_weights_that_are_none() -> None:
     level = [[3.0] * len(values) for values in FIRST]
     with pytest.raises(DataError, match="Teacher 2 of 2 gives all documents of a list the same score"):
-        joined_scores([FIRST, level], [1.0, 1.0])
+        ensemble_scores([FIRST, level], [1.0, 1.0])
     with pytest.raises(DataError, match="Teacher 1 of 2"):
-        joined_scores([level, FIRST], [1.0, 1.0])
+        ensemble_scores([level, FIRST], [1.0, 1.0])
     for weights in ([], [1.0, 0.0]):
-        with pytest.raises(DataError, match="no weights of teachers"):
-            joined_scores([FIRST] * len(weights), weights)
+        with pytest.raises(DataError, match="weights of the teachers are invalid"):
+            ensemble_scores([FIRST] * len(weights), weights)
 
 
 def test_a_cross_encoder_and_bm25(word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_cross_encoder_and_bm25(word_data: RankingData, tokenizer: BertTokeniz
 
     def teachers() -> Iterator[Teacher]:
         made.append("cross-encoder")
-        yield Teacher(TorchRanker(make_pico(), tokenizer, lambda logits: logits), "pico")
+        yield Teacher(TorchRanker(make_pico(), tokenizer), "pico")
         made.append("bm25")
         yield Teacher(Bm25Ranker(word_data.corpus), "bm25", 0.5)
 
@@ -81,9 +81,9 @@ def test_a_cross_encoder_and_bm25(word_data: RankingData, tokenizer: BertTokeniz
     assert made == ["cross-encoder", "bm25"] and len(list(tmp_path.iterdir())) == 2
     parts = [
         with_scores(lists, ranker, progress=False)["teacher_scores"][:]
-        for ranker in (TorchRanker(make_pico(), tokenizer, lambda logits: logits), Bm25Ranker(word_data.corpus))
+        for ranker in (TorchRanker(make_pico(), tokenizer), Bm25Ranker(word_data.corpus))
     ]
-    assert scored["teacher_scores"][0] == pytest.approx(joined_scores(parts, [1.0, 0.5])[0], abs=1e-5)
+    assert scored["teacher_scores"][0] == pytest.approx(ensemble_scores(parts, [1.0, 0.5])[0], abs=1e-5)
     assert scored.column_names[:-1] == lists.column_names
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hfcompress.data.draft import ALL, Draft, finish
+from hfcompress.data.document import Document
 from hfcompress.data.load import load_data
-from hfcompress.data.ranking import Document
 from hfcompress.data.trec import is_trec, read_trec
 from hfcompress.errors import DataError
 from hfcompress.recipe import DataStep
@@ -127,15 +126,6 @@ def test_a_file_that_is_not_gzipped(folder: Path) -> None:
     (folder / "docs.trec.gz").write_text("plain", encoding="utf-8")
     with pytest.raises(DataError, match="gzipped only if"):
         read_trec(folder)
-
-
-def test_a_run_for_all_splits_serves_those_that_are_cut() -> None:
-    draft = Draft("x", corpus={"d": Document("", "text")}, queries={f"q{n}": f"text {n}" for n in range(30)})
-    draft.qrels[ALL] = {query: {"d": 1} for query in draft.queries}
-    draft.candidates[ALL] = {query: ["d"] for query in draft.queries}
-    data = finish(draft, {}, 5, 0)
-    assert len(data.splits) == 3
-    assert all(listed == ["d"] for split in data.splits.values() for listed in split.candidates.values())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hfcompress.data.beir import load_beir
-from hfcompress.data.ranking import Document, RankingData, Split
+from hfcompress.data.document import Document
+from hfcompress.data.ranking import RankingData, Split
 from hfcompress.data.write import write_beir
 from hfcompress.errors import DataError, OutputError
 

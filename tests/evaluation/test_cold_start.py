@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hfcompress.evaluation import cold_start, first_query
+from hfcompress.evaluation import cold_start, cold_start_worker
 from hfcompress.evaluation.cold_start import measure_cold_start
-from hfcompress.layout import ONNX_INT8, OPENVINO_INT8
-from hfcompress.models import load_model
+from hfcompress.models.layout import ONNX_INT8, OPENVINO_INT8
+from hfcompress.models.load import load_model
 from hfcompress.quantization.config import WeightQuantizationConfig
 from hfcompress.quantization.openvino import is_available
 from hfcompress.quantization.weights import packed_file, save_packed
@@ -36,7 +36,7 @@ def test_a_graph_starts_with_its_runtime_alone(repository: Path, runtime: Runtim
     assert found is not None
     assert min(found.import_seconds, found.load_seconds, found.first_query_seconds) > 0
     assert found.seconds == pytest.approx(found.import_seconds + found.load_seconds + found.first_query_seconds)
-    here = first_query.peak_memory()
+    here = cold_start_worker.peak_memory()
     if here is not None:  # this process has torch in it, and the other one must not inherit its maximum
         assert found.peak_memory_bytes is not None and 1e7 < found.peak_memory_bytes < here
 
@@ -53,7 +53,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
         def run(command: list[str], *, input: str, **settings: object) -> subprocess.CompletedProcess[str]:
             monkeypatch.setattr(sys, "stdin", io.StringIO(input))
-            first_query.main()
+            cold_start_worker.main()
             printed.append(capsys.readouterr().out)
             return subprocess.CompletedProcess(command, 0, printed[0], "")
 
@@ -73,7 +73,7 @@ def test_a_graph_scores_as_the_ranker_does(repository: Path, runtime: Runtime, p
 
 
 def test_weights_and_packed_weights_score_as_the_ranker_does(cross_encoder: Path, ask: Ask) -> None:
-    config = WeightQuantizationConfig(method="truncation", bits=4)
+    config = WeightQuantizationConfig(bits=4)
     save_packed(load_model(str(cross_encoder)), config, cross_encoder)
     found = []
     for file in (None, packed_file(config)):

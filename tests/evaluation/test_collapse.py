@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,16 +10,21 @@ import torch
 from conftest import FAMILIES, LAYERS, make_pico, uneven_plan
 from transformers import BertTokenizerFast, PreTrainedModel
 
-from hfcompress.architectures import architecture_of, encoder_layers
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import CollapseError
-from hfcompress.evaluation.collapse import Suspect, collapse, refuse_collapse, suspects
+from hfcompress.evaluation.collapse import (
+    SENSITIVITY_QUERIES,
+    PartSensitivity,
+    check_collapse,
+    collapse_reason,
+    part_sensitivities,
+)
 from hfcompress.evaluation.metrics import rank_correlation
-from hfcompress.evaluation.report import Artifact, Drift, Latency, Stability
+from hfcompress.models.architectures import architecture_of, encoder_layers
+from hfcompress.models.surgery import apply_plan
 from hfcompress.quantization.config import WeightQuantizationConfig
 from hfcompress.quantization.weights import packed_rounding
-from hfcompress.steps import evaluate as steps
-from hfcompress.surgery import apply_plan
+from hfcompress.report.report import Artifact, Drift, Latency, Stability
 
 NO_DRIFT = Drift(largest=0, mean=0, swapped_share=0)
 
@@ -63,33 +66,37 @@ def with_outlier(model: PreTrainedModel, number: int, attention: bool = False) -
     ],
 )
 def test_what_counts_as_a_collapse(found: Artifact, words: str | None) -> None:
-    reason = collapse(found, TEACHER, 0.9)
+    reason = collapse_reason(found, TEACHER, 0.9)
     assert reason is None if words is None else reason is not None and words in reason
 
 
 def test_a_collapse_is_refused_with_its_cause() -> None:
     asked = []
 
-    def find(found: Artifact) -> list[Suspect]:
+    def find(found: Artifact) -> list[PartSensitivity]:
         asked.append(found.name)
-        return [Suspect("FFN of layer 3", 0.5), Suspect("attention of layer 0", 0.89), Suspect("word embeddings", 0.99)]
+        return [
+            PartSensitivity("FFN of layer 3", 0.5),
+            PartSensitivity("attention of layer 0", 0.89),
+            PartSensitivity("word embeddings", 0.99),
+        ]
 
     fine, bad = artifact("fine", kept=0.99), artifact("bad", kept=0.42)
-    refuse_collapse([TEACHER, fine], "teacher", 0.9, find)
-    refuse_collapse([TEACHER, bad], "teacher", 0.4, find)
+    check_collapse([TEACHER, fine], "teacher", 0.9, find)
+    check_collapse([TEACHER, bad], "teacher", 0.4, find)
     assert not asked
     with pytest.raises(CollapseError) as error:
-        refuse_collapse([TEACHER, fine, bad], "teacher", 0.9, find)
+        check_collapse([TEACHER, fine, bad], "teacher", 0.9, find)
     message = str(error.value)
     assert asked == ["bad"] and error.value.exit_code == 2
     for words in ("bad (bad.onnx)", "0.420", "FFN of layer 3 (0.500), attention of layer 0 (0.890).", "nDCG@10 0.25"):
         assert words in message
     assert "word embeddings" not in message
     with pytest.raises(CollapseError, match=r"No part alone quantized.*lowest for FFN of layer 3 \(0\.500\)"):
-        refuse_collapse([TEACHER, bad], "teacher", 0.45, find)
+        check_collapse([TEACHER, bad], "teacher", 0.45, find)
     dead = artifact("student", tied=1.0, precision="fp32")
     with pytest.raises(CollapseError, match="prune less"):
-        refuse_collapse([TEACHER, dead], "teacher", 0.9, find)
+        check_collapse([TEACHER, dead], "teacher", 0.9, find)
     assert asked == ["bad", "bad"]
 
 
@@ -107,30 +114,32 @@ def lists_of(data: RankingData) -> list[list[tuple[str, str]]]:
 
 
 @pytest.mark.parametrize("attention", [False, True])
-def test_the_part_with_an_outlier_is_the_first_suspect(
+def test_the_part_with_an_outlier_is_the_most_sensitive(
     attention: bool, tokenizer: BertTokenizerFast, word_data: RankingData
 ) -> None:
     plain, model = make_pico(), with_outlier(make_pico(), 2, attention)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = suspects(model, tokenizer, lists_of(word_data))
+    found = part_sensitivities(model, tokenizer, lists_of(word_data))
     assert len(found) == 2 * LAYERS + 1 and found[-1].rank_correlation > 0.95
     assert found[0].name == ("attention of layer 2" if attention else "FFN of layer 2")
     assert (
         found[0].rank_correlation
         < 0.9
-        < min(part.rank_correlation for part in suspects(plain, tokenizer, lists_of(word_data)))
+        < min(part.rank_correlation for part in part_sensitivities(plain, tokenizer, lists_of(word_data)))
     )
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_suspects_of_pruned_models_of_every_family(family: str, tokenizer: BertTokenizerFast) -> None:
+def test_sensitivities_of_pruned_models_of_every_family(family: str, tokenizer: BertTokenizerFast) -> None:
     copy = BertTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, model_max_length=32)
     if family != "bert":
         copy.model_input_names = ["input_ids", "attention_mask"]
-    found = suspects(apply_plan(make_pico(family), uneven_plan()), copy, [[("ba", "de fi"), ("ba", "go lu")]] * 2)
-    names = {suspect.name for suspect in found}
+    found = part_sensitivities(
+        apply_plan(make_pico(family), uneven_plan()), copy, [[("ba", "de fi"), ("ba", "go lu")]] * 2
+    )
+    names = {part.name for part in found}
     # What has no heads or no FFN left has nothing to round.
     assert {
         "word embeddings",
@@ -139,28 +148,28 @@ def test_suspects_of_pruned_models_of_every_family(family: str, tokenizer: BertT
         "FFN of layer 1",
         "attention of layer 2",
     } <= names
-    assert "FFN of layer 2" not in names and np.isfinite([suspect.rank_correlation for suspect in found]).all()
+    assert "FFN of layer 2" not in names and np.isfinite([part.rank_correlation for part in found]).all()
 
 
-def test_suspects_of_packed_weights(tokenizer: BertTokenizerFast, word_data: RankingData) -> None:
+def test_sensitivities_of_packed_weights(tokenizer: BertTokenizerFast, word_data: RankingData) -> None:
     model = make_pico()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for scope, moved in (("embeddings", {"word embeddings"}), ("all", None)):
         rounding = packed_rounding(model, WeightQuantizationConfig("sign", scope=scope))
-        found = {suspect.name: suspect.rank_correlation for suspect in suspects(
+        found = {part.name: part.rank_correlation for part in part_sensitivities(
             model, tokenizer, lists_of(word_data), rounding
         )}  # fmt: skip
         assert {name for name, kept in found.items() if kept < 1} == (moved or found.keys())
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_run_reads_no_more_lists_than_are_tried(word_data: RankingData, monkeypatch: pytest.MonkeyPatch) -> None:
-    test = word_data.splits["test"].candidates
-    lists: list[Any] = []
-    for name in ("load_tokenizer", "load_model", "weight_steps"):
-        monkeypatch.setattr(steps, name, lambda *_, **__: None)
-    monkeypatch.setattr(steps, "suspects", lambda *arguments: lists.extend(arguments[2]) or [])
-    monkeypatch.setattr(steps, "SUSPECTS", 3)
-    current = cast(Any, SimpleNamespace(data=word_data, max_length=32))
-    steps._suspects(current, Path("checkpoint"), cast(Any, SimpleNamespace()))
-    assert lists == [word_data.pairs(*listed) for listed in list(test.items())[:3]]
+def test_no_more_lists_are_read_than_are_scored(tokenizer: BertTokenizerFast) -> None:
+    read = []
+
+    def lists() -> Iterator[list[tuple[str, str]]]:
+        while True:
+            read.append([("ba", "de fi"), ("ba", "go lu")])
+            yield read[-1]
+
+    part_sensitivities(make_pico(num_hidden_layers=1), tokenizer, lists())
+    assert len(read) == SENSITIVITY_QUERIES

@@ -6,64 +6,32 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from explanation_samples import ARTIFACTS, DATA, STUDENT, TEACHER
 from report_samples import example_artifact, example_delta
 from scipy.stats import sem
 from transformers import BertTokenizerFast
 
-from hfcompress.data.ranking import Document, RankingData, Split
-from hfcompress.evaluation.explain import explain, headline, moves
-from hfcompress.evaluation.metrics import Run, per_query
-from hfcompress.evaluation.report import Artifact
-
-# Query a has two relevant documents, c one of a lower grade that does not count; d has none among its candidates.
-DATA = RankingData(
-    "small",
-    queries={"a": "ba de", "b": "fi", "c": "go lu ka", "d": "ne"},
-    corpus={f"d{number}": Document("", " ".join(["sun"] * (number + 1))) for number in range(6)},
-    splits={
-        "test": Split(
-            qrels={"a": {"d0": 1, "d5": 2, "d1": 0}, "b": {"d1": 1}, "c": {"d2": 1}, "d": {"d4": 1}},
-            candidates={
-                "a": ["d0", "d1", "d2", "d5"], "b": ["d0", "d1"], "c": ["d2", "d3"], "d": ["d0", "d1"],
-            },
-        )
-    },
-    publish_texts=True,
-)  # fmt: skip
-TEACHER = {
-    "a": {"d5": 4.0, "d0": 3.0, "d1": 2.0, "d2": 1.0}, "b": {"d0": 2.0, "d1": 1.0}, "c": {"d2": 2.0, "d3": 1.0},
-    "d": {"d0": 2.0, "d1": 1.0},
-}  # fmt: skip
-STUDENT = {**TEACHER, "a": {"d1": 4.0, "d2": 3.0, "d5": 2.0, "d0": 1.0}, "b": {"d0": 1.0, "d1": 2.0}}
+from hfcompress.evaluation.explain import changed_queries, explain, primary_artifact
 
 
-def measured(run: Run, name: str) -> Artifact:
-    values = {query: metrics["ndcg@10"] for query, metrics in per_query(DATA.splits["test"].qrels, run).items()}
-    delta = None if name == "teacher" else example_delta(-0.004, "non-inferior")
-    return example_artifact(name, "torch", 2.0, delta, per_query=values)
-
-
-ARTIFACTS = [measured(TEACHER, "teacher"), measured(STUDENT, "student")]
-
-
-def test_moves_are_ordered_by_size_and_then_by_id() -> None:
+def test_changed_queries_are_ordered_by_size_and_then_by_id() -> None:
     before = {"a": 1.0, "b": 0.5, "c": 0.5, "d": 0.2, "e": 0.3, "only before": 1.0}
     after = {"a": 0.1, "b": 0.4, "c": 0.4, "d": 0.2, "e": 0.9, "only after": 0.0}
-    assert moves(before, after) == (["a", "b", "c"], ["e"])
+    assert changed_queries(before, after) == (["a", "b", "c"], ["e"])
 
 
-def test_headline_takes_the_fastest_that_passed() -> None:
+def test_the_primary_artifact_is_the_fastest_that_passed() -> None:
     slow, fast = (example_artifact(name, "torch", speed, example_delta(0.0, "non-inferior")) for name, speed in
                   (("slow", 2.0), ("fast", 3.0)))  # fmt: skip
     faster = example_artifact("faster", "torch", 9.0, example_delta(-0.1, "inferior"))
-    assert headline([slow, fast, faster]) is fast
-    assert headline([faster]) is faster
-    assert headline([]) is None
+    assert primary_artifact([slow, fast, faster]) is fast
+    assert primary_artifact([faster]) is faster
+    assert primary_artifact([]) is None
 
 
 def test_ranks_lengths_and_texts_of_moved_queries(tokenizer: BertTokenizerFast) -> None:
     runs = {"teacher": TEACHER, "student": STUDENT}
-    found = explain(DATA, "test", runs, ARTIFACTS, tokenizer, 8, 5)
+    found = explain(DATA, "test", runs, ARTIFACTS, tokenizer=tokenizer, max_length=8, queries=5)
     assert found is not None and found.artifact == "student"
     lost, gained = found.moved
     assert (lost.query, lost.teacher, lost.candidates, lost.tokens, lost.text) == ("a", 1.0, 4, 2, "ba de")
@@ -82,7 +50,7 @@ def test_ranks_lengths_and_texts_of_moved_queries(tokenizer: BertTokenizerFast) 
 def test_texts_are_left_out_where_the_licence_does_not_allow_them(tokenizer: BertTokenizerFast) -> None:
     runs = {"teacher": TEACHER, "student": STUDENT}
     closed = replace(DATA, publish_texts=False)
-    found = explain(closed, "test", runs, ARTIFACTS, tokenizer, 32, 1)
+    found = explain(closed, "test", runs, ARTIFACTS, tokenizer=tokenizer, max_length=32, queries=1)
     assert found is not None
     assert all(query.text is None and query.documents[0].text is None for query in found.moved)
     assert "sun" not in found.model_dump_json()
@@ -90,7 +58,7 @@ def test_texts_are_left_out_where_the_licence_does_not_allow_them(tokenizer: Ber
 
 def test_groups_hold_every_query_once(tokenizer: BertTokenizerFast) -> None:
     runs = {"teacher": TEACHER, "student": STUDENT}
-    found = explain(DATA, "test", runs, ARTIFACTS, tokenizer, 32, 1)
+    found = explain(DATA, "test", runs, ARTIFACTS, tokenizer=tokenizer, max_length=32, queries=1)
     assert found is not None
     before, after = (artifact.per_query for artifact in ARTIFACTS)
     assert [(group.least, group.most, group.queries) for group in found.by_query_length] == [
@@ -105,4 +73,7 @@ def test_groups_hold_every_query_once(tokenizer: BertTokenizerFast) -> None:
 
 
 def test_nothing_is_explained_where_nothing_was_compared(tokenizer: BertTokenizerFast) -> None:
-    assert explain(DATA, "test", {"teacher": TEACHER}, ARTIFACTS[:1], tokenizer, 32, 5) is None
+    assert (
+        explain(DATA, "test", {"teacher": TEACHER}, ARTIFACTS[:1], tokenizer=tokenizer, max_length=32, queries=5)
+        is None
+    )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau, mannwhitneyu
 
 from hfcompress.errors import DataError
-from hfcompress.evaluation.measures import measure_of
+from hfcompress.evaluation.metric_definitions import metric_definition
 from hfcompress.evaluation.metrics import agreement, per_query, run_from_scores
 
 EXACT = 1e-9
@@ -160,7 +160,7 @@ def test_runs_of_other_queries_are_refused() -> None:
 @pytest.mark.parametrize("name", ["ndcg", "ndcg@0", "ndcg@-1", "ndcg@1.5", "NDCG@10", "map@10", "auc@5", "rbo", ""])
 def test_names_that_are_no_metrics(name: str) -> None:
     with pytest.raises(DataError, match="no such metric"):
-        measure_of(name)
+        metric_definition(name)
 
 
 def test_documents_twice_are_refused() -> None:

@@ -11,7 +11,7 @@ import pytest
 from conftest import IDENTITY, make_pico
 from transformers import BertTokenizerFast
 
-from hfcompress.checkpoint import save_checkpoint
+from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.rankers.pytorch import TorchRanker
 
 
@@ -36,7 +36,7 @@ def test_the_rest_of_evaluate_is_small_beside_tokenizing(
     models = str(tmp_path / "model"), str(tmp_path / "baseline")
     script.seconds(*models, queries=10)  # imports, and what is cached
     found = script.seconds(*models, queries=200)
-    # CPU seconds, so a busy machine does not count. Tokenizing takes a seventh of the time of the fastest artefacts, so
+    # CPU seconds, so a busy machine does not count. Tokenizing takes a seventh of the time of the fastest artifacts, so
     # a third of it is 5% of theirs; verdict, metrics, agreement and reading took 0.25 of it when this was written.
     assert found["rest"] < 0.5 * found["tokenizer"], found
     assert TorchRanker.forward is quick  # the clocks are gone

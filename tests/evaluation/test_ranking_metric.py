@@ -115,6 +115,6 @@ def test_compute_metrics_of_a_trainer(tmp_path: Path, word_data: RankingData, to
     settings = TrainingArguments(str(tmp_path), report_to=[], disable_tqdm=True, dataloader_pin_memory=False)
     trainer = Trainer(model, settings, eval_dataset=rows, processing_class=tokenizer, compute_metrics=compute_metrics)
     found = trainer.evaluate()
-    expected = split_quality(TorchRanker(model, tokenizer, lambda logits: logits), word_data, "dev")
+    expected = split_quality(TorchRanker(model, tokenizer), word_data, "dev")
     assert {name: found[f"eval_{name}"] for name in METRICS} == pytest.approx(expected, abs=1e-6)
     assert found["eval_queries"] == len(split)

@@ -14,8 +14,8 @@ from scipy.stats import permutation_test, ttest_1samp
 
 from hfcompress.errors import DataError
 from hfcompress.evaluation import significance
-from hfcompress.evaluation.report import Delta
 from hfcompress.evaluation.significance import compare, holm
+from hfcompress.report.report import Delta
 
 RESAMPLES = 500
 
@@ -233,7 +233,7 @@ def test_every_data_set_by_itself() -> None:
     assert {name: part.mean for name, part in delta.by_set.items()} == pytest.approx({"a": 0, "b": -0.1, "c": 0})
     assert [part.corrected for part in delta.by_set.values()] == ["non-inferior", "inferior", "non-inferior"]
     assert delta.queries == 61 and {part.queries for part in delta.by_set.values()} == {20}  # d has one query alone
-    # Three sets of two artefacts are a family of six: the least p-value counts six times.
+    # Three sets of two artifacts are a family of six: the least p-value counts six times.
     found = holm([delta, delta])
     least = delta.by_set["a"].p_non_inferior
     assert least is not None and found[0].by_set["a"].p_corrected == pytest.approx(6 * least)

@@ -14,11 +14,11 @@ import pytrec_eval
 from conftest import IDENTITY, make_pico, write_beir
 from transformers import BertTokenizerFast
 
-from hfcompress.checkpoint import save_checkpoint
 from hfcompress.cli import main
 from hfcompress.data.ranking import RankingData
 from hfcompress.data.trec_run import read_run
-from hfcompress.layout import ONNX_INT8, OPENVINO_INT8
+from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.layout import ONNX_INT8, OPENVINO_INT8
 from hfcompress.quantization.openvino import is_available
 
 QUERIES, CANDIDATES = 12, 6
@@ -27,17 +27,18 @@ Call = Callable[..., tuple[str, dict]]
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, tokenizer: BertTokenizerFast, word_data: RankingData) -> Path:
-    """A data folder, two models, and the run file of the first."""
+    """A data folder, two models, and a run file of each."""
     root = tmp_path_factory.mktemp("inputs")
-    write_beir(root / "words", word_data)
+    data = write_beir(root / "words", word_data)
     for seed, name in enumerate(("first", "second")):
         save_checkpoint(root / name, make_pico(seed=seed), tokenizer, IDENTITY, 32)
+        main(["evaluate", str(root / name), "--data", str(data), "--run", str(root / f"{name}.run"), "--quiet"])
     return root
 
 
 @pytest.fixture
 def call(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs a command on the data; returns what it printed and the figures it wrote."""
+    """Runs a command on the data; returns what it prints and the figures that it writes."""
 
     def run(*arguments: object) -> tuple[str, dict]:
         figures = tmp_path / "figures.json"
@@ -50,12 +51,12 @@ def call(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ca
 
 @pytest.fixture
 def refused(inputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs a command that must end with code 2 before anything is measured, and say certain words."""
+    """Runs a command that must end with code 2 before the benchmark, with certain words in its message."""
 
-    def long_work(*_arguments: object) -> None:
-        raise AssertionError("this should have been refused before the measuring")
+    def long_work(*_arguments: object, **_settings: object) -> None:
+        raise AssertionError("this should have been refused before the benchmark")
 
-    monkeypatch.setattr("hfcompress.evaluation.results.measure", long_work)
+    monkeypatch.setattr("hfcompress.evaluation.results.benchmark", long_work)
 
     def run(words: list[str], *arguments: object) -> None:
         with pytest.raises(SystemExit) as end:
@@ -69,10 +70,8 @@ def refused(inputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 
 @pytest.fixture
-def run_file(call: Call, inputs: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "first.run"
-    call("evaluate", inputs / "first", "--run", path)
-    return path
+def run_file(inputs: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(inputs / "first.run", tmp_path))
 
 
 FIGURES = ("quality", "per_query", "agreement", "delta", "tied_share")
@@ -120,11 +119,8 @@ def test_compare_a_file_of_a_folder_with_another_folder(call: Call, inputs: Path
         assert [artifact["runtime"] for artifact in figures["artifacts"]] == ["torch", "openvino"]
 
 
-def test_compare_agrees_whether_models_or_their_run_files_are_given(call: Call, inputs: Path, tmp_path: Path) -> None:
-    files = []
-    for name in ("first", "second"):
-        files.append(tmp_path / f"{name}.run")
-        call("evaluate", inputs / name, "--run", files[-1])
+def test_compare_agrees_whether_models_or_their_run_files_are_given(call: Call, inputs: Path) -> None:
+    files = [inputs / "first.run", inputs / "second.run"]
     results = [
         call("compare", *pair)[1]["artifacts"][1]
         for pair in (
@@ -253,7 +249,7 @@ def test_a_run_of_other_queries(tmp_path: Path, refused: Callable[..., None]) ->
 def test_a_baseline_scored_on_other_candidates(
     inputs: Path, run_file: Path, refused: Callable[..., None], number: int
 ) -> None:
-    words = ["was scored on other documents than", "1 of 12 queries", "--candidates"]
+    words = ["ranks other documents than", "1 of 12 queries", "--candidates"]
     short = spoiled(run_file, number, None)
     refused(words, "evaluate", inputs / "second", "--baseline", short)
     refused(words, "compare", run_file, short)
@@ -273,8 +269,8 @@ def test_other_options_that_do_not_fit(
     inputs: Path, run_file: Path, tmp_path: Path, refused: Callable[..., None]
 ) -> None:
     refused(["no such metric", "'ndcg'", "ndcg@K"], "evaluate", run_file, "--metric", "ndcg")
-    refused(["no choice of a runtime", "--runtime"], "evaluate", run_file, "--runtime", "torch")
+    refused(["The file determines the runtime", "--runtime"], "evaluate", run_file, "--runtime", "torch")
     refused(["no such split"], "compare", run_file, run_file, "--split", "validation")
     stray = tmp_path / "stray.onnx"
     stray.write_bytes(b"")
-    refused(["no folder of a model", "config.json"], "compare", inputs / "first", stray)
+    refused(["is not in the folder of a model", "config.json"], "compare", inputs / "first", stray)

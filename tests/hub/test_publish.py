@@ -21,21 +21,19 @@ from hfcompress.hub.client import Hub
 from hfcompress.hub.publish import push
 from hfcompress.hub.remote import Target, changes, look
 from hfcompress.hub.repository import Repository, read_repository
-from hfcompress.models import load_model
-
-pytest_plugins = ["hub_fixtures"]
+from hfcompress.models.load import load_model
 
 NAME = "org/reranker"
 Command = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def repository(finished_run: Path) -> Repository:
-    return read_repository(finished_run)
+def repository(stub_run: Path) -> Repository:
+    return read_repository(stub_run)
 
 
 def publish(repository: Repository, **settings: object) -> str | None:
-    return push(Hub(), repository, Target(NAME, **settings), lambda line: None)  # type: ignore[arg-type]
+    return push(Hub(), repository, Target(NAME, **settings))  # type: ignore[arg-type]
 
 
 def contents(repository: Repository) -> dict[str, bytes]:
@@ -65,21 +63,21 @@ def test_what_is_there_already_is_not_sent_again(server: HubServer, repository: 
     assert len(server.repos[NAME].history["main"]) == 2 and len(server.uploads) == before
 
 
-def test_a_dry_run_sends_nothing(server: HubServer, finished_run: Path, command: Command) -> None:
-    code, text = command(finished_run, "--repo-id", NAME)
+def test_a_dry_run_sends_nothing(server: HubServer, stub_run: Path, command: Command) -> None:
+    code, text = command(stub_run, "--repo-id", NAME)
     assert code == 0 and not server.repos
     assert set(server.requests) == {"whoami", "info"}
-    assert "as tester: org/reranker is not there; it would be private" in text
+    assert "as tester: org/reranker does not exist; it would be private" in text
     assert "card: valid, licence apache-2.0, as rendered from report.json" in text
     assert "model.safetensors" in text and "new" in text and "dry run: nothing was sent" in text
     assert ".hfcompress" not in text and TOKEN not in text
     server.add(NAME, {"onnx/model_qint8_static.onnx": b"old", "notes.txt": b"mine"})
-    code, text = command(finished_run, "--repo-id", NAME)
+    code, text = command(stub_run, "--repo-id", NAME)
     assert code == 0 and set(server.requests) == {"whoami", "info", "refs", "tree"}
     assert "removed" in text and "notes.txt" not in text and f"{NAME} is private; main is at " in text
 
 
-def test_files_of_an_earlier_run_go_and_others_stay(
+def test_files_of_an_earlier_run_are_removed_and_others_stay(
     server: HubServer, repository: Repository, run_folder: Path
 ) -> None:
     old = {"onnx/model_qint8_static.onnx": b"old", "notes.txt": b"mine", "LICENSE": b"text", "config.json": b"{}"}
@@ -118,7 +116,7 @@ def test_a_branch_is_made_if_it_is_missing(server: HubServer, repository: Reposi
 
 
 def test_a_pull_request_leaves_main_alone(server: HubServer, repository: Repository) -> None:
-    with pytest.raises(HubError, match="no repository that a pull request could go to"):
+    with pytest.raises(HubError, match="pull request needs an existing repository"):
         publish(repository, create_pr=True)
     repo = server.add(NAME, private=False)
     address = publish(repository, create_pr=True, message="A reranker")
@@ -240,7 +238,7 @@ def test_a_commit_of_somebody_else_is_not_overwritten(
             repo.commit("main", {**repo.files(), "config.json": b"theirs"})
 
     monkeypatch.setattr(huggingface_hub.HfApi, "preupload_lfs_files", meanwhile)
-    with pytest.raises(HubError, match=f"{NAME} changed meanwhile"):
+    with pytest.raises(HubError, match=f"{NAME} changed during the push"):
         publish(repository)
     assert repo.files()["config.json"] == b"theirs" and len(repo.history["main"]) == 2
 
@@ -249,37 +247,35 @@ def test_a_commit_of_somebody_else_is_not_overwritten(
 
 
 def test_no_token_and_a_wrong_token(
-    server: HubServer, finished_run: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: HubServer, stub_run: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     wrong = "hf_" + "wrong1" * 6
     monkeypatch.setenv("HF_TOKEN", wrong)
-    code, text = command(finished_run, "--repo-id", NAME, "--execute")
+    code, text = command(stub_run, "--repo-id", NAME, "--execute")
     assert code == 2 and "HTTP 401" in text and "hf auth login" in text and wrong not in text
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    code, text = command(finished_run, "--repo-id", NAME, "--execute")
+    code, text = command(stub_run, "--repo-id", NAME, "--execute")
     assert code == 2 and "There is no token" in text and server.requests == ["whoami"]
-    code, text = command(finished_run, "--repo-id", NAME)
+    code, text = command(stub_run, "--repo-id", NAME)
     assert code == 0 and "without a token, which --execute needs" in text
 
 
-def test_a_busy_hub_ends_with_1_and_a_dry_run_goes_without(
-    server: HubServer, finished_run: Path, command: Command
-) -> None:
+def test_a_busy_hub_ends_with_1_and_a_dry_run_goes_without(server: HubServer, stub_run: Path, command: Command) -> None:
     server.faults["whoami"] = [Fault(503)] * 20
-    code, text = command(finished_run, "--repo-id", NAME, "--execute", "-q")
+    code, text = command(stub_run, "--repo-id", NAME, "--execute", "-q")
     assert code == 1 and "the Hub is busy" in text and "same command again" in text
-    code, text = command(finished_run, "--repo-id", NAME)
+    code, text = command(stub_run, "--repo-id", NAME)
     assert code == 0 and "not compared with the Hub: Cannot check the token: the Hub is busy" in text
 
 
 def test_offline_mode_is_named(
-    server: HubServer, finished_run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    server: HubServer, stub_run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    code, text = command(finished_run, "--repo-id", NAME, "--execute")
+    code, text = command(stub_run, "--repo-id", NAME, "--execute")
     assert code == 2 and "offline mode" in text and "unset HF_HUB_OFFLINE" in text and not server.requests
-    code, text = command(finished_run, "--repo-id", NAME)
+    code, text = command(stub_run, "--repo-id", NAME)
     assert code == 0 and "not compared with the Hub: Cannot check the token in offline mode" in text
 
 
@@ -290,23 +286,23 @@ def test_offline_mode_is_named(
         (["--repo-id", "org/a--b"], "Cannot have -- or .."),
         (["--repo-id", "org/team/name"], "Repo id must be in the form"),
         (["--repo-id", "org/name.git"], "cannot end by '.git'"),
-        (["--repo-id", ""], "no repositories with such a name"),
-        (["--repo-id", NAME, "--revision", "a b"], "cannot be a branch"),
-        (["--repo-id", NAME, "--revision", "refs/pr/1"], "cannot be a branch"),
-        (["--repo-id", NAME, "--revision", "v1", "--create-pr"], "A pull request goes to main"),
-        (["--repo-id", NAME, "--message", " "], "message of the commit is empty"),
-        (["--repo-id", NAME, "--message", f"with {TOKEN}"], "or holds a secret"),
+        (["--repo-id", ""], "repository id is not valid"),
+        (["--repo-id", NAME, "--revision", "a b"], "not a valid branch name"),
+        (["--repo-id", NAME, "--revision", "refs/pr/1"], "not a valid branch name"),
+        (["--repo-id", NAME, "--revision", "v1", "--create-pr"], "A pull request always goes to main"),
+        (["--repo-id", NAME, "--message", " "], "commit message is empty"),
+        (["--repo-id", NAME, "--message", f"with {TOKEN}"], "or contains a secret"),
     ],
 )
 def test_what_the_hub_would_refuse_is_refused_here(
-    server: HubServer, finished_run: Path, command: Command, settings: list[str], words: str
+    server: HubServer, stub_run: Path, command: Command, settings: list[str], words: str
 ) -> None:
-    code, text = command(finished_run, *settings, "--execute")
+    code, text = command(stub_run, *settings, "--execute")
     assert code == 2 and words in text and "Remedy: " in text and TOKEN not in text
     assert not server.requests
 
 
-def test_unknown_faults_of_the_client_are_told_without_secrets() -> None:
+def test_unknown_errors_of_the_client_are_shown_without_secrets() -> None:
     hub = Hub()
     hub.token = "known-secret"
 

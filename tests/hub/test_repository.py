@@ -21,8 +21,6 @@ from hfcompress.hub.leaks import (
 )
 from hfcompress.hub.repository import read_repository
 
-pytest_plugins = ["hub_fixtures"]
-
 Change = Callable[[Path], object]
 AWS = "AKIA" + "Q7" * 8
 
@@ -56,8 +54,8 @@ def with_report(**changes: object) -> Change:
     return change
 
 
-def test_a_finished_run_can_be_published(finished_run: Path) -> None:
-    repository = read_repository(finished_run, TOKEN)  # the token is in .hfcompress, which stays here
+def test_a_stub_run_can_be_published(stub_run: Path) -> None:
+    repository = read_repository(stub_run, TOKEN)  # the token is in .hfcompress, which stays here
     assert repository.rendered and repository.license == "apache-2.0"
     assert list(repository.files) == sorted(repository.files)
     assert {"README.md", "model.safetensors", "onnx/model_quantized.onnx", "report.json"} <= set(repository.files)
@@ -79,7 +77,7 @@ def test_a_card_may_be_added_to_and_a_licence_file_put_beside_it(run_folder: Pat
     ("change", "words"),
     [
         # strangers
-        (write("notes.txt", "mine"), ["1 files that are no part", "notes.txt", "move them elsewhere"]),
+        (write("notes.txt", "mine"), ["1 unexpected files", "notes.txt", "move them elsewhere"]),
         (write("onnx/deep.bin", b"x"), ["onnx/deep.bin"]),
         (write(".env", "A=1"), [".env"]),
         (write("pytorch_model.bin", b"x"), ["pytorch_model.bin"]),
@@ -115,7 +113,7 @@ def test_a_card_may_be_added_to_and_a_licence_file_put_beside_it(run_folder: Pat
         (replace("README.md", "| teacher, fp32 PyTorch |", "| None |"), ["not set", "None"]),
         (replace("README.md", "# quickstart", "# {{ name }}"), ["not set", "{{ name }}"]),
         # secrets
-        (with_report(recipe=f"name: x\ntoken: {TOKEN}\n"), ["look", "secrets", "a Hugging Face token", "revoke"]),
+        (with_report(recipe=f"name: x\ntoken: {TOKEN}\n"), ["possible secrets", "a Hugging Face token", "revoke"]),
         (replace("config.json", '"gelu"', f'"{AWS}"'), ["config.json: an AWS key (AKIA...)"]),
         (replace("README.md", "# quickstart", "# x\n-----BEGIN RSA PRIVATE KEY-----"), ["README.md: a private key"]),
         (
@@ -157,9 +155,9 @@ def test_another_format_of_pruning_is_refused(run_folder: Path) -> None:
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
-    for place in (tmp_path, tmp_path / "missing"):
+    for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(HfCompressError, match=r"no report\.json"):
-            read_repository(place)
+            read_repository(folder)
 
 
 @pytest.mark.parametrize(
@@ -224,5 +222,5 @@ def test_paths_of_a_machine(tmp_path: Path) -> None:
     assert not machine_paths_in_file(graph)
 
 
-def test_the_card_of_the_run_is_what_its_report_renders(finished_run: Path) -> None:
-    assert (finished_run / "README.md").read_text(encoding="utf-8") == render(run_report())
+def test_the_card_of_the_run_is_what_its_report_renders(stub_run: Path) -> None:
+    assert (stub_run / "README.md").read_text(encoding="utf-8") == render(run_report())

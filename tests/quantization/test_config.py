@@ -1,4 +1,4 @@
-"""int8 settings: round trips, targets, and what recipes make of them."""
+"""Quantization configs: round trips, targets, invalid values, and configs from recipes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hfcompress import machine
 from hfcompress.errors import RecipeError
 from hfcompress.quantization.config import (
     CPU_TARGETS,
@@ -20,7 +19,8 @@ from hfcompress.quantization.config import (
     config_for,
     config_from_recipe,
 )
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PackedWeights, QuantizeStep
+from hfcompress.recipe import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8, PackedWeights
+from hfcompress.utils import machine
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PackedWeights, Quan
         *(config_for(target, mode) for target in (*CPU_TARGETS, "auto") for mode in ("dynamic", "static")),
         config_for("openvino"),
         WeightQuantizationConfig(),
-        WeightQuantizationConfig("truncation", 5, 32, "all"),
+        WeightQuantizationConfig("round", 5, 32, "all"),
         WeightQuantizationConfig("sign", group_size=64),
         MixedPrecisionConfig(0.5, "static", ["layer.0"], {"layer.0": 0.25}, {"loss": 0.125}, calibration="entropy"),
     ],
@@ -88,13 +88,14 @@ def test_auto_is_the_target_that_this_cpu_is(
     [
         (lambda: config_for("sse4"), "sse4"),
         (lambda: config_for("avx2", "statisch"), "statisch"),
-        (lambda: StaticQuantizationConfig(calibration="mean"), "minmax or percentile or entropy"),
+        (lambda: StaticQuantizationConfig(calibration="mean"), "'minmax', 'percentile' or 'entropy'"),
         (lambda: StaticQuantizationConfig(activation_type="int4"), "int4"),
-        (lambda: StaticQuantizationConfig(percentile=0.999), "above 50"),
-        (lambda: WeightQuantizationConfig("ternary"), "truncation or sign"),
-        (lambda: WeightQuantizationConfig(bits=3), "4 or 5 or 6 or 7 or 8"),
+        (lambda: StaticQuantizationConfig(percentile=0.999), "greater than 50"),
+        (lambda: WeightQuantizationConfig("ternary"), "'round' or 'sign'"),
+        (lambda: WeightQuantizationConfig(bits=3), "bits.*greater than or equal to 4"),
+        (lambda: WeightQuantizationConfig(bits=9), "bits.*less than or equal to 8"),
         (lambda: WeightQuantizationConfig(group_size=0), "group_size"),
-        (lambda: WeightQuantizationConfig(scope="head"), "embeddings or all"),
+        (lambda: WeightQuantizationConfig(scope="head"), "'embeddings' or 'all'"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused(make: object, named: str) -> None:
@@ -119,7 +120,7 @@ def test_a_target_means_the_same_in_recipes(target: str, mode: str) -> None:
     step = OnnxRuntimeInt8(mode=mode, target=target)  # type: ignore[arg-type]
     assert config_from_recipe(step).to_dict() == config_for(target, mode).to_dict()
     step = step.model_copy(update={"reduce_range": False})
-    assert config_from_recipe(step).reduce_range is False  # what is written down counts
+    assert config_from_recipe(step).reduce_range is False  # an explicit setting overrides the target
 
 
 def test_calibration_from_recipes() -> None:
@@ -131,20 +132,33 @@ def test_calibration_from_recipes() -> None:
         OnnxRuntimeInt8(mode="dynamic", calibration="entropy")
 
 
-def test_artifacts_of_one_file_are_refused() -> None:
-    twice = [OnnxRuntimeInt8(mode="static"), OnnxRuntimeInt8(mode="static", calibration="entropy"), OpenVinoInt8()]
-    with pytest.raises(ValidationError, match="more than one for onnxruntime static"):
-        QuantizeStep(artifacts=twice)
-    QuantizeStep(artifacts=[*twice[1:], OnnxRuntimeInt8(mode="dynamic")])
-    packed = [PackedWeights(bits=4), PackedWeights(bits=8), PackedWeights(method="sign")]
-    QuantizeStep(artifacts=[*packed, OpenVinoInt8()])
-    with pytest.raises(ValidationError, match="more than one for packed 4 bits"):
-        QuantizeStep(artifacts=[*packed, PackedWeights(bits=4, scope="all")])
+@pytest.mark.parametrize(
+    ("step", "config"),
+    [
+        (OnnxRuntimeInt8(mode="dynamic"), DynamicQuantizationConfig()),
+        (OnnxRuntimeInt8(mode="static"), StaticQuantizationConfig()),
+        (OnnxRuntimeInt8(mode="dynamic", max_loss=0.01), MixedPrecisionConfig()),
+        (OpenVinoInt8(), OpenVINOQuantizationConfig()),
+        (PackedWeights(), WeightQuantizationConfig()),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_defaults_are_those_of_recipes(step: ArtifactStep, config: QuantizationConfig) -> None:
+    assert config_from_recipe(step).to_dict() == config.to_dict()
+
+
+def test_truncation_is_an_alias_of_round_also_in_files(tmp_path: Path) -> None:
+    config = WeightQuantizationConfig("round", 5)
+    assert WeightQuantizationConfig("truncation", 5).to_dict() == config.to_dict()
+    config.save_pretrained(tmp_path)
+    path = tmp_path / "quantization_config.json"
+    path.write_text(path.read_text().replace('"round"', '"truncation"'))  # as earlier versions wrote it
+    assert WeightQuantizationConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
 
 
 def test_packed_weights_from_recipes() -> None:
     config = config_from_recipe(PackedWeights(bits=5, group_size=32, scope="all"))
-    assert config.to_dict() == WeightQuantizationConfig("truncation", 5, 32, "all").to_dict()
+    assert config.to_dict() == WeightQuantizationConfig("round", 5, 32, "all").to_dict()
     assert (config.precision, config.runtime, config.mode) == ("int5-weights", "torch", "weights")
     sign = config_from_recipe(PackedWeights.model_validate(PackedWeights(method="sign").model_dump()))
     assert (sign.precision, sign.bits) == ("sign-weights", 1)

@@ -9,10 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import FAMILIES_AND_VARIANTS, make_pico, random_inputs, uneven_plan
+from conftest import FAMILIES, FFN, HEADS, LAYERS, VARIANTS, make_pico, random_inputs, uneven_plan
+from one_token_graphs import onnx_products_of_one_token, openvino_products_of_one_token
 from transformers import BertTokenizerFast, PreTrainedModel
 
 from hfcompress.errors import DataError
+from hfcompress.models.plan import LayerPlan, PruningPlan
+from hfcompress.models.surgery import apply_plan
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
 from hfcompress.quantization.config import (
@@ -21,9 +24,16 @@ from hfcompress.quantization.config import (
     QuantizationConfig,
     StaticQuantizationConfig,
 )
-from hfcompress.surgery import apply_plan
+from hfcompress.quantization.first_token import reads_first_token_only
 
-SHAPES = [(batch, length) for batch in (1, 7) for length in (2, 17, 512)]
+SHAPES = [(1, 17), (7, 2), (7, 17), (2, 512)]  # one pair, several with padding, the shortest, the longest
+# Layers dropped, one with nothing left, one uneven in heads and FFN: few, since each costs a second of an export.
+TWO_LAYERS = PruningPlan(LAYERS, HEADS, FFN, (LayerPlan(0, (), ()), LayerPlan(3, (0, 2, 3), tuple(range(5)))))
+EXPORTED = [
+    *(pytest.param(family, {}, id=family) for family in FAMILIES),
+    *(pytest.param(*variant.values, id=variant.id, marks=pytest.mark.soak) for variant in VARIANTS),
+]
+LAST_LAYER = 3  # products behind the values: W_O, W_1 and W_2
 needs_openvino = pytest.mark.skipif(not openvino_backend.is_available(), reason="the openvino extra is not installed")
 
 
@@ -53,13 +63,15 @@ def run_onnx(path: Path, inputs: dict[str, torch.Tensor]) -> np.ndarray:
     return session.run(None, {node.name: inputs[node.name].numpy() for node in session.get_inputs()})[0]
 
 
-@pytest.mark.parametrize(("family", "changes"), FAMILIES_AND_VARIANTS)
+@pytest.mark.parametrize(("family", "changes"), EXPORTED)
 def test_onnx_of_a_pruned_model_equals_torch(
     family: str, changes: dict[str, object], tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
-    model = apply_plan(make_pico(family, **changes), uneven_plan())
+    model = apply_plan(make_pico(family, **changes), TWO_LAYERS)
     names = tokenizer_for(family, tokenizer).model_input_names
     graph = onnx_backend.export_onnx(model, tokenizer_for(family, tokenizer))
+    one_token = onnx_products_of_one_token(graph)
+    assert one_token >= LAST_LAYER if reads_first_token_only(model.config) else not one_token
     path = onnx_backend.save_onnx(graph, tmp_path / "onnx" / "model.onnx")
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]  # one file, no external data
     for batch, length in SHAPES:
@@ -70,15 +82,17 @@ def test_onnx_of_a_pruned_model_equals_torch(
 
 
 @needs_openvino
-@pytest.mark.parametrize(("family", "changes"), FAMILIES_AND_VARIANTS)
+@pytest.mark.parametrize(("family", "changes"), EXPORTED)
 def test_openvino_of_a_pruned_model_equals_torch(
     family: str, changes: dict[str, object], tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
     import openvino
 
-    model = apply_plan(make_pico(family, **changes), uneven_plan())
+    model = apply_plan(make_pico(family, **changes), TWO_LAYERS)
     names = tokenizer_for(family, tokenizer).model_input_names
     graph = openvino_backend.export_openvino(model, tokenizer_for(family, tokenizer))
+    one_token = openvino_products_of_one_token(graph, inputs_for(7, 17, names))
+    assert one_token >= LAST_LAYER if reads_first_token_only(model.config) else not one_token
     path = openvino_backend.save_openvino(graph, tmp_path / "openvino_model.xml")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["openvino_model.bin", "openvino_model.xml"]
     compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

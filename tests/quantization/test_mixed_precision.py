@@ -14,10 +14,12 @@ from torch import nn
 from transformers import BertTokenizerFast, PreTrainedModel
 
 import hfcompress
-from hfcompress.architectures import encoder_layers
-from hfcompress.checkpoint import save_checkpoint
 from hfcompress.errors import DataError, RecipeError
-from hfcompress.layout import ONNX_INT8
+from hfcompress.losses import listwise_kl
+from hfcompress.models.architectures import encoder_layers
+from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.layout import ONNX_INT8
+from hfcompress.models.surgery import apply_plan
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.quantization import onnxruntime as backend
 from hfcompress.quantization.artifacts import calibration_batches
@@ -26,8 +28,6 @@ from hfcompress.quantization.mixed_precision import choose_fp32_modules, weight_
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import OnnxRuntimeInt8
-from hfcompress.surgery import apply_plan
-from hfcompress.training.losses import listwise_kl
 
 FRAGILE = "bert.encoder.layer.1.attention.self.value"
 
@@ -54,8 +54,8 @@ def loss_of(graph: onnx_ir.Model, model: PreTrainedModel, tokenizer: BertTokeniz
     """The calibration loss, worked out anew: 12 lists of 5."""
     pairs = pairs_of(12, 5)
     path = backend.save_onnx(graph, folder / "again.onnx")
-    scores = OnnxRuntimeRanker(path, tokenizer, lambda logits: logits).score(pairs)
-    dense = TorchRanker(model, tokenizer, lambda logits: logits).score(pairs)
+    scores = OnnxRuntimeRanker(path, tokenizer).score(pairs)
+    dense = TorchRanker(model, tokenizer).score(pairs)
     after, before = (torch.from_numpy(each).reshape(12, 5) for each in (scores, dense))
     return float(listwise_kl(after, before, torch.ones(12, 5, dtype=torch.bool)).mean())
 
@@ -92,7 +92,9 @@ def test_what_is_sensitive_stays_in_fp32_and_the_bound_holds(
 
     def choose(bound: float) -> tuple[MixedPrecisionConfig, onnx_ir.Model]:
         config = MixedPrecisionConfig(bound, mode, per_channel=True, reduce_range=False)
-        return choose_fp32_modules(model, tokenizer, graph, config, calibration, pairs, progress=False)
+        return choose_fp32_modules(
+            model, tokenizer, graph, config, calibration=calibration, pairs=pairs, progress=False
+        )
 
     loose, int8 = choose(100.0)
     assert loose.fp32_modules == [] and loose.figures["loss"] == loose.figures["loss_int8"]
@@ -121,7 +123,15 @@ def test_a_bound_out_of_reach_is_said(
 ) -> None:
     model, graph = fragile
     with pytest.raises(RecipeError, match=r"with all linear layers of the encoder in fp32.*raise max_loss"):
-        choose_fp32_modules(model, tokenizer, graph, MixedPrecisionConfig(1e-12), [], pairs_of(12, 5), progress=False)
+        choose_fp32_modules(
+            model,
+            tokenizer,
+            graph,
+            MixedPrecisionConfig(1e-12),
+            calibration=[],
+            pairs=pairs_of(12, 5),
+            progress=False,
+        )
 
 
 def test_the_choice_is_written_down(tokenizer: BertTokenizerFast, tmp_path: Path) -> None:

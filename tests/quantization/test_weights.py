@@ -1,7 +1,8 @@
-"""Packed weights of whole models: what is packed, what is loaded, and what a run reports of it."""
+"""Packed weights of whole models: which weights are packed, and that loading returns them dequantized, bit-equal."""
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -10,20 +11,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, SIGMOID, VOCABULARY, WORDS, make_pico, random_inputs, stock_plan, uneven_plan
+from safetensors import safe_open
 from transformers import BertTokenizerFast, PreTrainedModel
 
 import hfcompress
-from hfcompress.checkpoint import save_checkpoint
 from hfcompress.errors import ModelError
-from hfcompress.models import model_fingerprint
+from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.load import model_fingerprint
+from hfcompress.models.packing import round_trip
+from hfcompress.models.plan import PruningPlan
+from hfcompress.models.surgery import apply_plan
 from hfcompress.optimum_config import RankerCompressionConfig
-from hfcompress.packing import rounded
-from hfcompress.plan import PruningPlan
 from hfcompress.quantization.config import WeightQuantizationConfig
 from hfcompress.quantization.weights import packed_file, packed_modules, save_packed
-from hfcompress.surgery import apply_plan
 
-PAIRS = [("ba de fi", " ".join(WORDS[place : place + 1 + place % 7])) for place in range(12)]
+PAIRS = [("ba de fi", " ".join(WORDS[index : index + 1 + index % 7])) for index in range(12)]
 CONFIGS = [
     WeightQuantizationConfig(),
     WeightQuantizationConfig(bits=4, group_size=8, scope="all"),
@@ -34,7 +36,7 @@ CONFIGS = [
 def dequantized(model: PreTrainedModel, config: WeightQuantizationConfig) -> PreTrainedModel:
     """The model with its weights rounded in place."""
     for module in packed_modules(model, config.scope).values():
-        module.weight.data = rounded(module.weight.data, config.codec)
+        module.weight.data = round_trip(module.weight.data, config.codec)
     return model
 
 
@@ -108,6 +110,16 @@ def test_a_folder_with_packed_weights_alone(cross_encoder: Path, tmp_path: Path)
     for path in cross_encoder.glob("*token*"):
         shutil.copy(path, copy)
     np.testing.assert_array_equal(hfcompress.load_ranker(copy).score(PAIRS), found)
+
+
+def test_a_file_of_an_earlier_version_loads() -> None:
+    run = Path(__file__).parents[1] / "legacy" / "run"
+    file = "packed/model_int6.safetensors"
+    with safe_open(run / file, "pt") as packed:
+        assert json.loads(packed.metadata()["hfcompress"])["codec"]["method"] == "truncation"
+    found, config = hfcompress.load_model(str(run), file=file), WeightQuantizationConfig(bits=6)
+    expected = dequantized(hfcompress.load_model(str(run)), config).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.state_dict().items())
 
 
 def test_files_that_do_not_fit(cross_encoder: Path, tmp_path: Path, tokenizer: BertTokenizerFast) -> None:

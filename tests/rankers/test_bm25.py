@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hfcompress.data.bm25 import retrieve
-from hfcompress.data.ranking import Document
+from hfcompress.data.document import Document
 from hfcompress.errors import DataError
 from hfcompress.rankers.base import Ranker
 from hfcompress.rankers.bm25 import Bm25Ranker

@@ -10,9 +10,9 @@ import pytest
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.recipe import Recipe
-from hfcompress.steps.base import Run
+from hfcompress.steps.context import RunContext
 from hfcompress.steps.evaluate import evaluate
-from hfcompress.workspace import Preview
+from hfcompress.steps.workspace import Preview, StepFolder, StepModel
 
 CHANGES = {"publish_texts": True, "license": "mit", "notes": ("a note",), "name": "others", "language": "de"}
 
@@ -27,12 +27,13 @@ def test_what_the_report_says_of_the_data_is_measured_again(
         fingerprints = []
 
         class Noting(Preview):
-            def step(self, *arguments: Any) -> tuple[Path, str]:
+            def step(self, *arguments: Any) -> StepFolder:
                 found = super().step(*arguments)
-                fingerprints.append(found[1])
+                fingerprints.append(found.fingerprint)
                 return found
 
-        evaluate(Run(recipe, data, Noting(tmp_path, {}), False), "x", tmp_path, [], "")
+        context = RunContext(recipe, data, Noting(tmp_path, {}), False)
+        evaluate(context, StepModel("x", ""), StepFolder(tmp_path, ""), [])
         return fingerprints
 
     assert asked(word_data) == asked(replace(word_data))

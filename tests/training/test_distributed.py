@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,22 +14,28 @@ from conftest import make_pico, uneven_plan, write_beir
 from transformers import BertTokenizerFast
 
 import hfcompress
-from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.ranking import RankingData
-from hfcompress.surgery import apply_plan, current_plan
+from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.surgery import apply_plan, current_plan
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "distill.py"
 IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 def launch(processes: int, *arguments: object) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    """Run the script in several processes, or in this one, which has loaded the libraries."""
+    if processes == 1:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        return
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_have_the_loss_curve_of_one(
     word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:

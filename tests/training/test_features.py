@@ -30,17 +30,15 @@ from torch import Tensor
 from transformers import BertTokenizerFast, PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 from hfcompress import GradualPruningCallback
-from hfcompress.architectures import encoder_layers
-from hfcompress.data.lists import RankingCollator, training_lists, with_scores
-from hfcompress.data.ranking import RankingData
+from hfcompress.data.lists import RankingCollator, model_inputs
 from hfcompress.errors import ModelError
-from hfcompress.plan import LayerPlan, PruningPlan
-from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.losses import by_list, hidden_mse, relation_kl
+from hfcompress.models.architectures import encoder_layers
+from hfcompress.models.plan import LayerPlan, PruningPlan
+from hfcompress.models.surgery import apply_plan, current_plan, pruned_copy
 from hfcompress.recipe import DistillationLoss, FeatureLoss
-from hfcompress.surgery import apply_plan, current_plan, pruned_copy
 from hfcompress.training.features import FeatureDistillation, matching_layers, relation_heads
-from hfcompress.training.losses import by_list, hidden_mse, relation_kl
-from hfcompress.training.trainer import RANKING_COLUMNS, RankingDistillationTrainer
+from hfcompress.training.trainer import RankingDistillationTrainer
 
 BOTH = FeatureLoss(hidden=1.0, relation=1.0)
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -187,7 +185,7 @@ def pair_losses(
     """Loss of each of 4 pairs."""
     inputs = inputs or random_inputs(4, 12)
     made = FeatureDistillation(loss, student, teacher)
-    with made.watched(student) as seen:
+    with made.collect(student) as seen:
         student(**inputs)
     return made.pair_losses(seen, inputs)
 
@@ -224,7 +222,7 @@ def test_what_is_gathered(family: str, changes: dict[str, Any]) -> None:
     layer = encoder_layers(model)[-1]
     module = layer.get_submodule({"modernbert": "attn.Wqkv"}.get(family, made._rows[0].query))
     hook = module.register_forward_pre_hook(lambda _module, given: read.append(given[0]))
-    with torch.no_grad(), made.watched(model) as seen:
+    with torch.no_grad(), made.collect(model) as seen:
         states = model(**inputs, output_hidden_states=True).hidden_states
     hook.remove()
     for place, number in enumerate((1, 2, 3) if family != "modernbert" else (1, 2)):  # ModernBERT's last is normed
@@ -273,12 +271,6 @@ def test_inputs_that_the_teacher_does_not_take() -> None:
 
 
 # In the trainer
-
-
-@pytest.fixture
-def lists(word_data: RankingData, tokenizer: BertTokenizerFast) -> Dataset:
-    teacher = TorchRanker(make_pico(seed=3), tokenizer, lambda logits: logits)
-    return with_scores(training_lists(word_data, 4, 1, seed=0), teacher, progress=False)
 
 
 def trainer(
@@ -387,11 +379,11 @@ def test_features_alone_bring_the_student_towards_its_teacher(
     teacher = make_pico(seed=3)
     student = apply_plan(make_pico(seed=3, **NO_DROPOUT), uneven_plan())
     batch = RankingCollator(tokenizer, 32)([lists[index] for index in range(8)])
-    inputs = {name: value for name, value in batch.items() if name not in RANKING_COLUMNS}
+    inputs = model_inputs(batch)
 
     def loss() -> Tensor:
         made = FeatureDistillation(BOTH, student, teacher)
-        with torch.no_grad(), made.watched(student) as seen:
+        with torch.no_grad(), made.collect(student) as seen:
             student(**inputs)
         return made.pair_losses(seen, inputs).mean()
 
@@ -425,7 +417,7 @@ def test_what_is_gathered_is_what_gates_leave(tmp_path: Path) -> None:
     made = FeatureDistillation(BOTH, model, make_pico())
     for share, faded in ((0.0, False), (1.0, True)):
         callback.close(share)
-        with made.watched(model) as seen:
+        with made.collect(model) as seen:
             model(**inputs)
         assert torch.equal(seen[1, ""], seen[0, ""]) == faded  # the plan drops layer 1
 
@@ -478,12 +470,12 @@ def test_another_tokenizer_of_as_many_tokens(lists: Dataset, tokenizer: BertToke
     trainer(lists, tokenizer, tmp_path, options={**options, "teacher_tokenizer": tokenizer})
     other = BertTokenizerFast(str(tmp_path / "vocab.txt"))
     assert len(other) == len(tokenizer) <= VOCABULARY
-    with pytest.raises(ModelError, match="do not read the same token ids"):
+    with pytest.raises(ModelError, match="do not use the same token ids"):
         trainer(lists, tokenizer, tmp_path, options={**options, "teacher_tokenizer": other})
 
 
 def test_a_compiled_model(lists: Dataset, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"feature_loss cannot reach.*torch_compile=True"):
+    with pytest.raises(ModelError, match=r"feature_loss needs hooks.*torch_compile=True"):
         trainer(lists, tokenizer, tmp_path, torch_compile=True)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import FAMILIES, FFN, HEADS, LAYERS, make_pico, random_inputs, stock_plan, uneven_plan
 from datasets import Dataset
-from script_inputs import labelled_pairs, pico_cross_encoder, tokenized
+from script_inputs import labelled_pairs, pico_cross_encoder
 from sentence_transformers import cross_encoder
 from torch import Tensor
 from transformers import BertTokenizerFast, PreTrainedModel, Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -19,10 +19,10 @@ from hfcompress import GradualPruningCallback
 from hfcompress.data.lists import RankingCollator, training_lists, with_scores
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import PlanError
-from hfcompress.importance.scores import magnitude
-from hfcompress.plan import LayerPlan, PruningPlan
+from hfcompress.models.plan import LayerPlan, PruningPlan
+from hfcompress.models.surgery import apply_plan, current_plan
+from hfcompress.pruning.importance.scores import magnitude
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.surgery import apply_plan, current_plan
 from hfcompress.training.callbacks import transformer_of
 from hfcompress.training.trainer import RankingDistillationTrainer
 
@@ -40,11 +40,6 @@ def plain_trainer(
     model: PreTrainedModel, pairs: Dataset, folder: Path, callback: GradualPruningCallback, **settings: Any
 ) -> Trainer:
     return Trainer(model=model, args=arguments(folder, **settings), train_dataset=pairs, callbacks=[callback])
-
-
-@pytest.fixture
-def pairs(word_data: RankingData, tokenizer: BertTokenizerFast) -> Dataset:
-    return tokenized(labelled_pairs(word_data), tokenizer)  # 160 pairs: 20 steps of 8
 
 
 def begun(model: PreTrainedModel, plan: PruningPlan, folder: Path, **settings: Any) -> GradualPruningCallback:
@@ -87,9 +82,13 @@ def test_at_the_end_of_the_schedule_gates_score_as_surgery_will(family: str, pla
     torch.testing.assert_close(scores(model), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_least_important_goes_first(tmp_path: Path) -> None:
-    model = make_pico()
-    assert begun(model, PruningPlan.full(LAYERS, HEADS, FFN), tmp_path)._closing == [[], []]
+def test_the_least_important_is_closed_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, full = make_pico(), PruningPlan.full(LAYERS, HEADS, FFN)
+    nothing = begun(model, full, tmp_path)
+    nothing.close(1.0)
+    assert nothing.remaining_plan(model) == nothing.alive(model) == full
+    assert "use remaining_plan" in caplog.text
+    nothing.on_train_end(arguments(tmp_path), TrainerState(), TrainerControl(), model=model)
     importance = magnitude(model)
     width = FFN // 2
     heads = tuple(range(HEADS))
@@ -99,11 +98,13 @@ def test_the_least_important_goes_first(tmp_path: Path) -> None:
     importance.ffn[0][width:] = torch.arange(width, 0, -1.0)  # of the first layer, the last neuron is the least
     importance.ffn[3][width:] = 100 + torch.arange(width)
     callback = begun(model, plan, tmp_path, importance=importance)
-    callback.close(0.25)
-    closing, ffn = callback._closing
-    assert closing == []
-    assert [index for _, index in ffn[:width]] == list(range(FFN - 1, width - 1, -1))
-    assert [float(gate[index]) for gate, index in ffn] == [0.0] * (width // 2) + [1.0] * (width + width // 2)
+    for closed in range(2 * width + 1):
+        callback.close(closed / (2 * width))
+        remaining = callback.remaining_plan(model)
+        assert all(layer.heads == heads for layer in remaining.layers)
+        first, second, third, fourth = (layer.ffn for layer in remaining.layers)
+        assert first == tuple(range(FFN - min(closed, width)))  # before any neuron of the last layer
+        assert second == third == tuple(range(FFN)) and len(fourth) == FFN - max(closed - width, 0)
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
@@ -124,7 +125,7 @@ def test_in_a_plain_trainer(pairs: Dataset, plan: PruningPlan, tmp_path: Path) -
 
 
 def test_a_checkpoint_in_mid_schedule_resumes_bit_equal(pairs: Dataset, tmp_path: Path) -> None:
-    settings = {"num_train_epochs": 1, "save_strategy": "steps", "save_steps": 5}
+    settings = {"max_steps": 10, "save_strategy": "steps", "save_steps": 5}
     whole = make_pico(problem_type="regression")
     plain_trainer(whole, pairs, tmp_path / "a", GradualPruningCallback(uneven_plan()), **settings).train()
     again = make_pico(seed=7, problem_type="regression")
@@ -135,12 +136,12 @@ def test_a_checkpoint_in_mid_schedule_resumes_bit_equal(pairs: Dataset, tmp_path
     other = plain_trainer(
         make_pico(problem_type="regression"), pairs, tmp_path / "a", GradualPruningCallback(stock_plan()), **settings
     )
-    with pytest.raises(PlanError, match="on the way to another plan"):
+    with pytest.raises(PlanError, match="made with another plan"):
         other.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-5"))
 
 
 def test_with_distillation(word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
-    teacher = TorchRanker(make_pico(seed=3), tokenizer, lambda logits: logits)
+    teacher = TorchRanker(make_pico(seed=3), tokenizer)
     lists = with_scores(training_lists(word_data, 4, 1, seed=0), teacher, progress=False)
     model = make_pico(seed=3)
     trainer = RankingDistillationTrainer(

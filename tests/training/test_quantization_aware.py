@@ -13,30 +13,23 @@ import torch
 from conftest import make_pico, random_inputs, stock_plan
 from datasets import Dataset
 from onnx import TensorProto, helper
-from script_inputs import labelled_pairs, tokenized
 from torch import Tensor, nn
 from transformers import BertTokenizerFast, PreTrainedModel, Trainer, TrainingArguments
 
 from hfcompress import GradualPruningCallback, QuantizationAwareCallback
-from hfcompress.architectures import encoder_layers
-from hfcompress.data.ranking import RankingData
 from hfcompress.errors import RecipeError
-from hfcompress.packing import Codec, rounded
+from hfcompress.models.architectures import encoder_layers
+from hfcompress.models.packing import Codec, round_trip
+from hfcompress.models.surgery import current_plan
 from hfcompress.quantization.config import DynamicQuantizationConfig, WeightQuantizationConfig
 from hfcompress.quantization.onnxruntime import export_onnx, quantize
 from hfcompress.quantization.rounding import rounded_input, rounded_weight
 from hfcompress.quantization.weights import packed_modules, straight_through
-from hfcompress.surgery import current_plan
 from hfcompress.training.quantization_aware import RANGES_FILE
 
 
-@pytest.fixture
-def pairs(word_data: RankingData, tokenizer: BertTokenizerFast) -> Dataset:
-    return tokenized(labelled_pairs(word_data), tokenizer)  # 160 pairs: 20 steps of 8
-
-
 def trainer_of(model: PreTrainedModel, pairs: Dataset, folder: Path, *callbacks: Any, **settings: Any) -> Trainer:
-    fixed = {"save_strategy": "no", "per_device_train_batch_size": 8, "learning_rate": 1e-3, "num_train_epochs": 1}
+    fixed = {"save_strategy": "no", "per_device_train_batch_size": 8, "learning_rate": 1e-3, "max_steps": 10}
     arguments = TrainingArguments(
         output_dir=str(folder), report_to=[], use_cpu=True, disable_tqdm=True, **{**fixed, **settings}
     )
@@ -47,13 +40,18 @@ def linears(model: PreTrainedModel) -> list[nn.Linear]:
     return [module for layer in encoder_layers(model) for module in layer.modules() if isinstance(module, nn.Linear)]
 
 
+@pytest.fixture(scope="module")
+def exported(tokenizer: BertTokenizerFast) -> onnx_ir.Model:
+    return export_onnx(make_pico(), tokenizer)
+
+
 @pytest.mark.parametrize("reduce_range", [False, True])
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_weights_are_rounded_as_onnx_runtime_rounds_them(
-    tokenizer: BertTokenizerFast, per_channel: bool, reduce_range: bool
+    exported: onnx_ir.Model, per_channel: bool, reduce_range: bool
 ) -> None:
     model = make_pico()
-    graph = quantize(export_onnx(model, tokenizer), DynamicQuantizationConfig(per_channel, reduce_range))
+    graph = quantize(exported, DynamicQuantizationConfig(per_channel, reduce_range))
     constants = {name: value.const_value for name, value in graph.graph.initializers.items()}
     found = []
     for name, tensor in constants.items():
@@ -115,7 +113,7 @@ def test_training_is_rounded_from_the_beginning_asked_for(pairs: Dataset, activa
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
         models.append(model)
     plain, half, whole = losses
-    assert len(plain) == 20 and half[:10] == plain[:10] and half[10] != plain[10] and whole[0] != plain[0]
+    assert len(plain) == 10 and half[:5] == plain[:5] and half[5] != plain[5] and whole[0] != plain[0]
     assert whole == pytest.approx(plain, rel=0.2)  # rounding is small
     keys = [set(model.state_dict()) for model in models]
     assert keys[0] == keys[1] == keys[2]
@@ -144,9 +142,9 @@ def test_training_for_packed_weights(pairs: Dataset, config: WeightQuantizationC
         trainer.train()
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
         models.append(model)
-    assert losses[0][:10] == losses[1][:10] and losses[0][10] != losses[1][10]
+    assert losses[0][:5] == losses[1][:5] and losses[0][5] != losses[1][5]
     packed = packed_modules(models[1], config.scope).values()
-    assert all(not torch.equal(rounded(module.weight, config.codec), module.weight) for module in packed)
+    assert all(not torch.equal(round_trip(module.weight, config.codec), module.weight) for module in packed)
     assert not any("forward" in vars(module) for module in models[1].modules())
     # An evaluation is that of the file to come, to the bit.
     callback = QuantizationAwareCallback(0.99, weights=config)
@@ -159,29 +157,29 @@ def test_training_for_packed_weights(pairs: Dataset, config: WeightQuantizationC
         callback.on_train_end(trainer.args, trainer.state, trainer.control)
         assert not torch.equal(models[1](**inputs).logits, found)
         for module in packed:
-            module.weight.data = rounded(module.weight.data, config.codec)
+            module.weight.data = round_trip(module.weight.data, config.codec)
         assert torch.equal(models[1](**inputs).logits, found)
 
 
 def test_the_gradient_of_packed_weights_is_that_of_the_weights() -> None:
     weight, factors = (torch.randn(6, 8, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     weight.requires_grad_(True)
-    for codec in (Codec("truncation", 4, 3), Codec("sign", 1)):
+    for codec in (Codec("round", 4, 3), Codec("sign", 1)):
         found = straight_through(weight, codec)
-        assert torch.equal(found, rounded(weight, codec)) and not torch.equal(found, weight)
+        assert torch.equal(found, round_trip(weight, codec)) and not torch.equal(found, weight)
         (gradient,) = torch.autograd.grad((found * factors).sum(), weight)
         assert torch.equal(gradient, factors)
 
 
 @pytest.mark.parametrize("activations", ["dynamic", "static"])
 def test_a_checkpoint_resumes_bit_equal(pairs: Dataset, activations: str, tmp_path: Path) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 12}
+    saving = {"save_strategy": "steps", "save_steps": 6}
     whole = make_pico(problem_type="regression")
     trainer_of(whole, pairs, tmp_path / "whole", QuantizationAwareCallback(0.3, activations), **saving).train()  # type: ignore[arg-type]
-    assert (tmp_path / "whole" / "checkpoint-12" / RANGES_FILE).is_file() == (activations == "static")
+    assert (tmp_path / "whole" / "checkpoint-6" / RANGES_FILE).is_file() == (activations == "static")
     resumed = make_pico(problem_type="regression")
     trainer = trainer_of(resumed, pairs, tmp_path / "whole", QuantizationAwareCallback(0.3, activations), **saving)  # type: ignore[arg-type]
-    trainer.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-12"))
+    trainer.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 

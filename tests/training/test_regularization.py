@@ -14,24 +14,17 @@ from pydantic import ValidationError
 from torch import Tensor
 from transformers import BertTokenizerFast, PreTrainedModel, TrainingArguments
 
-from hfcompress.data.lists import RankingCollator, training_lists, with_scores
+from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import ModelError
-from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.losses import listwise_kl, symmetric_kl
+from hfcompress.models.surgery import apply_plan
 from hfcompress.recipe import FeatureLoss, Optimization
-from hfcompress.surgery import apply_plan
 from hfcompress.training.fit import fit, freeze, set_dropout
-from hfcompress.training.losses import listwise_kl, symmetric_kl
 from hfcompress.training.regularization import adversarial_step
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
 
 EPSILON = 0.5
-
-
-@pytest.fixture
-def lists(word_data: RankingData, tokenizer: BertTokenizerFast) -> Dataset:
-    teacher = TorchRanker(make_pico(seed=3), tokenizer, lambda logits: logits)
-    return with_scores(training_lists(word_data, 4, 1, seed=0), teacher, progress=False)
 
 
 def student(dropout: float = 0.0, family: str = "bert", **changes: Any) -> PreTrainedModel:
@@ -210,8 +203,8 @@ def test_all_at_once(word_data: RankingData, lists: Dataset, tokenizer: BertToke
         precision="bf16",
     )  # fmt: skip
     figures = fit(
-        RankingDistillationTrainer, student(), tokenizer, lists, word_data, options, tmp_path, 0, progress=False,
-        feature_loss=FeatureLoss(hidden=1.0), teacher=make_pico(seed=3),
+        RankingDistillationTrainer, student(), tokenizer, lists=lists, data=word_data, settings=options,
+        folder=tmp_path, seed=0, progress=False, feature_loss=FeatureLoss(hidden=1.0), teacher=make_pico(seed=3),
     )  # fmt: skip
     assert figures["steps"] == 5 and figures["best_dev_ndcg@10"] > 0
 
@@ -228,5 +221,5 @@ def test_r_drop_without_dropout(lists: Dataset, tokenizer: BertTokenizerFast, tm
 
 
 def test_adversarial_training_of_a_compiled_model(lists: Dataset, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"adversarial cannot reach.*torch_compile=True"):
+    with pytest.raises(ModelError, match=r"adversarial needs hooks.*torch_compile=True"):
         trainer(student(), lists, tokenizer, tmp_path, {"adversarial": 1.0}, torch_compile=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import FAMILIES, FFN, HEADS, LAYERS, make_pico, uneven_plan
 from datasets import Dataset
-from script_inputs import labelled_pairs, pico_cross_encoder, tokenized
+from script_inputs import labelled_pairs, pico_cross_encoder
 from sentence_transformers import cross_encoder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import BertTokenizerFast, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -21,11 +21,11 @@ from hfcompress import CompressionReportCallback, GradualPruningCallback
 from hfcompress.data.lists import RankingCollator, training_lists
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
-from hfcompress.plan import PruningPlan
-from hfcompress.surgery import apply_plan, encoder_flops
+from hfcompress.models.plan import PruningPlan
+from hfcompress.models.surgery import apply_plan, encoder_macs
 from hfcompress.training.trainer import RankingTrainer
 
-NAMES = {f"compression/{name}" for name in ("parameters", "sparsity", "encoder_flops", "heads", "ffn")}
+NAMES = {f"compression/{name}" for name in ("parameters", "sparsity", "encoder_macs", "heads", "ffn")}
 TEXTS = [("ba de", "sun ba de"), ("gu lan", "pe pi pu")] * 4
 
 
@@ -35,11 +35,6 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "eval_strategy": "steps", "eval_steps": 2, "report_to": [], "use_cpu": True, "disable_tqdm": True,
     }  # fmt: skip
     return fixed | changes
-
-
-@pytest.fixture
-def pairs(word_data: RankingData, tokenizer: BertTokenizerFast) -> Dataset:
-    return tokenized(labelled_pairs(word_data), tokenizer).select(range(64))
 
 
 def plain(model: Any, pairs: Dataset, folder: Path, callbacks: list[TrainerCallback], **changes: Any) -> Trainer:
@@ -62,13 +57,13 @@ def check_course(reported: list[dict[str, float]], model: Any) -> None:
     assert [entry["step"] for entry in reported] == [0, 2, 4, 6, 8, 8]  # the start, four evaluations, the end
     first, *others, last = reported
     assert first["compression/parameters"] == size(full) and first["compression/sparsity"] == 0
-    assert first["compression/encoder_flops"] == 1
+    assert first["compression/encoder_macs"] == 1
     assert (first["compression/heads"], first["compression/ffn"]) == (LAYERS * HEADS, LAYERS * FFN)
     for entry in (others[-1], last):  # all gates closed; cut
         assert entry["compression/parameters"] == size(cut)
         assert entry["compression/sparsity"] == pytest.approx(1 - size(cut) / size(full))
-        share = encoder_flops(full.config, uneven_plan()) / encoder_flops(full.config, whole)
-        assert entry["compression/encoder_flops"] == pytest.approx(share)
+        share = encoder_macs(full.config, uneven_plan()) / encoder_macs(full.config, whole)
+        assert entry["compression/encoder_macs"] == pytest.approx(share)
         assert entry["compression/heads"] == sum(len(layer.heads) for layer in uneven_plan().layers)
         assert entry["compression/ffn"] == sum(len(layer.ffn) for layer in uneven_plan().layers)
     assert size(model) == size(cut)

@@ -13,9 +13,9 @@ from conftest import FFN, HEADS, LAYERS, make_pico, write_beir
 from transformers import BertTokenizerFast
 
 import hfcompress
-from hfcompress.checkpoint import save_checkpoint
 from hfcompress.data.ranking import RankingData
-from hfcompress.surgery import current_plan
+from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.surgery import current_plan
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 IDENTITY = "torch.nn.modules.linear.Identity"

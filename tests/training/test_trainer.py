@@ -16,17 +16,11 @@ from transformers import BertTokenizerFast, PreTrainedModel, TrainingArguments
 from hfcompress.data.lists import RankingCollator, training_lists, with_scores
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, ModelError
+from hfcompress.models.surgery import apply_plan, current_plan
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import DistillationLoss, Optimization
-from hfcompress.surgery import apply_plan, current_plan
 from hfcompress.training.fit import fit, freeze
 from hfcompress.training.trainer import RankingDistillationTrainer, RankingTrainer
-
-
-@pytest.fixture
-def lists(word_data: RankingData, tokenizer: BertTokenizerFast) -> Dataset:
-    teacher = TorchRanker(make_pico(seed=3), tokenizer, lambda logits: logits)
-    return with_scores(training_lists(word_data, 4, 1, seed=0), teacher, progress=False)
 
 
 def trainer(
@@ -136,22 +130,20 @@ def test_distillation_brings_a_pruned_model_back(
     teacher = make_pico()
     labels = training_lists(word_data, 4, 0, seed=0)
     options = Optimization(epochs=20, learning_rate=2e-3, queries_per_batch=8)
-    fit(RankingTrainer, teacher, tokenizer, labels, word_data, options, tmp_path / "t", 0, progress=False)
+    common: dict[str, Any] = {"data": word_data, "settings": options, "seed": 0, "progress": False}
+    fit(RankingTrainer, teacher, tokenizer, lists=labels, folder=tmp_path / "t", **common)
     before = dev_quality(teacher, tokenizer, word_data)["ndcg@10"]
-    scored = with_scores(labels, TorchRanker(teacher, tokenizer, lambda logits: logits), progress=False)
+    scored = with_scores(labels, TorchRanker(teacher, tokenizer), progress=False)
     student = apply_plan(copy.deepcopy(teacher), uneven_plan())
     cut = dev_quality(student, tokenizer, word_data)["ndcg@10"]
     figures = fit(
         RankingDistillationTrainer,
         student,
         tokenizer,
-        scored,
-        word_data,
-        options,
-        tmp_path / "s",
-        0,
-        progress=False,
+        lists=scored,
+        folder=tmp_path / "s",
         distillation_loss=DistillationLoss(),
+        **common,
     )
     after = dev_quality(student, tokenizer, word_data)["ndcg@10"]
     assert after == pytest.approx(figures["best_dev_ndcg@10"])  # the best checkpoint is what is left
@@ -164,7 +156,10 @@ def test_bf16_needs_no_gpu(word_data: RankingData, tokenizer: BertTokenizerFast,
     labels = training_lists(word_data, 4, 0, seed=0)
     options = Optimization(epochs=1, learning_rate=2e-3, queries_per_batch=8, precision="bf16")
     model = make_pico()
-    figures = fit(RankingTrainer, model, tokenizer, labels, word_data, options, tmp_path, 0, progress=False)
+    figures = fit(
+        RankingTrainer, model, tokenizer, lists=labels, data=word_data, settings=options, folder=tmp_path, seed=0,
+        progress=False,
+    )  # fmt: skip
     assert figures["steps"] > 0 and {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 

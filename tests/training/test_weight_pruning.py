@@ -9,18 +9,11 @@ import pytest
 import torch
 from conftest import make_pico
 from datasets import Dataset
-from script_inputs import labelled_pairs, tokenized
-from transformers import BertTokenizerFast, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
-from hfcompress.data.ranking import RankingData
 from hfcompress.errors import RecipeError
-from hfcompress.sparsity import sparse_modules, zero_share
+from hfcompress.models.sparsity import sparse_modules, zero_share
 from hfcompress.training.weight_pruning import WeightPruningCallback
-
-
-@pytest.fixture
-def pairs(word_data: RankingData, tokenizer: BertTokenizerFast) -> Dataset:
-    return tokenized(labelled_pairs(word_data), tokenizer)  # 160 pairs: 20 steps of 8
 
 
 class Watch(TrainerCallback):
@@ -66,15 +59,15 @@ def test_zeros_grow_and_are_held(pairs: Dataset, pattern: str, sparsity: float, 
 
 def test_zeros_from_the_start_are_those_of_the_model(pairs: Dataset, tmp_path: Path) -> None:
     model, watch = make_pico(problem_type="regression"), Watch()
-    trainer_of(model, pairs, tmp_path, WeightPruningCallback(0.5, end=0.0), watch).train()
+    trainer_of(model, pairs, tmp_path, WeightPruningCallback(0.5, end=0.0), watch, max_steps=8).train()
     zeros = {name: module.weight == 0 for name, module in sparse_modules(model).items()}
-    assert watch.shares == pytest.approx([0.5] * 20, abs=1e-3)
-    trainer_of(model, pairs, tmp_path, WeightPruningCallback(0.5, end=0.0)).train()
+    assert watch.shares == pytest.approx([0.5] * 8, abs=1e-3)
+    trainer_of(model, pairs, tmp_path, WeightPruningCallback(0.5, end=0.0), max_steps=8).train()
     assert all(torch.equal(module.weight == 0, zeros[name]) for name, module in sparse_modules(model).items())
 
 
 def test_a_checkpoint_resumes_bit_equal(pairs: Dataset, tmp_path: Path) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 7}
+    saving = {"save_strategy": "steps", "save_steps": 7, "max_steps": 12}
     whole, resumed = (make_pico(problem_type="regression") for _ in range(2))
     trainer_of(whole, pairs, tmp_path, WeightPruningCallback(0.6), **saving).train()
     trainer = trainer_of(resumed, pairs, tmp_path, WeightPruningCallback(0.6), **saving)

@@ -1,4 +1,4 @@
-"""Found by `optimum-cli` in its namespace `optimum.commands.register`, which must never have an `__init__.py`."""
+"""Registration with `optimum-cli`, in its namespace `optimum.commands.register`: no `__init__.py` may be added here."""
 
 from hfcompress.optimum_cli import CompressCommand
 

@@ -1,0 +1,127 @@
+"""Systems that can be evaluated: models by name, single files of a folder, and run files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from hfcompress.data.ranking import Split
+from hfcompress.data.trec_run import Scores, read_run
+from hfcompress.errors import DataError, ModelError
+from hfcompress.evaluation.candidate import Candidate
+from hfcompress.models.layout import ONNX_FP32, ONNX_INT8, OPENVINO_FP32, OPENVINO_INT8
+from hfcompress.rankers.load import FILE_RUNTIMES, Runtime, default_graph
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """A run file, with the rankings of another program.
+
+    Attributes:
+        name: Name in the result.
+        path: The file.
+        scores: Its scores.
+    """
+
+    name: str
+    path: str
+    scores: Scores
+
+
+System = Candidate | RunFile
+
+
+def resolve_system(name: str, label: str, runtime: Runtime | None = None) -> System:
+    """Resolve a name to a model or a run file.
+
+    Args:
+        name: A folder, a Hub id, an `.onnx`, `.xml` or `.safetensors` file in a folder, or a run file (any other file).
+        label: Name in the result.
+        runtime: Runtime of a folder's model; by default that of its fastest file.
+
+    Raises:
+        DataError: A run file is malformed, or `runtime` is given with a file.
+        ModelError: A graph is not in the folder of a model.
+    """
+    path = Path(name)
+    if not path.is_file():
+        return _folder(name, label, runtime)
+    if runtime is not None:
+        raise DataError(
+            "The file determines the runtime",
+            value=f"{runtime} for {name}",
+            expected="a folder or a Hub id with a runtime, or a file without one",
+            remedy="leave --runtime out, or name the folder",
+        )
+    if path.suffix not in FILE_RUNTIMES:
+        return RunFile(label, name, read_run(path))
+    folder = next((parent for parent in (path.parent, path.parent.parent) if (parent / "config.json").is_file()), None)
+    if folder is None:
+        raise ModelError(
+            f"{path} is not in the folder of a model",
+            expected="config.json next to the file or in the folder above",
+            remedy="name a file inside the folder that hfcompress wrote",
+        )
+    inside = path.relative_to(folder).as_posix()
+    exact = path.suffix == ".safetensors" or inside in (ONNX_FP32, OPENVINO_FP32)
+    return Candidate(label, str(folder), inside, FILE_RUNTIMES[path.suffix], "fp32" if exact else "int8")
+
+
+def check_same_documents(runs: Mapping[str, Mapping[str, Mapping[str, float]]], split: Split | None) -> None:
+    """Check that runs can be compared: they rank the same documents of the same queries.
+
+    Args:
+        runs: Runs by name, of the queries of the split.
+        split: Split whose candidates they must rank; None if they need only match each other.
+
+    Raises:
+        DataError: They rank different documents.
+    """
+    names = list(runs)
+    if split is not None:
+        other, expected = "the candidates of --data", {key: set(row) for key, row in split.candidates.items() if row}
+    else:
+        other, expected = names[0], {query: set(scores) for query, scores in runs[names[0]].items()}
+    for name in names:
+        found = {query: set(scores) for query, scores in runs[name].items()}
+        differing = [query for query in {**expected, **found} if expected.get(query) != found.get(query)]
+        if differing:
+            query = differing[0]
+            ours, theirs = found.get(query, set()), expected.get(query, set())
+            raise DataError(
+                f"{name} ranks other documents than {other}",
+                value=f"{len(differing)} of {len({**expected, **found})} queries, such as {query!r}: "
+                f"{sorted(ours - theirs)[:3]} too many, {sorted(theirs - ours)[:3]} missing",
+                expected="the same candidates in all runs that are compared",
+                remedy="write the run with `hfcompress evaluate MODEL --run FILE` and the same --data, --split, "
+                "--candidates and --max-queries",
+            )
+
+
+def run_of_split(run: RunFile, split: Split) -> Scores:
+    """The scores of a run file for the queries of a split.
+
+    Raises:
+        DataError: It ranks none of them.
+    """
+    found = {query: run.scores[query] for query in split.candidates if query in run.scores}
+    if not found:
+        raise DataError(
+            f"{run.path} ranks no query of this split",
+            value=f"queries such as {list(run.scores)[:3]}",
+            expected=f"queries such as {list(split.candidates)[:3]}",
+            remedy="check --data and --split; with several --data the ids begin with the name of the set and /",
+        )
+    return found
+
+
+def _folder(model: str, label: str, runtime: Runtime | None) -> Candidate:
+    graph = None if runtime == "torch" else default_graph(Path(model), runtime)
+    if graph:
+        return Candidate(label, model, graph[1], graph[0], "int8")
+    if runtime in (None, "torch"):
+        return Candidate(label, model, model, "torch", "fp32")
+    fallback = ONNX_INT8 if runtime == "onnxruntime" else OPENVINO_INT8
+    return Candidate(label, model, fallback, cast(Runtime, runtime), "int8")  # loading reports that it is missing

@@ -1,1 +1,0 @@
-"""Importance of heads and FFN neurons."""

@@ -1,0 +1,1 @@
+"""Model families, pruning plans, surgery, checkpoints and their files."""

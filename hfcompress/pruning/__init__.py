@@ -1,0 +1,1 @@
+"""Pruning without training: importance, costs, search and surgery."""

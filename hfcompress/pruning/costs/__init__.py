@@ -1,0 +1,1 @@
+"""Cost of a pruning plan: MACs, parameters, or measured time."""

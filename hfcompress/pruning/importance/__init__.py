@@ -1,0 +1,1 @@
+"""Importance of heads and FFN neurons, and least-squares weight updates."""

@@ -1,0 +1,1 @@
+"""Search for pruning plans within a budget."""

@@ -1,0 +1,1 @@
+"""Schema of `report.json`."""

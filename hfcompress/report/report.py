@@ -1,0 +1,299 @@
+"""`report.json`: all results of a run, and the only input of the model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import Field, ValidationError
+
+from hfcompress.errors import OutputError
+from hfcompress.recipe import ScoreText
+from hfcompress.report.explanation import Explanation
+from hfcompress.report.schema import Interval, ReportPart
+from hfcompress.report.speed import ColdStart, Latency, SingleThread
+from hfcompress.report.structure import PruningSummary
+from hfcompress.utils.files import write_text
+
+SCHEMA_VERSION: Final = 1
+REPORT_FILE = "report.json"
+
+Verdict = Literal["non-inferior", "inferior", "inconclusive"]
+
+
+class Delta(ReportPart):
+    """Paired difference to the teacher in the primary metric.
+
+    Attributes:
+        mean: Mean of (artifact - teacher) over the queries.
+        ci_low: Lower end of the paired bootstrap interval.
+        ci_high: Upper end.
+        confidence: Confidence level of the interval, e.g. 0.95.
+        margin: Non-inferiority margin: the largest acceptable loss, set before the run.
+        verdict: Verdict of the interval alone: `non-inferior` if `ci_low > -margin`, `inferior` if
+            `ci_high < -margin`, else `inconclusive`.
+        power: Probability of the verdict `non-inferior` with these queries if the true difference were zero.
+        queries: Number of queries; None in older reports, like all attributes below.
+        queries_needed: Number of such queries for a power of 80% at a true difference of zero.
+        p_difference: Two-sided p-value of the paired randomisation test; the null hypothesis is no difference.
+        p_non_inferior: One-sided p-value of the paired randomisation test; the null hypothesis is a loss of the margin
+            or more.
+        p_corrected: `p_non_inferior` after Holm's correction for all compared artifacts of the run.
+        corrected: Final verdict: `verdict`, but `inconclusive` instead of `non-inferior` if `p_corrected` is above
+            (1 - confidence) / 2.
+        worst_query: Id of the query with the lowest difference.
+        worst: That difference.
+        by_set: The same for each data set with 2 queries or more, if several were joined; p-values are corrected for
+            all artifacts and all sets.
+    """
+
+    mean: float
+    ci_low: float
+    ci_high: float
+    confidence: float
+    margin: float
+    verdict: Verdict
+    power: float
+    queries: int | None = None
+    queries_needed: int | None = None
+    p_difference: float | None = None
+    p_non_inferior: float | None = None
+    p_corrected: float | None = None
+    corrected: Verdict | None = None
+    worst_query: str | None = None
+    worst: float | None = None
+    by_set: dict[str, Delta] = Field(default_factory=dict)
+
+    @property
+    def decision(self) -> Verdict:
+        """Final verdict: `corrected`, or `verdict` in older reports."""
+        return self.corrected or self.verdict
+
+
+class Drift(ReportPart):
+    """Difference between two computations of the scores of the same pairs.
+
+    Attributes:
+        largest: Largest absolute difference, in standard deviations of the scores.
+        mean: Mean absolute difference, in standard deviations of the scores.
+        swapped_share: Share of neighbouring documents in the rankings that change their order.
+    """
+
+    largest: float
+    mean: float
+    swapped_share: float
+
+
+class Stability(ReportPart):
+    """Batch invariance: how far a pair's score depends on its batch, measured on lists of the first test queries.
+
+    Attributes:
+        pairs: Number of scored pairs.
+        batched: Drift between batches sorted by length and batches of one pair.
+        padded: Drift between batches of 8 pairs, padded to twice their longest pair (at most to the longest input), and
+            batches of one pair.
+        rank_correlation: Spearman's rank correlation with the fp32 model that was quantized, mean over all test
+            queries; None for models that are not quantized.
+    """
+
+    pairs: int
+    batched: Drift
+    padded: Drift
+    rank_correlation: float | None
+
+
+class Artifact(ReportPart):
+    """A model that ranks: the teacher, or a file that the run wrote.
+
+    Attributes:
+        name: Short name, e.g. `student-openvino-int8`.
+        path: Path in the output folder; for a teacher that was given, its name or path.
+        runtime: `torch`, `onnxruntime` or `openvino`.
+        precision: `fp32`, `int8-dynamic` or `int8-static`, with the suffix `-mixed` if some layers stay in fp32;
+            `int4-weights` to `int8-weights` and `sign-weights` are storage formats that run in fp32.
+        size_bytes: Size on disk of all files that a deployment needs, tokenizer included.
+        parameters: Number of weights, biases and embeddings.
+        quality: Mean of each metric over the test queries, e.g. `{"ndcg@10": 0.56, "mrr@10": 0.52}`;
+            `judged@10` is the share of the first 10 with a relevance judgement.
+        per_query: nDCG@10 of each test query.
+        agreement: Agreement with the teacher's ranking, e.g. `{"kendall_tau": 0.9, "overlap@10": 0.95}`; empty for
+            the teacher.
+        delta: Difference to the teacher; None for the teacher.
+        latency: Speed.
+        speedup: `docs_per_second` relative to the teacher in fp32 PyTorch, as the median of the per-round ratios.
+        tied_share: Share of neighbouring scores in a ranking that are equal.
+        deflated_bytes: Size of the same files under deflate, each by itself; measured for sparse weights.
+        stability: Batch invariance; None for the teacher, and in older reports.
+        speedup_interval: Distribution-free interval of the median in `speedup`; None for the teacher, with fewer than 6
+            rounds, and in older reports.
+        single_thread: Speed on one thread; None if not measured, or if `latency` is for one thread already.
+        cold_start: Time and memory of the first query in a fresh process; None if not measured.
+    """
+
+    name: str
+    path: str
+    runtime: Literal["torch", "onnxruntime", "openvino"]
+    precision: str
+    size_bytes: int
+    parameters: int
+    quality: dict[str, float]
+    per_query: dict[str, float]
+    agreement: dict[str, float]
+    delta: Delta | None
+    latency: Latency
+    speedup: float
+    tied_share: float
+    stability: Stability | None = None
+    deflated_bytes: int | None = None
+    speedup_interval: Interval | None = None
+    single_thread: SingleThread | None = None
+    cold_start: ColdStart | None = None
+
+
+class FirstStage(ReportPart):
+    """First-stage ranking of the candidates: BM25, or the order given with the data.
+
+    Attributes:
+        name: Its name in the card.
+        quality: Mean of each metric over the test queries.
+        per_query: nDCG@10 of each test query.
+    """
+
+    name: str
+    quality: dict[str, float]
+    per_query: dict[str, float]
+
+
+class DataSummary(ReportPart):
+    """The data of the run: ids and numbers only, no texts.
+
+    Attributes:
+        name: Names of the sets, joined by `+`.
+        fingerprint: SHA-256 over ids, texts, judgements and candidates.
+        license: Licence of the data.
+        language: ISO 639 code; several are separated by commas.
+        publish_texts: Whether texts of the data may be published.
+        queries: Number of queries with candidates, by split.
+        documents: Number of documents in the corpus.
+        candidates_per_query: Mean number of candidates of a test query.
+        mean_tokens: Mean length of a test pair in tokens, after truncation.
+        truncated_share: Share of the test pairs that are longer than the model's input.
+        notes: Other metadata of the data, such as versions of the libraries it was made from.
+        score_text: Format of the BM25 scores that stand before the documents, as in `data.score_text` of the recipe;
+            None without such scores, and in older reports.
+    """
+
+    name: str
+    fingerprint: str
+    license: str
+    language: str
+    publish_texts: bool
+    queries: dict[str, int]
+    documents: int
+    candidates_per_query: float
+    mean_tokens: float
+    truncated_share: float
+    notes: list[str]
+    score_text: ScoreText | None = None
+
+
+class Step(ReportPart):
+    """One step of the run.
+
+    Attributes:
+        name: Name of the step.
+        seconds: Wall time of its last execution.
+        reused: Whether a resumed run reused the earlier result.
+    """
+
+    name: str
+    seconds: float
+    reused: bool
+
+
+class Machine(ReportPart):
+    """The machine that speed was measured on.
+
+    Attributes:
+        cpu: Name of the CPU.
+        flags: Instruction sets that int8 and bf16 speed depend on.
+        cores: CPU cores available to the run.
+        memory_gb: Physical memory in GB.
+        platform: Operating system and architecture.
+        versions: Versions of Python and of the packages, by name.
+    """
+
+    cpu: str
+    flags: list[str]
+    cores: int
+    memory_gb: float
+    platform: str
+    versions: dict[str, str]
+
+
+class RunReport(ReportPart):
+    """All results of one run.
+
+    Attributes:
+        schema_version: Version of this format.
+        name: Name of the recipe.
+        base_model: Hub id or name of the original model, as the card shows it.
+        model_type: Architecture family, e.g. `bert`.
+        license: Licence of the compressed model.
+        max_length: Longest input in tokens.
+        recipe: The recipe as YAML, verbatim.
+        primary_metric: Metric of the verdict.
+        data: Data of training and evaluation.
+        pruning: What was pruned; None without pruning.
+        first_stage: Quality of the ranking before reranking.
+        teacher: The teacher in fp32 PyTorch.
+        artifacts: All evaluated artifacts of the run.
+        steps: Steps of the run and their wall time.
+        machine: The machine that speed was measured on.
+        explanation: Where the primary artifact ranks differently from its teacher; None in older reports.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    base_model: str
+    model_type: str
+    license: str
+    max_length: int
+    recipe: str
+    primary_metric: str
+    data: DataSummary
+    pruning: PruningSummary | None
+    first_stage: FirstStage
+    teacher: Artifact
+    artifacts: list[Artifact]
+    steps: list[Step]
+    machine: Machine
+    explanation: Explanation | None = None
+
+    def save(self, folder: Path) -> Path:
+        """Write `report.json` into `folder` atomically: to a temporary file, which is then renamed."""
+        return write_text(folder / REPORT_FILE, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> RunReport:
+        """Read `report.json` from `folder`.
+
+        Raises:
+            OutputError: There is none, or it has another schema version.
+        """
+        path = folder / REPORT_FILE
+        if not path.is_file():
+            raise OutputError(
+                f"There is no {REPORT_FILE} in {folder}",
+                expected="a folder that a run of hfcompress has finished",
+                remedy="run `hfcompress run RECIPE --out DIR` first, or finish it with --resume",
+            )
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise OutputError(
+                f"{path} is not a report of schema version {SCHEMA_VERSION}",
+                value=error.errors()[0]["msg"],
+                expected=f"a report with schema_version {SCHEMA_VERSION}",
+                remedy="run the recipe again with this version of hfcompress",
+            ) from error

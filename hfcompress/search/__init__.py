@@ -1,1 +1,0 @@
-"""From importance and a budget to a PruningPlan."""

@@ -1,0 +1,164 @@
+"""Checks of recipe, models and data before a run starts long work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
+
+from hfcompress.data.lists import check_corpus
+from hfcompress.data.pseudo_labels import unlabelled_splits
+from hfcompress.data.ranking import RankingData
+from hfcompress.data.score_text import HIGHEST, score_text_of
+from hfcompress.errors import DataError, ModelError, RecipeError
+from hfcompress.evaluation.metric_definitions import metric_definition
+from hfcompress.evaluation.metrics import without_relevant
+from hfcompress.models.architectures import require_one_score
+from hfcompress.models.load import check_max_length, load_config, load_tokenizer, resolve
+from hfcompress.models.surgery import plan_of_config
+from hfcompress.pruning.calibration import CALIBRATION_DOCUMENTS
+from hfcompress.pruning.search.explicit import check_shares
+from hfcompress.quantization.openvino import require_openvino
+from hfcompress.rankers.load import FILE_RUNTIMES, activation_of, ranking_tokenizer
+from hfcompress.recipe import OpenVinoInt8, Recipe
+from hfcompress.training.features import check_relation_layer
+from hfcompress.training.fit import check_frozen
+
+
+def check(recipe: Recipe) -> None:
+    """Check a recipe and its models, without data.
+
+    Raises:
+        HfCompressError: The first fault found.
+    """
+    config = load_config(recipe.teacher.model)
+    if recipe.teacher.train is None:
+        require_one_score(config)
+        activation_of(config)
+    for name in recipe.evaluate.metrics:
+        metric_definition(name)
+    check_max_length(recipe.teacher.max_length, config, "teacher.max_length")
+    _check_score_text(recipe, config, load_tokenizer(recipe.teacher.model))
+    plan = plan_of_config(config)
+    if recipe.teacher.train:
+        check_frozen(recipe.teacher.train.optimization.freeze_layers, len(plan.layers))
+    if recipe.prune:
+        if recipe.prune.target is None:
+            check_shares(recipe.prune, plan)
+        if recipe.prune.runtime == "openvino":
+            require_openvino()
+        if recipe.recover:
+            check_frozen(recipe.recover.optimization.freeze_layers, len(recipe.prune.layers or plan.layers))
+            if recipe.recover.features and recipe.recover.features.relation:
+                with_heads = {layer.layer for layer in plan.layers if layer.heads}
+                check_relation_layer(
+                    recipe.recover.features.relation_layer, sorted(with_heads & set(recipe.prune.layers or with_heads))
+                )
+    for source in recipe.recover.teachers if recipe.recover else []:
+        if source.model is not None:
+            _check_teacher(source.model, source.file, source.max_length or recipe.teacher.max_length)
+    for artifact in recipe.quantize.artifacts:
+        if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
+            require_openvino()
+
+
+def _check_score_text(recipe: Recipe, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Check that the tokenizer reads scores and separator, and that the recipe writes them as the teacher learned."""
+    settings, learned = recipe.data.score_text, score_text_of(config)
+    if recipe.teacher.train is None and learned is not None and learned != settings:
+        raise RecipeError(
+            "The teacher was trained with BM25 scores in its texts, which the recipe does not write the same way",
+            value=f"data.score_text: {settings.model_dump() if settings else None}",
+            expected=f"data.score_text: {learned.model_dump()}, as in the teacher's config.json",
+            remedy="copy these settings into the recipe, or use another teacher",
+        )
+    if settings is None:
+        return
+    pieces = tokenizer.tokenize(settings.separator)
+    if len(pieces) != 1 or pieces[0] == tokenizer.unk_token:
+        raise RecipeError(
+            "data.score_text.separator is not a token of the teacher's tokenizer",
+            value=f"{settings.separator!r}, read as {pieces}",
+            expected=f"one token, such as its separator {tokenizer.sep_token!r}",
+            remedy=f"set data.score_text.separator to {tokenizer.sep_token!r}",
+        )
+    unknown = [number for number in range(HIGHEST + 1) if tokenizer.unk_token in tokenizer.tokenize(str(number))]
+    if unknown:
+        raise ModelError(
+            "The teacher's tokenizer has no digits, and cannot read the scores of data.score_text",
+            value=f"unknown: {unknown[:5]}",
+            expected=f"a tokenizer that reads the numbers 0 to {HIGHEST}",
+            remedy="leave data.score_text out, or use another teacher",
+        )
+
+
+def _check_teacher(name: str, file: str | None, max_length: int) -> None:
+    """Check that an additional teacher exists, outputs one score, and has enough positions."""
+    config = load_config(name)
+    require_one_score(config)
+    activation_of(config)
+    ranking_tokenizer(name, config, max_length)
+    if file is None:
+        return
+    folder = Path(resolve(name))
+    if Path(file).suffix not in FILE_RUNTIMES or not (folder / file).is_file():
+        found = sorted(
+            path.relative_to(folder).as_posix() for suffix in FILE_RUNTIMES for path in folder.glob(f"[!.]*/*{suffix}")
+        )
+        raise ModelError(
+            "An additional teacher has no such file",
+            value=f"{file} in {name}",
+            expected=f"an ONNX or OpenVINO graph or packed weights in the folder: {', '.join(found) or 'it has none'}",
+            remedy="correct recover.teachers.file, or leave it out; a model on the Hub must lie in a folder first",
+        )
+    if FILE_RUNTIMES[Path(file).suffix] == "openvino":
+        require_openvino()
+
+
+def _unlabelled(recipe: Recipe) -> bool:
+    return recipe.recover is not None and recipe.recover.unlabelled
+
+
+def grades_by_teacher(recipe: Recipe, data: RankingData) -> bool:
+    """Whether the teacher's order stands in for relevance judgements: it is given, and a split has none."""
+    return _unlabelled(recipe) and recipe.teacher.train is None and bool(unlabelled_splits(data))
+
+
+def check_data(recipe: Recipe, data: RankingData) -> None:
+    """Check that the splits that the recipe needs exist, have relevance judgements, and have documents to rank.
+
+    Raises:
+        DataError: A split is missing, or has no relevant document or no candidates.
+    """
+    test = data.split("test", labelled=not grades_by_teacher(recipe, data))
+    evaluated = len(test) if grades_by_teacher(recipe, data) else len(test.qrels) - len(without_relevant(test.qrels))
+    if evaluated < 2:
+        raise DataError(
+            "One test query gives no interval and no verdict",
+            value=f"{evaluated} of {len(test)} test queries have a relevant document",
+            expected="at least 2 such test queries; a few hundred for a conclusive verdict",
+            remedy="raise data.max_queries.test, or add test queries",
+        )
+    _check_candidates(data, "test")
+    if recipe.teacher.train or recipe.prune or recipe.recover:
+        fisher = recipe.prune is not None and recipe.prune.importance == "fisher"
+        data.split("train", labelled=bool(recipe.teacher.train) or fisher or not _unlabelled(recipe))
+        if "dev" in data.splits:
+            data.split("dev", labelled=not grades_by_teacher(recipe, data))
+            _check_candidates(data, "dev")
+    if (training := recipe.teacher.train) is not None:
+        check_corpus(data, 1 + training.hard_negatives + training.random_negatives)
+    if recipe.prune:
+        check_corpus(data, CALIBRATION_DOCUMENTS)
+    if recipe.recover:
+        check_corpus(data, recipe.recover.documents)
+
+
+def _check_candidates(data: RankingData, split: str) -> None:
+    if not any(data.splits[split].candidates.values()):
+        raise DataError(
+            f"No {split} query of {data.name!r} has a document to rank",
+            value=f"{len(data.splits[split])} queries with 0 candidates",
+            expected="candidates for the queries of the split",
+            remedy=f"correct the file with the candidates of {split}, or remove it to have them retrieved with BM25",
+        )

@@ -1,0 +1,70 @@
+"""What all steps of a run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerFast
+
+from hfcompress.data.ranking import RankingData
+from hfcompress.models.load import load_tokenizer
+from hfcompress.quantization.openvino import is_available
+from hfcompress.recipe import ArtifactStep, PruneStep, Recipe
+from hfcompress.steps.workspace import Preview, Workspace
+
+IDENTITY = "torch.nn.modules.linear.Identity"
+
+
+@dataclass
+class RunContext:
+    """What all steps of a run share.
+
+    Attributes:
+        recipe: The recipe of the run.
+        data: Its data.
+        workspace: Runs the steps, or only lists them.
+        progress: Show progress bars.
+    """
+
+    recipe: Recipe
+    data: RankingData
+    workspace: Workspace | Preview
+    progress: bool
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return self.recipe.teacher.max_length
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """A new copy of the teacher's tokenizer."""
+        return load_tokenizer(self.recipe.teacher.model, self.max_length)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A round of pruning and recovery.
+
+    Attributes:
+        step: Pruning settings of the round.
+        suffix: Suffix of the names of its steps.
+    """
+
+    step: PruneStep
+    suffix: str
+
+
+def stages(recipe: Recipe) -> list[Stage]:
+    """The rounds of pruning and recovery that a recipe asks for."""
+    steps = recipe.prune.by_stage() if recipe.prune else []
+    return [Stage(step, f"-{number}" if len(steps) > 1 else "") for number, step in enumerate(steps, 1)]
+
+
+def runnable(artifacts: list[ArtifactStep]) -> list[ArtifactStep]:
+    """The artifacts whose runtime is installed."""
+    return [artifact for artifact in artifacts if artifact.runtime != "openvino" or is_available()]
+
+
+def in_words(figures: dict[str, float]) -> str:
+    """Metrics of a training run as one line of text."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())

@@ -1,0 +1,1 @@
+"""Helpers of all packages: files, text, logging, progress bars, the machine."""

@@ -1,0 +1,50 @@
+"""`hfcompress compress`: what it passes on, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from report_samples import example_report
+
+from hfcompress.cli import main
+from hfcompress.compress.compress import Outcome
+from hfcompress.compress.goal import Goal
+from hfcompress.compress.trials import Trial
+
+
+@pytest.mark.parametrize(("target", "code"), [(1000.0, 3), (None, 0)])
+def test_the_exit_code_says_whether_the_goal_was_reached(
+    target: float | None, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = example_report()
+    chosen = next(each for each in report.artifacts if each.delta and each.delta.decision == "non-inferior")
+    trial = Trial(
+        name="pruned 2x", stage="one-shot", pruning_speedup=2, ndcg=0.5, loss=0.01, speedup=3.0, p50_ms=20.0,
+        megabytes=15.0, seconds=9.0,
+    )  # fmt: skip
+    passed: dict[str, object] = {}
+
+    def fake(model: str, sets: list[str], out: Path, goal: Goal, **options: object) -> Outcome:
+        passed.update(options, model=model, sets=sets, goal=goal)
+        return Outcome(goal, report, chosen, [trial])
+
+    monkeypatch.setattr("hfcompress.compress.compress.compress", fake)
+    command = ["compress", "model", "--data", "words", "--out", str(tmp_path / "out"), "--seed", "7"]
+    command += ["--json", str(tmp_path / "result.json"), *(["--target-speedup", f"{target:g}"] if target else [])]
+    if code:
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == code
+    else:
+        main(command)
+    printed = capsys.readouterr().out
+    assert "Trials" in printed and "pruned 2x *" in printed
+    assert ("Not reached" in printed and "slower than the target" in printed) if code else "Reached" in printed
+    assert passed["goal"] == Goal(target_speedup=target) and passed["seed"] == 7
+    assert (passed["model"], passed["sets"]) == ("model", ["words"])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["reached"], result["fast_enough"], result["chosen"]) == (not code, not code, chosen.name)
+    assert result["trials"] == result["tried"] == [trial.model_dump(mode="json")]
+    assert result["report"]["name"] == report.name

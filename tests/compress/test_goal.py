@@ -1,0 +1,38 @@
+"""Goals that fit, and goals that do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from hfcompress.compress.goal import Goal, parse_duration
+from hfcompress.errors import RecipeError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("60m", 3600), ("1h30m", 5400), ("90s", 90), ("0.5h", 1800), ("1h2m3s", 3723)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "60", "m", "1d", "60 m", "-5m", "5m x"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(RecipeError, match="duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target_speedup": 4, "target_latency_ms": 30}, "Two targets"),
+        ({"target_speedup": 1.0}, "target-speedup"),
+        ({"target_latency_ms": 0.0}, "target-latency-ms"),
+        ({"max_loss": 0.0}, "max-loss"),
+        ({"max_loss": float("nan")}, "max-loss"),
+        ({"runtime": "tensorrt"}, "no such runtime"),
+        ({"seconds": 5}, "too short"),
+    ],
+)
+def test_a_goal_that_does_not_fit(settings: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Goal(**settings)
