@@ -100,6 +100,8 @@ class BatchedRanker(ABC):
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Raw logits, shape `(len(pairs),)`, float32; empty for no pairs."""
+        if not len(pairs):
+            return np.empty(0, dtype=np.float32)
         encoded = self._encode(pairs)
         return self._score(encoded, self._batch_indices(encoded))
 
