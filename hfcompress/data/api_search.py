@@ -53,7 +53,7 @@ def load_api_search(limits: Mapping[str, int | None] | None = None, progress: bo
     Returns:
         Data with `CANDIDATES` BM25 candidates per query in every split.
     """
-    entries = sorted(_entries(progress))
+    entries = sorted(read_entries(progress))
     queries_seen = Counter(_key(query) for _, query, _ in entries)
     bodies_seen = Counter(_key(body) for _, _, body in entries)
     queries: dict[str, str] = {}
@@ -101,9 +101,9 @@ def _key(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def _entries(progress: bool) -> Iterator[tuple[str, str, str]]:
+def read_entries(progress: bool) -> Iterator[tuple[str, str, str]]:
     """Yield (qualified name, query, body) of every usable docstring, each name once."""
-    files = [item for package, root in _roots() for item in _source_files(package, root)]
+    files = [item for package, root in source_roots() for item in _source_files(package, root)]
     seen: set[str] = set()
     for module, path in progress_bar(files, desc="reading docstrings", unit="file", disable=not progress, leave=False):
         try:
@@ -122,7 +122,8 @@ def _entries(progress: bool) -> Iterator[tuple[str, str, str]]:
                 yield name, *parts
 
 
-def _roots() -> Iterator[tuple[str, Path]]:
+def source_roots() -> Iterator[tuple[str, Path]]:
+    """Yield (name, folder) of the standard library, under an empty name, and of each installed one of `PACKAGES`."""
     yield "", Path(sysconfig.get_paths()["stdlib"])
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)

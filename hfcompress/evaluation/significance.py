@@ -162,7 +162,7 @@ def _compare(by_query: Mapping[str, float], margin: float, confidence: float, re
         ci_high=high,
         confidence=confidence,
         margin=margin,
-        verdict=_verdict(low, high, margin),
+        verdict=interval_verdict(low, high, margin),
         power=_power(differences, margin, confidence),
         queries=len(by_query),
         queries_needed=queries_needed(margin, float(differences.std(ddof=1)), _POWER, confidence),
@@ -219,7 +219,8 @@ def _interval(differences: np.ndarray, confidence: float, resamples: int, seed: 
     return low, high
 
 
-def _verdict(low: float, high: float, margin: float) -> Verdict:
+def interval_verdict(low: float, high: float, margin: float) -> Verdict:
+    """The verdict by an interval of the difference to the teacher; a bound at the margin itself is inconclusive."""
     if low > -margin:
         return "non-inferior"
     if high < -margin:

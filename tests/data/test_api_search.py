@@ -45,7 +45,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder = stdlib if number % 2 else package
         folder.mkdir(exist_ok=True)
         (folder / f"{verb}.py").write_text(generated(verb), encoding="utf-8")
-    monkeypatch.setattr(api_search, "_roots", lambda: iter([("", stdlib), ("package", package)]))
+    monkeypatch.setattr(api_search, "source_roots", lambda: iter([("", stdlib), ("package", package)]))
     return tmp_path
 
 
@@ -65,8 +65,8 @@ def entries_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
         path = tmp_path / "sources" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source, encoding="utf-8")
-        monkeypatch.setattr(api_search, "_roots", lambda: iter([("", tmp_path / "sources")]))
-        return {found: (query, body) for found, query, body in api_search._entries(progress=False)}
+        monkeypatch.setattr(api_search, "source_roots", lambda: iter([("", tmp_path / "sources")]))
+        return {found: (query, body) for found, query, body in api_search.read_entries(progress=False)}
 
     return read
 
@@ -172,7 +172,7 @@ def test_a_recipe_limits_queries_and_candidates(tree: Path) -> None:
 def test_a_name_found_twice_counts_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     once = build()
     monkeypatch.setattr(
-        api_search, "_roots", lambda: iter([("", tree / "stdlib"), *[("package", tree / "package")] * 2])
+        api_search, "source_roots", lambda: iter([("", tree / "stdlib"), *[("package", tree / "package")] * 2])
     )
     assert build().fingerprint() == once.fingerprint()
 

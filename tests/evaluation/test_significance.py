@@ -14,7 +14,7 @@ from scipy.stats import permutation_test, ttest_1samp
 
 from hfcompress.errors import DataError
 from hfcompress.evaluation import significance
-from hfcompress.evaluation.significance import compare, holm
+from hfcompress.evaluation.significance import compare, holm, interval_verdict
 from hfcompress.report.report import Delta
 
 RESAMPLES = 500
@@ -53,9 +53,8 @@ def test_a_loss_of_exactly_the_margin_is_inconclusive() -> None:
         (-0.05, -0.011, "inferior"),
     ],
 )
-def test_boundaries_of_the_verdict(monkeypatch: pytest.MonkeyPatch, low: float, high: float, verdict: str) -> None:
-    monkeypatch.setattr(significance, "_interval", lambda *_: (low, high))
-    assert compare(queries([0.1, 0.2]), queries([0.1, 0.3]), margin=0.01).verdict == verdict
+def test_boundaries_of_the_verdict(low: float, high: float, verdict: str) -> None:
+    assert interval_verdict(low, high, margin=0.01) == verdict
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.0, "non-inferior"), (-0.05, "inferior"), (-0.01, "inconclusive")])
