@@ -90,7 +90,9 @@ def test_the_run_resumes_with_its_steps(folder: Path, monkeypatch: pytest.Monkey
 def test_the_run_resumes_with_another_margin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     then = RunReport.load(folder / "run").machine.versions
     monkeypatch.setattr("hfcompress.steps.workspace.versions", lambda: then)
-    recipe = Recipe.load(Path("recipe.yaml"), ["evaluate.margin=0.02"])
-    report = pipeline.run(recipe, Path("run"), resume=True, progress=False)
+    recipe, lines = Recipe.load(Path("recipe.yaml"), ["evaluate.margin=0.02"]), []
+    with pytest.warns(FutureWarning, match="say="):  # the former way to get lines
+        report = pipeline.run(recipe, Path("run"), resume=True, progress=False, say=lines.append)
+    assert "int8: kept from an earlier run" in "\n".join(lines)
     assert [step.name for step in report.steps if not step.reused] == ["evaluate"]
     assert report.artifacts[0].delta is not None and report.artifacts[0].delta.margin == 0.02

@@ -63,8 +63,8 @@ def ensemble_scores(scores: Sequence[Sequence[Sequence[float]]], weights: Sequen
     11, and a plain sum would be dominated by the largest spread. So the scores of each list are centred, since only
     differences within a list rank, and each teacher is divided by the root of its mean within-list variance. One
     divisor per teacher, not per list, keeps the information that a teacher sees little difference in a list. The scale
-    of the first teacher and its mean of each list are restored, so that loss weights, temperature and `mse` have the
-    same meaning as with that teacher alone. Margins shrink where teachers disagree.
+    of the teacher listed first and its mean of each list are restored, so that loss weights, temperature and `mse` have
+    the same meaning as with that teacher alone. Margins shrink where teachers disagree.
 
     Args:
         scores: Scores by teacher, list and document.
