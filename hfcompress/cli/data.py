@@ -140,8 +140,9 @@ def mine(
     )
     out.print(
         f"{mined.kept:,} hard negatives for {mined.queries:,} queries in {escape(str(out_folder))}, of {mined.scored:,}"
-        f" scored pairs; {mined.too_close:,} candidates scored too close to the relevant document; {mined.short:,} "
-        f"queries have fewer than {mined.negatives}. Next: data.sets: ['{escape(str(out_folder))}'] in a recipe.",
+        f" scored pairs; {mined.copies:,} candidates repeated a text; {mined.too_close:,} scored too close to the "
+        f"relevant document; {mined.short:,} queries have fewer than {mined.negatives}. "
+        f"Next: data.sets: ['{escape(str(out_folder))}'] in a recipe.",
         soft_wrap=True,
     )
 

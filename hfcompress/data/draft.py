@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from hfcompress.data.bm25 import Bm25Index
-from hfcompress.data.document import Document
+from hfcompress.data.document import Document, text_key
 from hfcompress.data.ranking import RankingData, Split, stable_hash, validate, validate_texts
 from hfcompress.errors import DataError
 
@@ -194,7 +194,7 @@ def _cut_splits(draft: Draft, seed: int) -> list[str]:
     if draft.prepared and ALL not in draft.qrels:
         return []
     train = {**draft.qrels.get("train", {}), **draft.qrels.pop(ALL, {})}
-    judged = {_normalized(draft.queries.get(query, query)) for query, grades in train.items() if grades}
+    judged = {text_key(draft.queries.get(query, query)) for query, grades in train.items() if grades}
     unjudged = not judged and not any(grades for table in draft.qrels.values() for grades in table.values())
     missing = [split for split in ("dev", "test") if split not in draft.qrels]
     if not train or not missing:
@@ -203,7 +203,7 @@ def _cut_splits(draft: Draft, seed: int) -> list[str]:
     draft.qrels.update({split: {} for split in ("train", *missing)})
     for query, grades in train.items():
         text = draft.queries.get(query, query)
-        split = hashed_split(text, seed) if unjudged or _normalized(text) in judged else "train"
+        split = hashed_split(text, seed) if unjudged or text_key(text) in judged else "train"
         draft.qrels[split if split in missing else "train"][query] = grades
     listed = draft.candidates.get("train", {})
     draft.candidates |= {split: listed for split in missing if any(map(listed.get, draft.qrels[split]))}
@@ -256,13 +256,9 @@ def _foreign(name: str, listed: Mapping[str, list[str]], queries: list[str]) -> 
 
 
 def hashed_split(text: str, seed: int) -> str:
-    """Return the split of a query by a hash of its text, ignoring case and white space."""
-    share = int(stable_hash(f"{seed}:{_normalized(text)}")[:8], 16) / 16**8
+    """Return the split of a query by a hash of its `text_key`, so that equal texts fall into one split."""
+    share = int(stable_hash(f"{seed}:{text_key(text)}")[:8], 16) / 16**8
     return "test" if share < TEST_SHARE else "dev" if share < TEST_SHARE + DEV_SHARE else "train"
-
-
-def _normalized(text: str) -> str:
-    return " ".join(text.lower().split())
 
 
 def _with_candidates(data: RankingData, draft: Draft, count: int, truncate: bool) -> dict[str, Split]:

@@ -11,7 +11,7 @@ from datasets import Dataset
 from pydantic import BaseModel
 
 from hfcompress.data.bm25 import retrieve
-from hfcompress.data.lists import list_row, score_lists
+from hfcompress.data.lists import list_row, score_lists, unrepeated
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.data.write import write_files, write_json_lines
 from hfcompress.errors import DataError, OutputError
@@ -30,6 +30,7 @@ class MiningResult(BaseModel):
         margin: Required distance to the score of the best relevant document, in logits.
         queries: Train queries with a relevant document.
         scored: Pairs scored by the teacher.
+        copies: Candidates dropped because they have the text of a relevant document, or of another candidate.
         too_close: Candidates dropped because they score within the margin and are probably relevant.
         kept: Hard negatives kept.
         short: Queries with fewer than `negatives` hard negatives.
@@ -41,6 +42,7 @@ class MiningResult(BaseModel):
     margin: float
     queries: int
     scored: int
+    copies: int
     too_close: int
     kept: int
     short: int
@@ -85,7 +87,8 @@ def mine_hard_negatives(
 ) -> MiningResult:
     """Mine hard negatives for labelled train queries, and write the data with them in BEIR's layout.
 
-    BM25 retrieves `depth` documents per query, and the teacher scores them and the relevant documents. A candidate that
+    BM25 retrieves `depth` documents per query, and the teacher scores them and the relevant documents. A candidate with
+    the text of a relevant document (`text_key`), or of a candidate before it, is dropped unscored. A candidate that
     does not score `margin` below the best relevant document is dropped, since it is probably an unjudged relevant one
     (positive-aware mining with a margin, Moreira et al., "NV-Retriever", 2024). Of the others, the `negatives` with the
     highest scores become the candidates of the query in `bm25/train.tsv`, behind its relevant documents. Dev and test
@@ -110,7 +113,7 @@ def mine_hard_negatives(
         OutputError: As for `check_mining`.
     """
     check_mining(data, out)
-    lists = _lists(data, depth)
+    lists, copies = _lists(data, depth)
     scores = score_lists(lists, teacher, progress, out / SCORES_FOLDER, fingerprint)
     chosen: dict[str, list[str]] = {}
     rows = []
@@ -140,6 +143,7 @@ def mine_hard_negatives(
         margin=margin,
         queries=len(rows),
         scored=sum(map(len, scores)),
+        copies=copies,
         too_close=too_close,
         kept=sum(found),
         short=sum(count < negatives for count in found),
@@ -159,14 +163,21 @@ def mine_hard_negatives(
     return mined
 
 
-def _lists(data: RankingData, depth: int) -> Dataset:
-    """Lists of every labelled train query: its relevant documents, followed by other BM25 candidates."""
+def _lists(data: RankingData, depth: int) -> tuple[Dataset, int]:
+    """Lists of every labelled train query: its relevant documents, followed by other BM25 candidates.
+
+    Returns:
+        The lists, and the number of candidates left out because their text is in the list already.
+    """
     train = data.split("train")
     queries = {query: data.queries[query] for query in train.candidates}
     found = retrieve(queries, data.corpus, depth, data.language)
-    rows = []
+    rows, copies = [], 0
     for query in queries:
         if relevant := train.relevant(query):
-            listed = [*relevant, *(document for document in found[query] if document not in relevant)]
+            others = [document for document in found[query] if document not in relevant]
+            negatives = list(unrepeated(data, others, {data.corpus[document].text_key for document in relevant}))
+            copies += len(others) - len(negatives)
+            listed = [*relevant, *negatives]
             rows.append(list_row(data, query, listed, [int(document in relevant) for document in listed]))
-    return Dataset.from_list(rows)
+    return Dataset.from_list(rows), copies

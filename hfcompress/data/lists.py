@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,9 @@ def training_lists(
 
     A list starts with up to `positives` relevant documents, sampled at random. Hard negatives follow, sampled from the
     candidates that are not relevant; in a pool set, these are the documents judged as not relevant. Documents sampled
-    from the whole corpus fill the rest. A list is shorter only if the corpus has no further document that is not
-    relevant.
+    from the whole corpus fill the rest. A document with the text of a relevant one (`text_key`) is never a negative,
+    whatever its id and judgement, and no text is a negative twice. A list is shorter only if the corpus has no further
+    document for it.
 
     Args:
         data: Data with the split.
@@ -75,17 +76,34 @@ def training_lists(
             continue
         rng = random.Random(f"{seed}:{query}")
         listed = rng.sample(relevant, min(positives, len(relevant), documents - 1))
-        hard = [document for document in candidates if not grades.get(document)]
+        texts = {data.corpus[document].text_key for document in relevant}
+        hard = list(unrepeated(data, (document for document in candidates if not grades.get(document)), set(texts)))
         wanted = documents - random_negatives - len(listed)
         listed += rng.sample(hard, max(0, min(wanted, len(hard))))
+        texts |= {data.corpus[document].text_key for document in listed}
         taken = {*listed, *relevant}
         while len(listed) < documents and len(taken) < len(identifiers):
             drawn = rng.choice(identifiers)
             if drawn not in taken:
                 taken.add(drawn)
-                listed.append(drawn)
+                listed += unrepeated(data, [drawn], texts)
         rows.append(list_row(data, query, listed, [float(grades.get(document, 0)) for document in listed]))
     return Dataset.from_list(rows)
+
+
+def unrepeated(data: RankingData, documents: Iterable[str], texts: set[str]) -> Iterator[str]:
+    """Yield the documents whose text is new.
+
+    Args:
+        data: The data of the documents.
+        documents: Ids of documents.
+        texts: The `text_key` of texts that are not new; those of the documents are added.
+    """
+    for document in documents:
+        key = data.corpus[document].text_key
+        if key not in texts:
+            texts.add(key)
+            yield document
 
 
 def list_row(data: RankingData, query_id: str, document_ids: list[str], labels: list[Any]) -> dict[str, Any]:

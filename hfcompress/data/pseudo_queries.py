@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 from hfcompress.data.bm25 import retrieve
-from hfcompress.data.document import Document
+from hfcompress.data.document import Document, text_key
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.errors import DataError
 
@@ -21,8 +21,9 @@ def add_pseudo_queries(data: RankingData, count: int, seed: int, candidates: int
     """Add train queries made from documents: the title, or the first sentence of a document without title.
 
     The source document is the only relevant document of its query. It stays in the corpus unchanged and may be among
-    the candidates. Documents with the same title or first sentence give a single query. Pseudo-queries cannot replace
-    real ones: they stay close to the wording of the documents.
+    the candidates. Documents with the same title or first sentence (`text_key`) give a single query, and none if it is
+    the text of a query of the data. Pseudo-queries cannot replace real ones: they stay close to the wording of the
+    documents.
 
     Args:
         data: Data with a corpus. Its train queries are kept.
@@ -39,12 +40,14 @@ def add_pseudo_queries(data: RankingData, count: int, seed: int, candidates: int
     identifiers = list(data.corpus)
     random.Random(seed).shuffle(identifiers)
     made: dict[str, str] = {}
+    known = {text_key(text) for text in data.queries.values()}
     for document in identifiers:
         if len(made) == count:
             break
         text = _query(data.corpus[document])
-        if text:
-            made.setdefault(text, document)
+        if text and (key := text_key(text)) not in known:
+            known.add(key)
+            made[document] = text
     if not made:
         raise DataError(
             f"No pseudo-query can be made from the corpus of {data.name!r}",
@@ -52,7 +55,7 @@ def add_pseudo_queries(data: RankingData, count: int, seed: int, candidates: int
             expected="documents with words in a title or a first sentence, and a count of 1 or more",
             remedy="check the corpus, or give train queries",
         )
-    queries = {f"{PREFIX}{document}": text for text, document in made.items()}
+    queries = {f"{PREFIX}{document}": text for document, text in made.items()}
     train = data.splits.get("train", Split({}, {}))
     qrels = {query: {query.removeprefix(PREFIX): data.relevant_from} for query in queries}
     return replace(

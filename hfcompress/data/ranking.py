@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
 
-from hfcompress.data.document import Document
+from hfcompress.data.document import Document, text_key
 from hfcompress.data.score_text import ScoredTexts
 from hfcompress.errors import DataError
 from hfcompress.recipe import ScoreText
@@ -149,16 +149,19 @@ class RankingData:
     def with_dev(self, queries: int) -> RankingData:
         """Move labelled train queries, the first by the SHA-1 of their id, into a new dev split.
 
+        Train queries with the text (`text_key`) of one of them move along, so that no dev query is trained on.
+
         Args:
-            queries: Number of queries to move.
+            queries: Number of queries to move, not counting those that move along.
 
         Raises:
             DataError: Fewer than 2 labelled train queries would remain.
         """
         train = self.split("train")
         labelled = list(filter(train.relevant, train.qrels))
-        moved = set(first_queries(labelled, queries))
-        if len(labelled) - len(moved) < 2:
+        texts = {text_key(self.queries[query]) for query in first_queries(labelled, queries)}
+        moved = {query for query in {**train.candidates, **train.qrels} if text_key(self.queries[query]) in texts}
+        if len(set(labelled) - moved) < 2:
             raise DataError(
                 f"Too few train queries of {self.name!r} would remain beside the dev split",
                 value=f"{len(labelled)} train queries with a relevant document, of which {queries} are to become dev",

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel
 from transformers import PreTrainedTokenizerBase
 
+from hfcompress.data.document import text_key
 from hfcompress.data.ranking import RankingData, Split, stable_hash
 
 CUTOFF = 10
@@ -47,7 +48,9 @@ class SplitStatistics(BaseModel):
             count many unjudged documents as not relevant.
         relevant_listed: Share of the relevant documents that are among the candidates, an upper bound of recall.
         not_listed: Number of relevant documents that are not among the candidates.
-        repeated_queries: Queries whose text occurs under another id of the split.
+        repeated_queries: Queries whose text (`text_key`) occurs under another id of the split.
+        relevant_copies: Candidates that have the text of a relevant document of their query under another id, and are
+            not judged as relevant.
     """
 
     queries: int
@@ -61,6 +64,7 @@ class SplitStatistics(BaseModel):
     relevant_listed: float
     not_listed: int
     repeated_queries: int
+    relevant_copies: int
 
 
 class Leak(BaseModel):
@@ -68,7 +72,7 @@ class Leak(BaseModel):
 
     Attributes:
         splits: Names of the two splits.
-        queries: Queries of the second split whose text is also in the first, ignoring case and white space.
+        queries: Queries of the second split whose text is also in the first, by `text_key`.
         pairs: Judged pairs of the second split whose texts are also judged in the first.
         examples: Ids in the second split of some of these queries.
     """
@@ -104,7 +108,7 @@ class DatasetStatistics(BaseModel):
         license: Licence; empty if unknown.
         pool: Whether candidates are the judged documents.
         documents: Documents in the corpus.
-        repeated_documents: Documents whose text occurs under another id.
+        repeated_documents: Documents whose text (`text_key`) occurs under another id.
         unused_queries: Queries that are in no split.
         query_characters: Lengths of queries.
         document_characters: Lengths of documents with their titles.
@@ -145,6 +149,11 @@ class DatasetStatistics(BaseModel):
                 )
             if split.repeated_queries:
                 found.append(f"{split.repeated_queries} {name} queries repeat the text of another one")
+            if split.relevant_copies:
+                found.append(
+                    f"{split.relevant_copies} candidates in {name} repeat the text of a relevant document under "
+                    "another id and count as not relevant: metrics are too low. Judge both ids, or keep one"
+                )
             if name == "test" and split.labelled and split.judged_at_10 < FEW_JUDGED:
                 found.append(
                     f"only {split.judged_at_10:.0%} of the first 10 candidates in {name} are judged: the others count "
@@ -179,7 +188,7 @@ def dataset_statistics(
         max_length: Maximum input length in tokens; by default that of the tokenizer.
     """
     known = {query for split in data.splits.values() for query in split.candidates}
-    texts = Counter(document.content for document in data.corpus.values())
+    texts = Counter(document.text_key for document in data.corpus.values())
     return DatasetStatistics(
         name=data.name,
         language=data.language,
@@ -203,10 +212,6 @@ def _lengths(values: Sequence[int]) -> Lengths:
     )
 
 
-def _key(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
 def _split_statistics(data: RankingData, split: Split) -> SplitStatistics:
     relevant = {query: split.relevant(query) for query in split.candidates}
     without = [query for query, documents in relevant.items() if not documents]
@@ -218,7 +223,7 @@ def _split_statistics(data: RankingData, split: Split) -> SplitStatistics:
     ]
     listed = sum(len(set(keys) & set(split.candidates[query])) for query, keys in relevant.items())
     total = sum(map(len, relevant.values()))
-    texts = Counter(_key(data.queries[query]) for query in split.candidates)
+    texts = Counter(text_key(data.queries[query]) for query in split.candidates)
     grades = Counter(grade for query in split.candidates for grade in split.qrels.get(query, {}).values())
     return SplitStatistics(
         queries=len(split),
@@ -232,7 +237,14 @@ def _split_statistics(data: RankingData, split: Split) -> SplitStatistics:
         relevant_listed=listed / total if total else 0.0,
         not_listed=total - listed,
         repeated_queries=sum(count for count in texts.values() if count > 1),
+        relevant_copies=sum(_relevant_copies(data, split, query, keys) for query, keys in relevant.items()),
     )
+
+
+def _relevant_copies(data: RankingData, split: Split, query: str, relevant: Sequence[str]) -> int:
+    texts = {data.corpus[document].text_key for document in relevant}
+    others = set(split.candidates[query]) - set(relevant)
+    return sum(data.corpus[document].text_key in texts for document in others) if texts else 0
 
 
 def _leaks(data: RankingData) -> list[Leak]:
@@ -250,13 +262,13 @@ def _leaks(data: RankingData) -> list[Leak]:
 def _by_text(data: RankingData, queries: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for query in queries:
-        found.setdefault(_key(data.queries[query]), []).append(query)
+        found.setdefault(text_key(data.queries[query]), []).append(query)
     return found
 
 
 def _judged_pairs(data: RankingData, split: Split) -> set[tuple[str, str]]:
     return {
-        (_key(data.queries[query]), _key(data.corpus[document].content))
+        (text_key(data.queries[query]), data.corpus[document].text_key)
         for query in split.candidates
         for document in split.qrels.get(query, {})
     }
