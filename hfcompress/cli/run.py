@@ -16,7 +16,8 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="Recipe: a YAML file.")],
     out_folder: options.OutFolder,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Replace a setting, e.g. prune.heads=0.25. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Replace a setting, e.g. prune.heads=0.25; null restores its default. Repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the finished steps of an earlier run.")] = False,
     json_file: options.Json = None,

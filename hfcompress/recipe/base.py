@@ -23,7 +23,7 @@ LEGACY_VALUES = {("method", "round"): "truncation"}
 
 
 class Strict(BaseModel):
-    """An immutable model that rejects unknown keys, NaN and infinity.
+    """An immutable model that rejects unknown keys, NaN and infinity. A key set to null has its default.
 
     Attributes:
         deprecated: Current names of keys by their deprecated names, which are still accepted with a warning.
@@ -31,6 +31,13 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     deprecated: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, settings: Any) -> Any:  # after the renaming: the last validator runs first
+        if not isinstance(settings, dict):
+            return settings
+        return {key: value for key, value in settings.items() if value is not None or key not in cls.model_fields}
 
     @model_validator(mode="before")
     @classmethod

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from hfcompress.errors import RecipeError
 from hfcompress.recipe.base import Strict, invalid
@@ -84,7 +85,8 @@ class Recipe(Strict):
 
         Args:
             text: The YAML text.
-            overrides: Settings such as `prune.heads=0.25`, with a value in YAML, that replace those in the text.
+            overrides: Settings such as `prune.heads=0.25`, with a value in YAML, that replace those in the text; null
+                restores the default.
 
         Raises:
             RecipeError: Invalid YAML, unknown keys, or invalid values; the message names each of them.
@@ -150,9 +152,20 @@ def _override(settings: dict[str, Any], override: str) -> None:
             expected="for example prune.heads=0.25",
             remedy="name the key with dots, then =, then a YAML value",
         )
+    try:
+        setting = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(
+            f"The value of --set {key} is not valid YAML",
+            value=value,
+            expected="a YAML value, for example 0.25 or [0, 2, 4]",
+            remedy="correct the value, or quote it",
+        ) from error
     *parents, last = key.split(".")
     target = settings
     for parent in parents:
+        if setting is None and target.get(parent) is None and _is_key(Recipe, [*parents, last]):
+            return  # a default of a section that is not there
         if target.get(parent) is None:
             target[parent] = {}
         target = target[parent]
@@ -163,12 +176,19 @@ def _override(settings: dict[str, Any], override: str) -> None:
                 expected="keys of nested sections",
                 remedy="correct the key",
             )
-    try:
-        target[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(
-            f"The value of --set {key} is not valid YAML",
-            value=value,
-            expected="a YAML value, for example 0.25 or [0, 2, 4]",
-            remedy="correct the value, or quote it",
-        ) from error
+    target[last] = setting
+
+
+def _is_key(section: type[BaseModel], names: list[str]) -> bool:
+    """Whether a section has a key, given by its name and those of the sections around it, outermost first."""
+    first, *others = names
+    if first not in section.model_fields:
+        return False
+    return not others or any(_is_key(inner, others) for inner in _sections(section.model_fields[first].annotation))
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)
