@@ -73,7 +73,8 @@ PAGES = {
     "recipe.md": (
         "# Recipe reference",
         "Written by `python scripts/reference.py` from `hfcompress/recipe/`. A recipe is a YAML mapping; unknown "
-        "keys are errors. `--set section.key=value` replaces any of them on the command line, and `null` restores a default.",
+        "keys are errors. `--set section.key=value` replaces any of them on the command line, and `null` "
+        "restores a default.",
         RECIPE,
     ),
     "report.md": (
