@@ -97,11 +97,11 @@ def stages_for(
     More stages are preferred to more epochs: a half-recovered model is pruned by its new weights.
 
     Args:
-        seconds: Time for everything but the search of the first stage.
+        seconds: Time for all of it.
         lists: Lists to train on.
         pruning_speedup: Speed-up by pruning after the last stage.
         train_pair: Seconds of training on one pair, as a function of progress towards the speed-up, 1 at its end.
-        search: Seconds of pruning in each further stage.
+        search: Seconds of pruning in each of several stages; a single one takes over the plan that was found.
 
     Returns:
         Number of stages, at most `MOST_STAGES`, and epochs of each: at least `EPOCHS` if there are several stages, and
@@ -110,7 +110,7 @@ def stages_for(
     best = 1, epochs_for(seconds, lists, train_pair(1.0))
     for stages in range(2, MOST_STAGES + 1):
         pair = mean(train_pair(number / stages) for number in range(1, stages + 1))
-        each = (seconds - (stages - 1) * search) / stages
+        each = (seconds - stages * search) / stages
         if pruning_speedup ** (1 / stages) < SMALLEST_STAGE or each < EPOCHS * DOCUMENTS * lists * pair:
             break
         best = stages, min(MOST_EPOCHS // stages, epochs_for(each, lists, pair))
@@ -159,12 +159,12 @@ class TimeBudget:
     def remaining(self) -> float:
         """Seconds for training and for the teacher's scores.
 
-        The final run needs time beside it: it loads the data, prunes again, exports, and evaluates on the test split.
+        The final run needs time beside it: it loads the data, exports, and evaluates on the test split.
         """
         context = self.context
         dev, test = len(context.data.splits["dev"]), len(context.data.splits["test"])
         evaluation = self._seconds("unpruned") * (1 + test / dev) / 2
-        return context.remaining - (context.loading + self._search + evaluation)
+        return context.remaining - (context.loading + evaluation)
 
     def lists(self, rates: dict[float, float]) -> int:
         """Number of lists to score: as many as the full recovery of the median model has time for.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from transformers import set_seed
 from hfcompress import pipeline
 from hfcompress.compress.choose import DeploymentForm, choose_form, measure_unpruned, pruning_speedups
 from hfcompress.compress.context import CALIBRATION_PAIRS, CompressContext, prepare, quality
-from hfcompress.compress.family import Choice, pruning, recovery, search
+from hfcompress.compress.family import Choice, FamilyMember, pruning, recovery, search
 from hfcompress.compress.goal import Goal
 from hfcompress.compress.step_results import load_artifacts, save_artifacts
 from hfcompress.compress.trials import Stage, Trial, save, trials_figure
@@ -28,10 +29,11 @@ from hfcompress.errors import PlanError
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.models.layout import FORMER_TRIALS_FILES, RECIPE_FILE, TRIALS_FIGURE, TRIALS_FILE
 from hfcompress.models.load import load_config, resolve
+from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.rankers.load import ranking_tokenizer
 from hfcompress.recipe import DataStep, EvaluateStep, PublishStep, QuantizeStep, Recipe, TeacherStep
 from hfcompress.report.report import Artifact, Delta, RunReport
-from hfcompress.steps.workspace import Workspace
+from hfcompress.steps.workspace import StepFolder, Workspace
 from hfcompress.utils.files import write_bytes, write_text
 
 logger = logging.getLogger(__name__)
@@ -143,7 +145,10 @@ def compress(
             expected="a target that the model in fp32 PyTorch is too slow for",
             remedy="ask for more, or allow int8 with another --runtime",
         )
-    report = _run(context, out, _recipe(context, form, choice))
+    recipe = _recipe(context, form, choice)
+    if choice and choice.stages == 1:
+        _keep_plan(context, recipe, choice.member)
+    report = _run(context, out, recipe)
     chosen = _deployed(report, form)
     _record_verdict(context, choice, report, chosen)
     if choice and _is_better_unpruned(context, out, form, chosen):
@@ -200,7 +205,9 @@ def _recipe(context: CompressContext, form: DeploymentForm, choice: Choice | Non
     recipe = context.recipe
     if choice and choice.recovery.lists:
         recipe = recovery(context, choice.recovery.lists, choice.recovery.epochs)
-    step = pruning(context.goal, choice.pruning_speedup, form, choice.vocabulary, choice.stages) if choice else None
+    step = (
+        pruning(context.goal, choice.pruning_speedup, form, choice.member.vocabulary, choice.stages) if choice else None
+    )
     settings = recipe.model_copy(
         update={
             "prune": step,
@@ -210,6 +217,20 @@ def _recipe(context: CompressContext, form: DeploymentForm, choice: Choice | Non
         }
     )
     return Recipe.model_validate(settings.model_dump())
+
+
+def _keep_plan(context: CompressContext, recipe: Recipe, member: FamilyMember) -> None:
+    """Take over a model of the family as the result of the recipe's pruning, which would search for the same plan."""
+    run = pipeline.RunContext(recipe, context.data, context.workspace.preview(), progress=False)
+    (stage,) = pipeline.stages(recipe)
+    pruned = pipeline.prune(run, pipeline.obtain_teacher(run), stage)
+
+    def write(folder: Path) -> None:
+        for path in member.folder.iterdir():
+            if path.is_file() and path.name != RankerCompressionConfig.CONFIG_NAME:  # of its graphs
+                shutil.copyfile(path, folder / path.name)
+
+    context.workspace.take_over(StepFolder(Path(pruned.name), pruned.fingerprint), write, member.seconds)
 
 
 def _run(context: CompressContext, out: Path, recipe: Recipe) -> RunReport:

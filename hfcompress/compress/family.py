@@ -55,6 +55,8 @@ class FamilyMember:
         artifact: Measurements on dev before any recovery, in the form in which it is deployed.
         macs_kept: Share of the encoder's MACs that it keeps.
         calibration_loss: Divergence of its ranking from the teacher's on held-out calibration queries.
+        vocabulary: Whether its vocabulary was cut, too.
+        seconds: Its share of the time that the family took.
     """
 
     pruning_speedup: float
@@ -62,6 +64,8 @@ class FamilyMember:
     artifact: Artifact
     macs_kept: float
     calibration_loss: float
+    vocabulary: bool
+    seconds: float
 
     @property
     def label(self) -> str:
@@ -75,12 +79,10 @@ class Family:
 
     Attributes:
         models: The models by `pruning_speedup`.
-        vocabulary: Whether their vocabulary was cut, too.
         fingerprint: Fingerprint of everything that they were made from.
     """
 
     models: dict[float, FamilyMember]
-    vocabulary: bool
     fingerprint: str
 
 
@@ -89,16 +91,19 @@ class Choice:
     """How far to prune and how to recover.
 
     Attributes:
-        pruning_speedup: Target speed-up by pruning.
+        member: The pruned model.
         recovery: Size of the recovery; no lists for none.
-        vocabulary: Whether the vocabulary is cut, too.
         stages: Stages of pruning and recovery.
     """
 
-    pruning_speedup: float
+    member: FamilyMember
     recovery: RecoverySize
-    vocabulary: bool
     stages: int = 1
+
+    @property
+    def pruning_speedup(self) -> float:
+        """Target speed-up by pruning."""
+        return self.member.pruning_speedup
 
 
 def search(
@@ -111,7 +116,7 @@ def search(
 
     def as_it_is(speedup: float, reason: str) -> Choice:
         context.record_decision(models[speedup].label, f"chosen as it is: {reason}")
-        return Choice(speedup, RecoverySize(0, 0), family.vocabulary)
+        return Choice(models[speedup], RecoverySize(0, 0))
 
     losses = {speedup: quality(teacher) - quality(model.artifact) for speedup, model in models.items()}
     rates = {speedup: budget.pair_seconds(context.rate, model.macs_kept) for speedup, model in models.items()}
@@ -140,7 +145,7 @@ def search(
     stages, epochs = time_budget.stages(speedup, models[speedup].macs_kept, rates[speedup], lists)
     if not epochs:
         return as_it_is(speedup, "no time is left for a recovery")
-    return Choice(speedup, RecoverySize(lists, epochs), family.vocabulary, stages)
+    return Choice(models[speedup], RecoverySize(lists, epochs), stages)
 
 
 def recovery(context: CompressContext, lists: int, epochs: int) -> Recipe:
@@ -231,10 +236,18 @@ def _family(
     for record, artifact in zip(records, load_artifacts(step.path)[1:], strict=True):
         speedup = record["pruning_speedup"]
         folder = step.path / f"{speedup:g}"
-        models[speedup] = FamilyMember(speedup, folder, artifact, record["macs_kept"], record["calibration_loss"])
+        models[speedup] = FamilyMember(
+            pruning_speedup=speedup,
+            folder=folder,
+            artifact=artifact,
+            macs_kept=record["macs_kept"],
+            calibration_loss=record["calibration_loss"],
+            vocabulary=record["vocabulary"],
+            seconds=seconds,
+        )
         label = models[speedup].label
         context.record(label, "one-shot", speedup, quality(artifact), quality(teacher), seconds, artifact)
-    return Family(models, records[0]["vocabulary"], step.fingerprint)
+    return Family(models, step.fingerprint)
 
 
 def _renamed(record: dict[str, Any]) -> dict[str, Any]:

@@ -174,6 +174,24 @@ class Workspace:
             logger.info(f"{name}: done in {duration(seconds)}")
         return StepFolder(result, fingerprint)
 
+    def take_over(self, step: StepFolder, write: Callable[[Path], None], seconds: float) -> None:
+        """Record a result that exists already as that of a step, which is then kept when it is to be run.
+
+        Args:
+            step: The step, as a preview of it returns it.
+            write: Writes the result into an empty folder.
+            seconds: What the result took.
+        """
+        name = step.path.name
+        if self._done.get(name, {}).get("fingerprint") == step.fingerprint and step.path.is_dir():
+            return
+        with replaced_folder(step.path) as folder:
+            write(folder)
+            if self._done.pop(name, None):
+                self._write_state()
+        self._done[name] = {"fingerprint": step.fingerprint, "seconds": round(seconds, 2)}
+        self._write_state()
+
     def _check(self, resume: bool) -> None:
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(

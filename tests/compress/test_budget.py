@@ -58,8 +58,8 @@ def test_rounds_of_pruning_and_recovery() -> None:
 
     assert stages(300) == (1, 1) and stages(900) == (1, 2)
     # Two rounds have passes of 500 s on average, and three of 533 s.
-    assert stages(2000) == (1, 5) and stages(2100) == (2, 2)
-    assert stages(3300) == (2, 3) and stages(3401) == (3, 2)
+    assert stages(2100) == (1, 5) and stages(2200) == (2, 2)
+    assert stages(3400) == (2, 3) and stages(3501) == (3, 2)
     assert (
         stages(1e6) == (3, 2)
         and stages(1e6, pruning_speedup=1.5) == (2, 3)
