@@ -27,7 +27,9 @@ def rank(
 
     Example: hfcompress rank out/quickstart --query "sort a list" --docs documents.txt
     """
+    from hfcompress.data.lines import read_text
     from hfcompress.data.score_text import score_text_of
+    from hfcompress.data.values import is_broken
     from hfcompress.evaluation.candidate import Candidate
     from hfcompress.evaluation.systems import resolve_system
     from hfcompress.models.load import load_config
@@ -37,15 +39,12 @@ def rank(
     check_runtime(runtime)
     if not query.strip():
         raise DataError("The query is empty", value=query, expected="some text", remedy="correct --query")
+    if is_broken(query):
+        raise DataError("The query is not UTF-8", value=ascii(query), expected="UTF-8", remedy="correct --query")
     if not docs.exists() or docs.is_dir():
         raise DataError("There is no such file", value=str(docs), expected="a text file", remedy="correct --docs")
-    try:
-        # Only line breaks end a document: `splitlines` would cut at form feeds and Unicode's separators, too.
-        documents = docs.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{docs} is not text", value=str(error), expected="a text file in UTF-8", remedy="save it as UTF-8"
-        ) from error
+    # Only line breaks end a document: `splitlines` would cut at form feeds and Unicode's separators, too.
+    documents = read_text(docs).removesuffix("\n").split("\n")
     empty = [number for number, line in enumerate(documents, 1) if not line.strip()]
     if empty:
         raise DataError(

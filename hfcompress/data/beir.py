@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
-import re
-import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from hfcompress.data.document import Document
-from hfcompress.data.draft import ALL, DEFAULTS, Draft, Qrels, ReadOptions, clip_grades, finish
-from hfcompress.data.lines import bad_line
+from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, finish
+from hfcompress.data.judgements import add_judgement, clip_grades
+from hfcompress.data.lines import bad_line, read_lines, read_text, unquoted
 from hfcompress.data.ranking import SPLITS, RankingData
+from hfcompress.data.values import as_grade, as_identifier, as_text
 from hfcompress.errors import DataError
 
 
@@ -74,8 +70,8 @@ def read_beir(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
     meta = _read_meta(folder)
     draft = Draft(
         folder.resolve().name,
-        queries={row["_id"]: row["text"] for row in _read_jsonl(folder, "queries")},
-        corpus={row["_id"]: Document(row.get("title") or "", row["text"]) for row in _read_jsonl(folder, "corpus")},
+        queries={key: query.text for key, query in _read_jsonl(folder, "queries").items()},
+        corpus=_read_jsonl(folder, "corpus"),
         pool=meta.get("candidates") == "pool",
         prepared=True,
         relevant_from=int(meta.get("relevant_from", 1)),
@@ -83,12 +79,14 @@ def read_beir(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
         license=str(meta.get("permissive", meta.get("license", ""))),
         language=str(meta.get("language", "en")),
     )
-    draft.qrels = {split: qrels for split in SPLITS if (qrels := _read_qrels(folder, split)) is not None}
+    for split in SPLITS:
+        _add_qrels(draft, folder, split)
     clip_grades(draft)
     if not draft.qrels and not options.unlabelled:
         raise DataError(
             f"The data folder {folder} has no judgements",
-            expected="at least qrels/test.tsv",
+            value=draft.notes or None,
+            expected="at least qrels/test.tsv, with a judgement",
             remedy="add the qrels files",
         )
     for split in SPLITS:
@@ -130,27 +128,12 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[IO[str]]:
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rt", encoding="utf-8", newline="") as stream:
-            yield stream
-    except (gzip.BadGzipFile, zlib.error, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} cannot be read",
-            value=f"{type(error).__name__}: {error}",
-            expected="UTF-8 text, gzipped only if the name ends with .gz",
-            remedy="write the file again",
-        ) from error
-
-
 def _read_meta(folder: Path) -> dict:
     path = folder / "meta.json"
     if not path.is_file():
         return {}
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = json.loads(read_text(path))
         if not isinstance(meta, dict) or not isinstance(meta.get("relevant_from", 1), int):
             raise ValueError(repr(meta))
         return meta
@@ -163,7 +146,8 @@ def _read_meta(folder: Path) -> dict:
         ) from error
 
 
-def _read_jsonl(folder: Path, name: str) -> list[dict]:
+def _read_jsonl(folder: Path, name: str) -> dict[str, Document]:
+    """Read queries or documents by id; a missing text is empty."""
     path = _find(folder, f"{name}.jsonl")
     if path is None:
         raise DataError(
@@ -171,53 +155,44 @@ def _read_jsonl(folder: Path, name: str) -> list[dict]:
             expected="one JSON object per line with _id and text",
             remedy="check that this is a folder in BEIR's layout",
         )
-    rows: dict[str, dict] = {}
-    with _open(path) as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise bad_line(path, number, str(error), "a JSON object") from error
-            if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("_id", "text")):
-                raise bad_line(path, number, line.strip(), "an object with the strings _id and text")
-            if row["_id"] in rows:
-                raise bad_line(path, number, row["_id"], "an _id that is on no earlier line")
-            rows[row["_id"]] = row
+    rows: dict[str, Document] = {}
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise bad_line(path, number, str(error), "a JSON object") from error
+        values = row if isinstance(row, dict) and "text" in row else {}
+        key, title, text = as_identifier(values.get("_id")), as_text(values.get("title")), as_text(values.get("text"))
+        if key is None or title is None or text is None:
+            raise bad_line(path, number, line.strip(), "an object with _id and text, each a string or a number")
+        if key in rows:
+            raise bad_line(path, number, key, "an _id that is on no earlier line")
+        rows[key] = Document(title, text)
     if not rows:
         raise DataError(f"{path} is empty", expected="at least one JSON object", remedy="write the file again")
-    return list(rows.values())
+    return rows
 
 
-def _read_table(path: Path, content: str, otherwise: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, columns) of a tab-separated file without its header; an empty file is an error."""
-    empty = True
-    with _open(path) as stream:
-        for number, row in enumerate(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-            if not row or (number == 1 and row[0] in ("query-id", "qid", "query_id")):
-                continue
-            if len(row) < 3:
-                raise bad_line(path, number, "\t".join(row), "three tab-separated columns: query-id, corpus-id, score")
-            empty = False
-            yield number, row
-    if empty:
-        remedy = f"write the file again, or remove it {otherwise}"
-        raise DataError(f"{path} is empty", expected=f"at least one {content}", remedy=remedy)
+def _read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, columns) of a tab-separated file without its header."""
+    lines = ((number, [field.strip() for field in line.split("\t")]) for number, line in read_lines(path))
+    for number, row in unquoted(path, lines):
+        if number == 1 and row[0].lower() in ("query-id", "qid", "query_id"):
+            continue
+        if len(row) < 3:
+            raise bad_line(path, number, "\t".join(row), "three tab-separated columns: query-id, corpus-id, score")
+        yield number, row
 
 
-def _read_qrels(folder: Path, split: str) -> Qrels | None:
+def _add_qrels(draft: Draft, folder: Path, split: str) -> None:
+    """Add the judgements of a split. A file without any counts as none, with a note."""
     path = _find(folder, f"qrels/{split}.tsv")
     if path is None:
-        return None
-    qrels: Qrels = {}
-    for number, (query, document, grade, *_) in _read_table(path, "judgement", "if there is no such split"):
-        if not re.fullmatch(r"-?\d+", grade.strip()):
-            raise bad_line(path, number, grade, "a grade that is an integer")
-        if document in qrels.setdefault(query, {}):
-            raise bad_line(path, number, f"{query} {document}", "each document judged once per query")
-        qrels[query][document] = int(grade)
-    return qrels
+        return
+    for number, (query, document, grade, *_) in _read_table(path):
+        add_judgement(draft, split, query, document, grade, f"{path}, line {number}")
+    if split not in draft.qrels:
+        draft.notes.append(f"qrels/{path.name} is empty: there is no {split} split")
 
 
 def _read_candidates(folder: Path, split: str) -> dict[str, list[str]] | None:
@@ -225,9 +200,12 @@ def _read_candidates(folder: Path, split: str) -> dict[str, list[str]] | None:
     if path is None:
         return None
     ranked: dict[str, list[tuple[int, str]]] = {}
-    rows = _read_table(path, "candidate", "to have the candidates retrieved with BM25")
-    for number, (query, document, rank, *_) in rows:
-        if not rank.strip().isdecimal():
+    for number, (query, document, rank, *_) in _read_table(path):
+        place = as_grade(rank)
+        if place is None or place < 0:
             raise bad_line(path, number, rank, "a rank that is an integer")
-        ranked.setdefault(query, []).append((int(rank), document))
+        ranked.setdefault(query, []).append((place, document))
+    if not ranked:
+        remedy = "write the file again, or remove it to have the candidates retrieved with BM25"
+        raise DataError(f"{path} is empty", expected="at least one candidate", remedy=remedy)
     return {query: [document for _, document in sorted(listed)] for query, listed in ranked.items()}

@@ -2,155 +2,67 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from itertools import islice
+from typing import Any
+
+import numpy as np
 
 from hfcompress.data.document import Document
 from hfcompress.data.draft import ALL, Draft, split_name
+from hfcompress.data.layouts import Layout, detect_layout, example_row
 from hfcompress.data.ranking import stable_hash
+from hfcompress.data.values import TEXT_TYPES, as_number, as_text, plain
 from hfcompress.errors import DataError
 
-QUERY_COLUMNS = ("query", "question", "anchor", "sentence1", "sentence_1", "text1", "search_query")
-LABEL_COLUMNS = ("label", "labels", "relevance", "grade", "score", "scores", "similarity", "margin", "margins")
-TEACHER_COLUMNS = ("score", "scores", "margin", "margins")
-LAYOUTS = (
-    "query, document, label; query, positive; query, positive, negative (or negative_1 ..., or lists); "
-    "query, docs, labels (lists)"
-)
-_POSITIVE = re.compile(r"pos(itive)?s?([_-]?\d+)?", re.IGNORECASE)
-_NEGATIVE = re.compile(r"(hard[_-]?)?neg(ative)?s?([_-]?\d+)?", re.IGNORECASE)
-_IDENTIFIER = re.compile(r"(.*[_-])?(id|ids|idx|index)|qid|pid|docid|__index_level_0__", re.IGNORECASE)
+logger = logging.getLogger(__name__)
+
+STREAMED_ROWS = 1_000_000
 
 Label = float | None
-
-
-class Table(Protocol):
-    """The part of the interface of `datasets.Dataset` that is used here."""
-
-    @property
-    def column_names(self) -> list[str]:
-        """Names of the columns, in their order."""
-
-    def __iter__(self) -> Any:
-        """Rows as mappings."""
-
-    def __len__(self) -> int:
-        """Number of rows."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The roles of the columns.
-
-    Attributes:
-        kind: Rows of `pairs` have one document and a label, those of `tuples` relevant and other documents, those of
-            `lists` a list of documents, with or without a list of labels.
-        query: Column of the query.
-        documents: Column of the document or of the list; for tuples, the columns of relevant documents.
-        negatives: Columns of documents that are not relevant.
-        label: Column of the labels.
-        title: Column of the document's title.
-        unused: Column with the scores or margins of a teacher, which are not labels.
-    """
-
-    kind: Literal["pairs", "tuples", "lists"]
-    query: str
-    documents: tuple[str, ...]
-    negatives: tuple[str, ...] = ()
-    label: str | None = None
-    title: str | None = None
-    unused: str | None = None
-
-    def __str__(self) -> str:
-        parts = [f"query from {self.query!r}", f"documents from {', '.join(map(repr, self.documents))}"]
-        if self.negatives:
-            parts.append(f"not relevant from {', '.join(map(repr, self.negatives))}")
-        if self.label:
-            parts.append(f"labels from {self.label!r}")
-        if self.unused:
-            parts.append(f"scores in {self.unused!r} unused: the run's own teachers score")
-        return "columns: " + ", ".join(parts)
-
-
-def detect_layout(columns: Iterable[str], example: Mapping[str, Any], name: str = "the data") -> Layout:
-    """Detect the layout from the names of the columns and a row.
-
-    The query is the column with a name such as `query`, else the first one with text. Ids, and numbers that are not
-    labels, are ignored.
-
-    Args:
-        columns: Names of the columns, in their order.
-        example: A row.
-        name: Name of the data, for the error message.
-
-    Raises:
-        DataError: The columns fit no layout.
-    """
-    columns = list(columns)
-    texts = [column for column in columns if not _IDENTIFIER.fullmatch(column) and _is_text(example.get(column))]
-    single = [column for column in texts if isinstance(example[column], str)]
-    query = next((column for column in single if column.lower() in QUERY_COLUMNS), next(iter(single), None))
-    others = [column for column in texts if column != query]
-    numbers = [column for column in columns if column.lower() in LABEL_COLUMNS and column not in texts]
-    scored = next((column for column in numbers if column.lower() in TEACHER_COLUMNS), None)
-    label = next((column for column in numbers if column != scored), scored)
-    positives = tuple(column for column in others if _POSITIVE.fullmatch(column))
-    negatives = tuple(column for column in others if _NEGATIVE.fullmatch(column))
-    if query and positives:
-        if label and not negatives and len(positives) == 1 and positives[0] in single:
-            return Layout("pairs", query, positives, label=label)
-        return Layout("tuples", query, positives, negatives, unused=scored)
-    lists = [column for column in others if column not in single]
-    if query and len(lists) == 1:
-        return Layout("lists", query, (lists[0],), label=None if label == scored else label, unused=scored)
-    title = next((column for column in others if column.lower() == "title"), None) if len(others) == 2 else None
-    documents = tuple(column for column in others if column != title)
-    if query and len(documents) == 1 and not lists:
-        return Layout("pairs" if label else "tuples", query, documents, label=label, title=title)
-    raise DataError(
-        f"The columns of {name} fit no layout that is known",
-        value=columns,
-        expected=LAYOUTS,
-        remedy="rename the columns (datasets: rename_column), and remove those that are neither text nor label",
-    )
+Table = Iterable[Mapping[str, Any]]
+"""Rows as mappings: a `datasets.Dataset` or `IterableDataset`, `Rows` of files, or a list of dicts."""
 
 
 def read_columns(
-    name: str, tables: Mapping[str, Table], threshold: float | None = None, language: str = "", license: str = ""
+    name: str,
+    tables: Mapping[str, Table] | Table,
+    threshold: float | None = None,
+    language: str = "",
+    license: str = "",
+    streamed_rows: int = STREAMED_ROWS,
 ) -> Draft:
     """Read tables, one per split.
 
     Equal texts are merged into one query or document, and a repeated pair gets its highest label. Lists of documents
-    make the set a pool, in which the list of a query is ranked; the documents of other layouts form a corpus.
+    make the set a pool, in which the list of a query is ranked; the documents of other layouts form a corpus. Numbers,
+    booleans and dates in a column of texts are read as text.
 
     Args:
         name: Name of the set.
-        tables: `{split: table}`. A single table may have any name and is split later; of several tables, those whose
-            name is no split are ignored.
+        tables: `{split: table}`, or one table. A single table may have any name and is split later; of several tables,
+            those whose name is no split are ignored.
         threshold: Lowest label that counts as relevant, for labels that are not whole numbers.
         language: Language of the texts.
         license: Licence of the texts.
+        streamed_rows: Number of rows to read of a table without length, such as an `IterableDataset`, which may be
+            endless.
 
     Raises:
         DataError: The columns fit no layout, a row lacks a value, or labels are neither grades nor between 0 and 1.
     """
     draft = Draft(name, license=license, language=language)
+    named = tables if isinstance(tables, Mapping) else {ALL: tables}
     labels: dict[str, list[tuple[str, str, Label]]] = {}
     ignored = []
-    for given, table in tables.items():
-        split = split_name(given) or (ALL if len(tables) == 1 else None)
+    for given, table in named.items():
+        split = split_name(given) or (ALL if len(named) == 1 else None)
         if split is None:
             ignored.append(given)
             continue
-        if not len(table):
-            continue
-        layout = detect_layout(table.column_names, _example(table), f"{name!r} ({given})")
-        draft.pool = draft.pool or layout.kind == "lists"
-        if str(layout) not in draft.notes:
-            draft.notes.append(str(layout))
-        labels.setdefault(split, []).extend(_judgements(draft, table, layout, f"{name!r} ({given})"))
+        reader = _TableReader(draft, table, f"{name!r} ({given})", streamed_rows)
+        labels.setdefault(split, []).extend(reader.judgements())
     if ignored and not labels:
         raise DataError(
             f"No table of {name!r} is a split",
@@ -160,69 +72,116 @@ def read_columns(
         )
     if ignored:
         draft.notes.append(f"not read, as they are no splits: {', '.join(ignored)}")
-    _add_grades(draft, labels, threshold)
+    _add_grades(draft, {split: rows for split, rows in labels.items() if rows}, threshold)
     return draft
 
 
-def _example(table: Table) -> dict[str, Any]:
-    """Return the first non-empty value of every column in the first rows."""
-    found: dict[str, Any] = {}
-    for number, row in enumerate(table):
-        for column, value in row.items():
-            if found.get(column) in (None, "", []):
-                found[column] = value
-        if number == 20 or all(value not in (None, "", []) for value in found.values()):
-            break
-    return found
+class _TableReader:
+    """Reads the rows of one table into a draft.
 
+    Args:
+        draft: The draft, to which texts and notes are added.
+        table: The table.
+        name: Its name, for error messages.
+        streamed_rows: Number of rows to read of a table without length.
+    """
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and bool(value) and isinstance(value[0], str))
+    def __init__(self, draft: Draft, table: Table, name: str, streamed_rows: int) -> None:
+        self._draft = draft
+        self._table = table
+        self._name = name
+        # Columns that `set_format` hides, and tensors that it makes, are read as they are stored.
+        self._rows: Table = table.with_format(None) if hasattr(table, "with_format") else table
+        if not isinstance(table, Sized):
+            self._rows = list(islice(self._rows, streamed_rows + 1))
+            if len(self._rows) > streamed_rows:
+                self._rows.pop()
+                draft.notes.append(f"the first {streamed_rows} rows of the stream {name} were read, and no others")
+        self._features: Mapping[str, Any] = getattr(table, "features", None) or {}
 
+    def judgements(self) -> list[tuple[str, str, Label]]:
+        """Add the texts to the draft; return (query id, document id, label), with None for a missing label."""
+        columns = getattr(self._table, "column_names", None) or list(
+            dict.fromkeys(column for row in self._rows for column in row)
+        )
+        example = example_row(self._rows, columns, typed=bool(self._features))
+        if not example:
+            return []
+        layout = detect_layout(columns, example, self._name)
+        self._draft.pool = self._draft.pool or layout.kind == "lists"
+        if str(layout) not in self._draft.notes:
+            self._draft.notes.append(str(layout))
+            if layout.guessed:
+                logger.warning(f"{self._name}: {layout}. Rename the columns if this is wrong.")
+        read = {"pairs": self._list, "tuples": self._tuple, "lists": self._list}[layout.kind]
+        found: list[tuple[str, str, Label]] = []
+        for number, row in enumerate(self._rows):
+            query = _add_query(self._draft, self._text(number, row, layout.query))
+            found += [(query, document, label) for document, label in read(number, row, layout)]
+        return found
 
-def _texts(value: Any) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [text for text in values if isinstance(text, str) and text.strip()]
+    def _tuple(self, number: int, row: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Label]]:
+        title = self._title(number, row, layout)
+        relevant = [_add(self._draft, text, title) for text in self._texts(number, row, layout.documents)]
+        if not relevant:
+            raise self._bad(number, layout.documents[0], row.get(layout.documents[0]), TEXT_TYPES)
+        yield from ((document, 1.0) for document in relevant)
+        others = [_add(self._draft, text) for text in self._texts(number, row, layout.negatives)]
+        yield from ((document, 0.0) for document in others if document not in relevant)
 
-
-def _judgements(draft: Draft, table: Table, layout: Layout, name: str) -> list[tuple[str, str, Label]]:
-    """Add the texts of a table to the draft; return (query id, document id, label), with None for a missing label."""
-    found: list[tuple[str, str, Label]] = []
-    for number, row in enumerate(table):
-        text = row[layout.query]
-        if not isinstance(text, str) or not text.strip():
-            raise _bad_row(name, number, layout.query, text, "some text")
-        query = _add_query(draft, text)
-        if layout.kind == "tuples":
-            title = _title(row, layout)
-            relevant = [_add(draft, each, title) for column in layout.documents for each in _texts(row[column])]
-            others = [_add(draft, each) for column in layout.negatives for each in _texts(row[column])]
-            if not relevant:
-                raise _bad_row(name, number, layout.documents[0], row[layout.documents[0]], "some text")
-            found += [(query, document, 1.0) for document in relevant]
-            found += [(query, document, 0.0) for document in others if document not in relevant]
-            continue
+    def _list(self, number: int, row: Mapping[str, Any], layout: Layout) -> Iterator[tuple[str, Label]]:
         (column,) = layout.documents
-        texts = row[column] if layout.kind == "lists" else [row[column]]
-        if not texts or not all(isinstance(each, str) and each.strip() for each in texts):
-            raise _bad_row(name, number, column, texts, "documents with some text")
-        labels: list[Any] = [None] * len(texts)
+        value = plain(row.get(column))
+        values = value if layout.kind == "lists" else [value]
+        if not isinstance(values, list) or not values:
+            raise self._bad(number, column, value, "a list of documents")
+        title = self._title(number, row, layout)
+        labels: list[Label] = [None] * len(values)
         if layout.label:
-            labels = row[layout.label] if layout.kind == "lists" else [row[layout.label]]
-            if not isinstance(labels, list) or len(labels) != len(texts) or not all(map(_is_number, labels)):
-                raise _bad_row(name, number, layout.label, labels, f"{len(texts)} number(s), one a document")
-        for each, label in zip(texts, labels, strict=True):
-            document = _add(draft, each, _title(row, layout))
-            found.append((query, document, None if label is None else float(label)))
-    return found
+            given = plain(row.get(layout.label))
+            numbers = given if layout.kind == "lists" else [given]
+            labels = [as_number(each) for each in numbers] if isinstance(numbers, list) else []
+            if len(labels) != len(values) or None in labels:
+                raise self._bad(number, layout.label, given, f"{len(values)} number(s), one a document")
+        for each, label in zip(values, labels, strict=True):
+            yield _add(self._draft, self._text(number, {column: each}, column), title), label
+
+    def _title(self, number: int, row: Mapping[str, Any], layout: Layout) -> str:
+        return self._text(number, row, layout.title, required=False) if layout.title else ""
+
+    def _texts(self, number: int, row: Mapping[str, Any], columns: tuple[str, ...]) -> Iterator[str]:
+        """Yield the texts in columns with a text or a list of texts; missing ones, as padding leaves them, are none."""
+        for column in columns:
+            value = plain(row.get(column))
+            for each in value if isinstance(value, list) else [value]:
+                text = self._text(number, {column: each}, column, required=False)
+                if text.strip():
+                    yield text
+
+    def _text(self, number: int, row: Mapping[str, Any], column: str, required: bool = True) -> str:
+        value = row.get(column)
+        text = as_text(_named_value(self._features.get(column), value))
+        if text is None or (required and not text.strip()):
+            raise self._bad(number, column, value, TEXT_TYPES if text is None else "some text")
+        return text
+
+    def _bad(self, number: int, column: str, value: Any, expected: str) -> DataError:
+        where = f" ({self._table.where(number)})" if hasattr(self._table, "where") else ""
+        return DataError(
+            f"Row {number + 1} of {self._name}{where}, column {column!r}",
+            value=str(value) if value is None else value,
+            expected=expected,
+            remedy="correct or drop it",
+        )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and value == value
-
-
-def _title(row: Mapping[str, Any], layout: Layout) -> str:
-    return (row[layout.title] or "") if layout.title else ""
+def _named_value(feature: Any, value: Any) -> Any:
+    """Return the name of a class, and of a 32-bit float the shortest number that is stored in this way."""
+    if value is None or not isinstance(value, int | float):
+        return value
+    if hasattr(feature, "int2str"):
+        return feature.int2str(value) if value >= 0 else None
+    return float(str(np.float32(value))) if getattr(feature, "dtype", "") == "float32" else value
 
 
 def _add_query(draft: Draft, text: str) -> str:
@@ -235,12 +194,6 @@ def _add(draft: Draft, text: str, title: str = "") -> str:
     key = f"d{stable_hash(title + chr(0) + text)[:16]}"
     draft.corpus[key] = Document(title, text)
     return key
-
-
-def _bad_row(name: str, number: int, column: str, value: Any, expected: str) -> DataError:
-    return DataError(
-        f"Row {number + 1} of {name}, column {column!r}", value=value, expected=expected, remedy="correct or drop it"
-    )
 
 
 def _add_grades(draft: Draft, labels: Mapping[str, list[tuple[str, str, Label]]], threshold: float | None) -> None:

@@ -10,6 +10,7 @@ from functools import cache
 from hfcompress.data.bm25 import Bm25Index
 from hfcompress.data.document import Document, text_key
 from hfcompress.data.ranking import RankingData, Split, stable_hash, validate, validate_texts
+from hfcompress.data.values import mend_texts
 from hfcompress.errors import DataError
 
 ALL = "whole"  # split of data that comes without splits; `datasets` reserves the name "all"
@@ -46,6 +47,7 @@ class Draft:
         license: Licence as named by the source.
         language: ISO 639 code; empty if unknown.
         notes: Remarks for the card.
+        repeated: Number of judgements that the source repeats with the same grade.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Draft:
     license: str = ""
     language: str = ""
     notes: list[str] = field(default_factory=list)
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,34 +89,35 @@ def split_name(name: str) -> str | None:
     return NAMES.get(re.split(r"[^a-z]", name.lower(), maxsplit=1)[0])
 
 
-def drop_unknown(draft: Draft) -> None:
-    """Drop judgements and candidates whose query or document is missing, as in subsets of collections; add a note."""
-    dropped = 0
-    for split, table in draft.qrels.items():
-        draft.qrels[split] = known = {
-            query: {document: grade for document, grade in grades.items() if document in draft.corpus}
-            for query, grades in table.items()
-            if query in draft.queries
+def drop_empty(draft: Draft) -> None:
+    """Drop queries and documents without text that have no judgement, also from candidates; add notes on their number.
+
+    Those with a judgement stay, and are refused by `validate_texts`.
+    """
+    tables = draft.qrels.values()
+    judged_queries = {query for table in tables for query, grades in table.items() if grades}
+    judged = {document for table in tables for grades in table.values() for document in grades}
+    queries = {key for key, text in draft.queries.items() if not text.strip()} - judged_queries
+    documents = {key for key, each in draft.corpus.items() if not each.content.strip()} - judged
+    if not queries and not documents:
+        return
+    draft.queries = {key: text for key, text in draft.queries.items() if key not in queries}
+    draft.corpus = {key: each for key, each in draft.corpus.items() if key not in documents}
+    draft.qrels = {
+        split: {query: grades for query, grades in table.items() if query not in queries}
+        for split, table in draft.qrels.items()
+    }
+    draft.candidates = {
+        split: {
+            query: [document for document in listed if document not in documents]
+            for query, listed in table.items()
+            if query not in queries
         }
-        dropped += sum(map(len, table.values())) - sum(map(len, known.values()))
-    for listed in draft.candidates.values():
-        for query, documents in listed.items():
-            listed[query] = [document for document in documents if document in draft.corpus]
-    if dropped:
-        draft.notes.append(f"{dropped} judgements left out, whose topic or document is not in the files")
-
-
-def clip_grades(draft: Draft) -> None:
-    """Set grades below 0, TREC's mark for junk, to 0 (not relevant), and add a note on their number."""
-    clipped = 0
-    for table in draft.qrels.values():
-        for grades in table.values():
-            for document, grade in grades.items():
-                if grade < 0:
-                    grades[document] = 0
-                    clipped += 1
-    if clipped:
-        draft.notes.append(f"{clipped} judgements with a grade below 0 count as 0")
+        for split, table in draft.candidates.items()
+    }
+    for kind, dropped in (("queries", queries), ("documents", documents)):
+        if dropped:
+            draft.notes.append(f"{len(dropped)} {kind} without text and without judgements left out")
 
 
 def finish(
@@ -124,7 +128,10 @@ def finish(
     unlabelled: bool = False,
     truncate: bool = True,
 ) -> RankingData:
-    """Add missing splits, apply limits, and add missing candidates.
+    """Clean texts, add missing splits, apply limits, and add missing candidates.
+
+    Lone surrogates become U+FFFD. Queries and documents without text are left out if they have no judgement. Notes give
+    the number of both, and that of repeated judgements.
 
     Missing dev and test splits are cut from the train queries, or from queries without a split, by a hash of seed and
     query text: 20% test, 10% dev. Equal texts fall into one split, and adding queries moves no other query. Unjudged
@@ -144,8 +151,13 @@ def finish(
         truncate: Keep only the first `candidates` documents of candidates that the source names, except in a pool.
 
     Raises:
-        DataError: Nothing was read, a text is empty, or ids do not resolve.
+        DataError: Nothing was read, a judged query or document has no text, or ids do not resolve.
     """
+    draft.queries, draft.corpus, mended = mend_texts(draft.name, draft.queries, draft.corpus)
+    draft.notes += mended
+    drop_empty(draft)
+    if draft.repeated:
+        draft.notes.append(f"{draft.repeated} repeated judgements count once")
     if unlabelled:
         known = {query for grades in draft.qrels.values() for query in grades}
         others: Qrels = {query: {} for query in draft.queries if query not in known}

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hfcompress.data.document import Document
-from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, clip_grades, drop_unknown, split_name
+from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, split_name
+from hfcompress.data.judgements import add_judgement, clip_grades, drop_unknown
+from hfcompress.data.values import as_text
 from hfcompress.errors import DataError, MissingExtraError
 
 IRDS = "irds:"
@@ -55,12 +57,12 @@ def read_ir_datasets(source: str | Path, options: ReadOptions = DEFAULTS) -> Dra
 def _read(identifier: str, corpus: Any, parts: dict[str, Any]) -> Draft:
     draft = Draft(identifier)
     for document in corpus.docs_iter():
-        draft.corpus[document.doc_id] = Document(getattr(document, "title", None) or "", _text(document))
+        draft.corpus[document.doc_id] = Document(as_text(getattr(document, "title", None)) or "", _text(document))
     for split, part in parts.items():
         draft.queries |= {query.query_id: _text(query) for query in part.queries_iter()}
-        table = draft.qrels.setdefault(split, {})
+        where = f"The qrels of {identifier} ({split})"
         for judgement in part.qrels_iter():
-            table.setdefault(judgement.query_id, {})[judgement.doc_id] = int(judgement.relevance)
+            add_judgement(draft, split, judgement.query_id, judgement.doc_id, judgement.relevance, where)
         if part.has_scoreddocs():
             scored: dict[str, list[tuple[float, str]]] = {}
             for hit in part.scoreddocs_iter():
@@ -94,4 +96,4 @@ def _parts(ir_datasets: Any, identifier: str) -> dict[str, Any]:
 
 def _text(record: Any) -> str:
     """Return the text of a document or query, or its `default_text()` if the record has no text field."""
-    return record.text if hasattr(record, "text") else record.default_text()
+    return as_text(record.text if hasattr(record, "text") else record.default_text()) or ""

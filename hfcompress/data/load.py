@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from hfcompress.data.api_search import load_api_search
@@ -14,6 +15,7 @@ from hfcompress.data.ranking import RankingData, merge, validate
 from hfcompress.data.recommend import load_recommend
 from hfcompress.data.tables import HUB, is_saved, read_files, read_hub, read_saved, table_files
 from hfcompress.data.trec import is_trec, read_trec
+from hfcompress.data.values import mend_texts
 from hfcompress.recipe import DataStep
 
 API_SEARCH, RECOMMEND = "api-search", "recommend"
@@ -42,7 +44,10 @@ def load_data(step: DataStep, progress: bool = True, unlabelled: bool = False) -
 def _load(name: str, step: DataStep, progress: bool, unlabelled: bool) -> RankingData:
     limits = step.max_queries.model_dump()
     if name in BUILT_IN:
-        return validate(BUILT_IN[name](limits, progress)).limited(limits, step.candidates)
+        built = BUILT_IN[name](limits, progress)
+        queries, corpus, notes = mend_texts(name, built.queries, built.corpus)
+        built = replace(built, queries=queries, corpus=corpus, notes=(*built.notes, *notes))
+        return validate(built).limited(limits, step.candidates)
     options = ReadOptions(step.label_threshold, unlabelled)
     draft = _reader(name)(os.path.expanduser(name), options)
     return finish(draft, limits, step.candidates, step.split_seed, unlabelled)

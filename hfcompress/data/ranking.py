@@ -91,8 +91,8 @@ class RankingData:
                 f"The data set {self.name!r} has no {name!r} split",
                 value=sorted(self.splits),
                 expected=f"a split named {name!r}",
-                remedy=f"add qrels/{name}.tsv to the data folder (in other layouts, a file of that name), or name "
-                "another split",
+                remedy=f"add qrels/{name}.tsv, with judgements, to the data folder (in other layouts, a file of that "
+                "name), or name another split",
             )
         split = self.splits[name]
         if not split.labelled and (labelled or not split):
@@ -212,7 +212,7 @@ class RankingData:
 
 def stable_hash(identifier: str) -> str:
     """SHA-1 of an id in hexadecimal, used as an order that is the same on every machine."""
-    return hashlib.sha1(identifier.encode(), usedforsecurity=False).hexdigest()
+    return hashlib.sha1(identifier.encode(errors="surrogatepass"), usedforsecurity=False).hexdigest()
 
 
 def first_queries(queries: Iterable[str], limit: int | None) -> list[str]:

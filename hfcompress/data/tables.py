@@ -10,10 +10,14 @@ from typing import Any
 
 from hfcompress.data.columns import Table, read_columns
 from hfcompress.data.document import Document
-from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, clip_grades, split_name
+from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, split_name
+from hfcompress.data.judgements import add_judgement, clip_grades
+from hfcompress.data.rows import ROW_FILES, Rows
+from hfcompress.data.values import as_identifier, as_text
 from hfcompress.errors import DataError
 
-BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+PARQUET = "parquet"
+KINDS = (*ROW_FILES, f".{PARQUET}")
 SAVED = ("dataset_dict.json", "state.json")
 HUB = "hub:"
 
@@ -30,8 +34,8 @@ def table_files(path: Path) -> list[Path]:
 
 
 def _kind(path: Path) -> str | None:
-    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    return suffixes[-1] if suffixes and suffixes[-1] in BUILDERS else None
+    suffixes = [suffix for suffix in map(str.lower, path.suffixes) if suffix != ".gz"]
+    return suffixes[-1] if suffixes and suffixes[-1] in KINDS else None
 
 
 def is_saved(folder: Path) -> bool:
@@ -58,10 +62,12 @@ def read_saved(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
 def read_files(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
     """Read a CSV, TSV, JSON, JSON-lines or Parquet file, or a folder of such files of one kind.
 
-    The name of a file begins with its split (`train.csv`, `validation-00000-of-00002.parquet`).
+    The name of a file begins with its split (`train.csv`, `validation-00000-of-00002.parquet`). CSV has quoting, TSV
+    has none: there, a quotation mark is a character like others. Values keep the text that they have in the file.
 
     Raises:
-        DataError: Files are of another kind or of several kinds or cannot be read, or columns fit no layout.
+        DataError: Files are of another kind or of several kinds or cannot be read, a line is malformed,
+            or columns fit no layout.
     """
     import datasets
 
@@ -79,24 +85,23 @@ def read_files(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
         raise DataError(
             f"The files in {path} are of several kinds",
             value=[each.name for each in files],
-            expected="files of one kind: " + ", ".join(BUILDERS),
+            expected="files of one kind: " + ", ".join(KINDS),
             remedy="name one file, or keep one kind in the folder",
         )
     kind = str(kinds.pop())
-    by_split: dict[str, list[str]] = {}
+    by_split: dict[str, list[Path]] = {}
     for each in files:
-        by_split.setdefault(split_name(each.name) or (ALL if len(files) == 1 else _stem(each)), []).append(str(each))
-    csv_options: dict[str, Any] = {"keep_default_na": False} if BUILDERS[kind] == "csv" else {}
-    if kind == ".tsv":
-        csv_options["delimiter"] = "\t"
+        by_split.setdefault(split_name(each.name) or (ALL if len(files) == 1 else _stem(each)), []).append(each)
+    if kind in ROW_FILES:
+        tables: dict[str, Table] = {split: Rows(names, kind) for split, names in by_split.items()}
+        return read_columns(_stem(path), tables, options.label_threshold)
     with tempfile.TemporaryDirectory() as cache:
         try:
             opened = datasets.load_dataset(
-                BUILDERS[kind],
-                data_files={re.sub(r"\W", "_", split): names for split, names in by_split.items()},
+                PARQUET,
+                data_files={re.sub(r"\W", "_", split): list(map(str, names)) for split, names in by_split.items()},
                 cache_dir=cache,
                 keep_in_memory=True,
-                **csv_options,
             )
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise _unreadable(str(path), error) from error
@@ -152,18 +157,39 @@ def _read_hub_beir(repository: str, configs: list[str]) -> Draft:
             remedy="name the configuration with rows to read, hub:ORG/NAME:CONFIG",
         )
     draft = Draft(repository)
-    for table in _tables(datasets.load_dataset(repository, "queries")).values():
-        draft.queries |= {str(row["_id"]): row["text"] for row in table}
-    for table in _tables(datasets.load_dataset(repository, "corpus")).values():
-        draft.corpus |= {str(row["_id"]): Document(row.get("title") or "", row["text"]) for row in table}
+    draft.queries = {key: query.text for key, query in _hub_texts(repository, "queries").items()}
+    draft.corpus = _hub_texts(repository, "corpus")
     judged = _tables(datasets.load_dataset(repository, qrels))
     for name, table in judged.items():
         split = (split_name(name) if len(judged) > 1 or name != "train" else ALL) or ALL
-        for row in table:
-            grades = draft.qrels.setdefault(split, {}).setdefault(str(row["query-id"]), {})
-            grades[str(row["corpus-id"])] = int(row.get("score", 1))
+        for number, row in enumerate(table, 1):
+            query, document = as_identifier(row.get("query-id")), as_identifier(row.get("corpus-id"))
+            if query is None or document is None:
+                raise _bad_row(repository, name, number, row, "ids in query-id and corpus-id")
+            where = f"Row {number} of {repository} ({name}), query {query!r}, document {document!r}"
+            add_judgement(draft, split, query, document, row.get("score", 1), where)
     clip_grades(draft)
     return draft
+
+
+def _hub_texts(repository: str, config: str) -> dict[str, Document]:
+    """Return the texts of a configuration by id; a missing text is empty."""
+    import datasets
+
+    found = {}
+    for table in _tables(datasets.load_dataset(repository, config)).values():
+        for number, row in enumerate(table, 1):
+            key, title, text = as_identifier(row.get("_id")), as_text(row.get("title")), as_text(row.get("text"))
+            if key is None or title is None or text is None:
+                raise _bad_row(repository, config, number, row, "_id and text, each a string or a number")
+            found[key] = Document(title, text)
+    return found
+
+
+def _bad_row(repository: str, name: str, number: int, row: Mapping[str, Any], expected: str) -> DataError:
+    return DataError(
+        f"Row {number} of {repository} ({name})", value=dict(row), expected=expected, remedy="correct the data set"
+    )
 
 
 def _tables(opened: Mapping[str, Table] | Table) -> dict[str, Table]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from hfcompress.data.document import Document
-from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, clip_grades, drop_unknown, split_name
-from hfcompress.data.lines import bad_line, read_text
+from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, split_name
+from hfcompress.data.judgements import add_judgement, clip_grades, drop_unknown
+from hfcompress.data.lines import bad_line, read_lines, read_text, unquoted
 from hfcompress.data.trec_run import read_run
+from hfcompress.data.values import as_identifier, as_text
 from hfcompress.errors import DataError
 
 TOPICS = ("topics", "queries")
@@ -60,12 +63,11 @@ def read_trec(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
     for path in _files(folder, DOCUMENTS):
         draft.corpus |= {key: Document(title, text) for key, title, text in _records(path)}
     for path in _files(folder, QRELS):
-        target = draft.qrels.setdefault(_split_of(path), {})
+        split = _split_of(path)
+        draft.qrels.setdefault(split, {})
         for number, columns in _columns(path, 4, "query iteration document grade"):
             query, _, document, grade = columns[:4]
-            if not re.fullmatch(r"-?\d+", grade):
-                raise bad_line(path, number, grade, "a grade that is an integer")
-            target.setdefault(query, {})[document] = int(grade)
+            add_judgement(draft, split, query, document, grade, f"{path}, line {number}")
     for path in _files(folder, RUNS):
         draft.candidates[_split_of(path)] = {
             query: sorted(scores, key=lambda document: -scores[document]) for query, scores in read_run(path).items()
@@ -87,32 +89,31 @@ def _split_of(path: Path) -> str:
 
 
 def _columns(path: Path, count: int, names: str) -> Iterator[tuple[int, list[str]]]:
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    for number, line in read_lines(path):
         columns = line.split()
-        if columns:
-            if len(columns) < count:
-                raise bad_line(path, number, line.strip(), f"{count} columns: {names}")
-            yield number, columns
+        if len(columns) < count:
+            raise bad_line(path, number, line.strip(), f"{count} columns: {names}")
+        yield number, columns
 
 
 def _records(path: Path) -> Iterator[tuple[str, str, str]]:
     """Yield (id, title, text) of topics or documents in any of the three formats."""
-    text = read_text(path)
-    first = text.lstrip()[:1]
-    if first == "<":
-        yield from _blocks(path, text)
-        return
-    for number, ended in enumerate(text.split("\n"), 1):  # not splitlines, which cuts at U+2028 and form feeds too
-        line = ended.rstrip("\r")
-        if not line.strip():
-            continue
-        if first == "{":
+    lines = read_lines(path)
+    first = next(lines, (1, ""))
+    start = first[1].lstrip()[:1]
+    if start == "<":
+        yield from _blocks(path, read_text(path))
+    elif start == "{":
+        for number, line in chain([first], lines):
             yield _json_record(path, number, line)
-            continue
-        key, *rest = line.split("\t")
-        if not rest or not key.strip():
-            raise bad_line(path, number, line, "id TAB text")
-        yield key.strip(), "\t".join(rest[:-1]).strip(), rest[-1].strip()
+    else:
+        fields = ((number, line.split("\t")) for number, line in chain([first], lines) if line)
+        for number, (key, *rest) in unquoted(path, fields):
+            while len(rest) > 1 and not rest[-1].strip():
+                rest.pop()
+            if not rest or not key.strip():
+                raise bad_line(path, number, "\t".join([key, *rest]), "id TAB text")
+            yield key.strip(), "\t".join(rest[:-1]).strip(), rest[-1].strip()
 
 
 def _json_record(path: Path, number: int, line: str) -> tuple[str, str, str]:
@@ -121,11 +122,13 @@ def _json_record(path: Path, number: int, line: str) -> tuple[str, str, str]:
     except json.JSONDecodeError as error:
         raise bad_line(path, number, str(error), "a JSON object") from error
     row = row if isinstance(row, dict) else {}
-    key = next((row[name] for name in ("_id", "id", "docno", "qid") if name in row), None)
-    text = next((row[name] for name in ("text", "contents", "query") if isinstance(row.get(name), str)), None)
-    if key is None or text is None:
+    key = as_identifier(next((row[name] for name in ("_id", "id", "docno", "qid") if name in row), None))
+    texts = [as_text(row[name]) for name in ("text", "contents", "query") if name in row]
+    text = next(filter(None, texts), "" if "" in texts else None)
+    title = as_text(row.get("title"))
+    if key is None or text is None or title is None:
         raise bad_line(path, number, line, "an object with an id (_id, id, docno or qid) and a text")
-    return str(key), str(row.get("title") or ""), text
+    return key, title, text
 
 
 def _blocks(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
@@ -137,11 +140,11 @@ def _blocks(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
         key = _LABEL.sub("", _field(block, "num")) if topic else _field(block, "docno")
         title = _field(block, "title") or _field(block, "headline")
         body = _LABEL.sub("", title) if topic else _field(block, "text")
-        if not key or not body:
+        if not key or (topic and not body and "<title" not in block.lower()):
             raise DataError(
                 f"{path} has a block without id or text",
                 value=match.group()[:120],
-                expected="<num> and <title> in every <top>, <DOCNO> and <TEXT> in every <DOC>",
+                expected="<num> and <title> in every <top>, <DOCNO> in every <DOC>",
                 remedy="correct or remove this block",
             )
         yield key, "" if topic else title, body

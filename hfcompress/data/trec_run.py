@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hfcompress.data.lines import bad_line, read_text
+from hfcompress.data.lines import bad_line, read_lines
 from hfcompress.errors import DataError, OutputError
 from hfcompress.utils.files import write_text
 
@@ -25,10 +25,8 @@ def read_run(path: Path) -> Scores:
             document appears twice for a query. The error names the line.
     """
     run: Scores = {}
-    for number, line in enumerate(read_text(path, "a run file").split("\n"), 1):
+    for number, line in read_lines(path, "a run file"):
         columns = line.split()
-        if not columns:
-            continue
         if len(columns) != 6:
             raise bad_line(path, number, line.strip(), "six columns: query Q0 document rank score tag")
         query, _, document, _, text, _ = columns

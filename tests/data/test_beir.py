@@ -250,7 +250,7 @@ def test_missing_file(tmp_path: Path, name: str, zipped: bool) -> None:
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gzipped"])
 @pytest.mark.parametrize("content", ["", "\n\n"], ids=["nothing", "blank lines"])
-@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl"])
 def test_empty_file(tmp_path: Path, name: str, content: str, zipped: bool) -> None:
     write_folder(tmp_path, zipped=zipped)
     put(tmp_path, name, content, zipped)
@@ -264,10 +264,17 @@ def test_empty_gzip_file_of_no_bytes(tmp_path: Path) -> None:
     assert "corpus.jsonl.gz is empty" in str(fault(tmp_path))
 
 
-def test_qrels_with_a_header_only(tmp_path: Path) -> None:
-    write_folder(tmp_path)
-    put(tmp_path, "qrels/test.tsv", "query-id\tcorpus-id\tscore\n")
-    assert "qrels/test.tsv is empty" in str(fault(tmp_path)).replace("\\", "/")
+@pytest.mark.parametrize("content", ["", "\n\n", "query-id\tcorpus-id\tscore\n"], ids=["no", "blank", "header"])
+@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gzipped"])
+def test_qrels_without_judgements_are_no_split(tmp_path: Path, content: str, zipped: bool) -> None:
+    write_folder(tmp_path, zipped=zipped)
+    put(tmp_path, "qrels/test.tsv", content, zipped)
+    data = load_beir(tmp_path)
+    assert list(data.splits) == ["train"] and "is empty: there is no test split" in data.notes[0]
+    with pytest.raises(DataError, match=r"has no 'test' split.*qrels/test.tsv, with judgements"):
+        data.split("test")
+    put(tmp_path, "qrels/train.tsv", content, zipped)
+    assert "no judgements" in str(fault(tmp_path)) and "test.tsv" in str(fault(tmp_path))
 
 
 def test_no_qrels_at_all(tmp_path: Path) -> None:
@@ -296,8 +303,8 @@ BAD_LINES: list[tuple[str, str, list[str]]] = [
     ("corpus.jsonl", "plain words", ["corpus.jsonl, line 1", "JSON object"]),
     ("corpus.jsonl", '["d1", "a text"]', ["corpus.jsonl, line 1", "a text"]),
     ("corpus.jsonl", '{"_id": "d1"}', ["corpus.jsonl, line 1", '{"_id": "d1"}']),
-    ("corpus.jsonl", '{"_id": 1, "text": "a number for an id"}', ["corpus.jsonl, line 1", "a number for an id"]),
-    ("corpus.jsonl", '{"_id": "d1", "text": null}', ["corpus.jsonl, line 1", "null"]),
+    ("corpus.jsonl", '{"_id": true, "text": "a truth for an id"}', ["corpus.jsonl, line 1", "a truth for an id"]),
+    ("corpus.jsonl", '{"_id": "d1", "text": ["list"]}', ["corpus.jsonl, line 1", "list"]),
     ("corpus.jsonl", f"{json.dumps(CORPUS[1])}\n{json.dumps(CORPUS[1])}", ["corpus.jsonl, line 2", "'d2'"]),
     ("queries.jsonl", '{"_id": "q1", "text": "twice"}\n{"_id": "q1", "text": "x"}', ["line 2", "'q1'"]),
     ("queries.jsonl", '{"id": "q1", "text": "another key"}', ["queries.jsonl, line 1", "another key"]),
@@ -306,7 +313,6 @@ BAD_LINES: list[tuple[str, str, list[str]]] = [
         "query-id\tcorpus-id\tscore\nq1\td1\t1.5",
         ["test.tsv, line 2", "'1.5'", "a grade that is an integer"],
     ),
-    ("qrels/test.tsv", "q1\td1\t1.0", ["test.tsv, line 1", "'1.0'"]),
     ("qrels/test.tsv", "q1\td1\tyes", ["test.tsv, line 1", "'yes'"]),
     ("qrels/test.tsv", "q1\td1\t", ["test.tsv, line 1", "''"]),
     ("qrels/test.tsv", "q1\td1\t1\nq1\td2\t--1", ["test.tsv, line 2", "'--1'", "a grade that is an integer"]),
