@@ -28,7 +28,9 @@ def load_beir(
     gzipped (`.gz`). The candidates of a split are those of `bm25/SPLIT.tsv` (columns query-id, corpus-id, rank), or are
     retrieved with BM25 if there is no such file. In a *pool set* (`meta.json` has `"candidates": "pool"`) they are the
     judged documents of a query, including those judged as not relevant. `meta.json` may also have `relevant_from`,
-    `language`, `permissive` (the licence) and `publish_texts`. Grades below 0 (junk) count as 0.
+    `language`, `permissive` (the licence) and `publish_texts`. Grades below 0 (junk) count as 0. Ids may be numbers,
+    grades may be written as `1.0`, and a judgement may be repeated with the same grade. The tables have no quoting. A
+    qrels file without judgements counts as none. Texts are cleaned as `finish` does.
 
     Args:
         folder: The data folder.

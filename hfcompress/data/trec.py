@@ -39,11 +39,12 @@ def read_trec(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
       whose title is the query.
     - `docs.*`, `documents.*`, `collection.*` or `corpus.*`: `id TAB text` or `id TAB title TAB text` lines, JSON lines
       (`_id`, `id` or `docno`, `title`, `text` or `contents`), or TREC's `<DOC>` blocks.
-    - `qrels.SPLIT.*`: four columns, `query iteration document grade`. Grades below 0 (junk) count as 0.
+    - `qrels.SPLIT.*`: four columns, `query iteration document grade`. Grades below 0 (junk) count as 0. A judgement may
+      be repeated with the same grade.
     - `run.SPLIT.*`: six columns, `query Q0 document rank score tag`. The candidates are ordered by score; documents of
       equal score keep the order of the lines.
 
-    Each file may be gzipped (`.gz`). Without a split in their names, qrels are split by hash, and a run serves every
+    Lines with tabs have no quoting: a quotation mark is a character like others. Each file may be gzipped (`.gz`). Without a split in their names, qrels are split by hash, and a run serves every
     split that has queries in it.
 
     Raises:
@@ -68,6 +69,8 @@ def read_trec(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
         for number, columns in _columns(path, 4, "query iteration document grade"):
             query, _, document, grade = columns[:4]
             add_judgement(draft, split, query, document, grade, f"{path}, line {number}")
+        if not draft.qrels[split]:
+            draft.notes.append(f"{path.name} is empty")
     for path in _files(folder, RUNS):
         draft.candidates[_split_of(path)] = {
             query: sorted(scores, key=lambda document: -scores[document]) for query, scores in read_run(path).items()

@@ -17,7 +17,6 @@ from hfcompress.errors import DataError
 TEXT_TYPES = "text, a number, a boolean or a date"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _GRADE = re.compile(r"[+-]?\d+(\.0*)?")
-REPLACEMENT = "\ufffd"
 
 
 def plain(value: Any) -> Any:
@@ -85,13 +84,13 @@ def as_grade(value: Any) -> int | None:
 
 
 def is_broken(text: str) -> bool:
-    """Whether a text has a lone surrogate, half of a character, which neither UTF-8 nor tokenizers can represent."""
+    """Whether a text has a surrogate, half of a character, which neither UTF-8 nor tokenizers can represent."""
     return _SURROGATE.search(text) is not None
 
 
 def mended(text: str) -> str:
-    """Return a text with U+FFFD, the replacement character, in place of lone surrogates."""
-    return _SURROGATE.sub(REPLACEMENT, text)
+    """Return a text with U+FFFD, the replacement character, for lone surrogates, and a character for pairs of them."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def mend_texts(

@@ -43,6 +43,10 @@ def test_rank_with_documents_that_cannot_be_read(
     clear_fault(command("rank", models / "encoder", "--query", "cat", "--docs", path), str(path), *words)
 
 
+def test_rank_with_a_query_that_is_not_utf8(command: Command, models: Path, documents: Path) -> None:
+    clear_fault(command("rank", models / "encoder", "--query", "c\udce9", "--docs", documents), "not UTF-8", "--query")
+
+
 def test_rank_with_a_folder_for_documents(tmp_path: Path, command: Command, models: Path) -> None:
     clear_fault(command("rank", models / "encoder", "--query", "cat", "--docs", tmp_path), str(tmp_path), "text file")
 
@@ -92,7 +96,7 @@ def test_rank_takes_a_line_for_a_document(
 
     monkeypatch.setattr("hfcompress.rankers.base.BatchedRanker.rank", rank)
     path = tmp_path / "documents.txt"
-    path.write_bytes("the\u2028cat\r\na\x0cdog\r\nthe\x85bird".encode())
+    path.write_bytes("\ufeffthe\u2028cat\r\na\x0cdog\rthe\x85bird\n".encode())
     assert command("rank", cross_encoder, "--query", "cat", "--docs", path)[0] == 0
     assert ranked == ["the\u2028cat", "a\x0cdog", "the\x85bird"]
 

@@ -104,9 +104,8 @@ def test_lists_in_place_of_texts_are_refused(
     value = [["nested"]] if field == "document" else ["a list"]
     if name == "ir_datasets":
         pytest.skip("its records are typed")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"nested|a list"):
         SAMPLES[name].read(Texts(**{field: value}), tmp_path, monkeypatch)
-    assert value[0] in (["nested"], "a list") and caught.value.remedy
 
 
 # Every type in every role
@@ -121,8 +120,7 @@ def test_types_that_are_read(role: str, value: Any, text: str) -> None:
         table = Dataset.from_list(rows)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return  # a list of texts and numbers, which a column cannot hold
-    if not (isinstance(value, date) and type(value) is date) and table.features.get(role) != Value("null"):
-        assert judged(read_columns("x", {"all": table})) == expected(role, text)
+    assert judged(read_columns("x", {"all": table})) == expected(role, text)
 
 
 @pytest.mark.parametrize("role", ROLES)
