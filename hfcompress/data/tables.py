@@ -69,8 +69,6 @@ def read_files(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
         DataError: Files are of another kind or of several kinds or cannot be read, a line is malformed,
             or columns fit no layout.
     """
-    import datasets
-
     path = Path(source)
     files = table_files(path)
     if not files:
@@ -95,6 +93,8 @@ def read_files(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
     if kind in ROW_FILES:
         tables: dict[str, Table] = {split: Rows(names, kind) for split, names in by_split.items()}
         return read_columns(_stem(path), tables, options.label_threshold)
+    import datasets
+
     with tempfile.TemporaryDirectory() as cache:
         try:
             opened = datasets.load_dataset(

@@ -44,8 +44,8 @@ def read_trec(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
     - `run.SPLIT.*`: six columns, `query Q0 document rank score tag`. The candidates are ordered by score; documents of
       equal score keep the order of the lines.
 
-    Lines with tabs have no quoting: a quotation mark is a character like others. Each file may be gzipped (`.gz`). Without a split in their names, qrels are split by hash, and a run serves every
-    split that has queries in it.
+    Lines with tabs have no quoting: a quotation mark is a character like others. Each file may be gzipped (`.gz`).
+    Without a split in their names, qrels are split by hash, and a run serves every split that has queries in it.
 
     Raises:
         DataError: A file is missing or malformed.

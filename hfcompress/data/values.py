@@ -28,7 +28,9 @@ def plain(value: Any) -> Any:
 
 def is_missing(value: Any) -> bool:
     """Whether a value stands for no value: None, NaN, NaT, an empty text or an empty list."""
-    return value is None or (isinstance(value, str | list) and not value) or bool(value != value)
+    if isinstance(value, Real | Decimal | date):
+        return bool(value != value)
+    return value is None or (isinstance(value, str | list) and not value)
 
 
 def as_text(value: Any) -> str | None:
@@ -58,11 +60,11 @@ def as_text(value: Any) -> str | None:
 
 
 def as_identifier(value: Any) -> str | None:
-    """Return an id as text, e.g. `"7"` for the number 7; None if it is missing, or neither text nor number."""
+    """Return an id as text without outer white space, e.g. `"7"` for 7; None if missing, or neither text nor number."""
     value = plain(value)
     if isinstance(value, bool) or not isinstance(value, str | Real):
         return None
-    return as_text(value) or None
+    return (as_text(value) or "").strip() or None
 
 
 def as_number(value: Any) -> float | None:

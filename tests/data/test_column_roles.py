@@ -40,7 +40,7 @@ READ = [
     (np.float64(3.0), "3"),
     (np.bool_(True), "True"),
 ]
-REFUSED = [b"bytes", {"text": "inside"}, [["nested"]], timedelta(1), float("inf"), object()]
+REFUSED = [b"bytes", {"text": "inside"}, [["nested"]], timedelta(1), float("inf"), object(), pd.NA]
 MISSING = [None, float("nan"), pd.NaT, "", " "]
 ROLES = ("query", "positive", "negative", "document", "title", "docs")
 

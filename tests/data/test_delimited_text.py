@@ -281,7 +281,7 @@ def test_numeric_ids(tmp_path: Path) -> None:
     beir(
         tmp_path,
         "1\t7\t1\n",
-        corpus__jsonl='{"_id": 7, "text": "seven"}\n{"_id": 8.0, "text": "eight"}\n',
+        corpus__jsonl='{"_id": " 7 ", "text": "seven"}\n{"_id": 8.0, "text": "eight"}\n',
         queries__jsonl='{"_id": 1, "text": 42}\n',
     )
     data = load_beir(tmp_path)
