@@ -10,7 +10,7 @@ from hfcompress.data.document import Document
 from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, finish
 from hfcompress.data.judgements import add_judgement, clip_grades
 from hfcompress.data.lines import bad_line, read_lines, read_text, unquoted
-from hfcompress.data.ranking import SPLITS, RankingData
+from hfcompress.data.ranking import EMPTY, SPLITS, RankingData
 from hfcompress.data.values import as_grade, as_identifier, as_text
 from hfcompress.errors import DataError
 
@@ -194,7 +194,7 @@ def _add_qrels(draft: Draft, folder: Path, split: str) -> None:
     for number, (query, document, grade, *_) in _read_table(path):
         add_judgement(draft, split, query, document, grade, f"{path}, line {number}")
     if split not in draft.qrels:
-        draft.notes.append(f"qrels/{path.name} is empty: there is no {split} split")
+        draft.notes.append(EMPTY.format(file=f"qrels/{path.name}", split=split))
 
 
 def _read_candidates(folder: Path, split: str) -> dict[str, list[str]] | None:

@@ -14,6 +14,7 @@ from hfcompress.errors import DataError
 from hfcompress.recipe import ScoreText
 
 SPLITS = ("train", "dev", "test")
+EMPTY = "{file} is empty: no {split} split"  # note on a qrels file without judgements
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,10 @@ class RankingData:
             DataError: The split is missing, has no queries, or has no labels although they are required.
         """
         if name not in self.splits:
+            end = EMPTY.format(file="", split=name)
+            empty = "".join(f": {note.removesuffix(end)} is empty" for note in self.notes if note.endswith(end))
             raise DataError(
-                f"The data set {self.name!r} has no {name!r} split",
+                f"The data set {self.name!r} has no {name!r} split{empty}",
                 value=sorted(self.splits),
                 expected=f"a split named {name!r}",
                 remedy=f"add qrels/{name}.tsv, with judgements, to the data folder (in other layouts, a file of that "

@@ -169,8 +169,8 @@ def test_qrels_without_judgements_do_not_refuse_the_set(
     SAMPLES["BEIR"].read(Texts(), tmp_path, monkeypatch)
     (tmp_path / "qrels" / "dev.tsv").write_text(content, encoding="utf-8")
     data = load_beir(tmp_path)
-    assert list(data.splits) == ["test"] and data.notes == ("qrels/dev.tsv is empty: there is no dev split",)
-    with pytest.raises(DataError, match="no 'dev' split"):
+    assert list(data.splits) == ["test"] and data.notes == ("qrels/dev.tsv is empty: no dev split",)
+    with pytest.raises(DataError, match=r"no 'dev' split: qrels/dev.tsv is empty"):
         data.split("dev")
 
 
@@ -178,7 +178,7 @@ def test_an_empty_qrels_file_of_trec_is_no_split(tmp_path: Path, monkeypatch: py
     SAMPLES["TREC TSV"].read(Texts(), tmp_path, monkeypatch)
     (tmp_path / "qrels.dev.txt").write_text("", encoding="utf-8")
     data = finished(read_trec(tmp_path))
-    assert list(data.splits) == ["test"] and data.notes == ("qrels.dev.txt is empty",)
+    assert list(data.splits) == ["test"] and data.notes == ("qrels.dev.txt is empty: no dev split",)
 
 
 def test_a_table_without_rows_is_no_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
