@@ -8,6 +8,7 @@ from typing import cast
 
 from transformers.utils import cached_file
 
+from hfcompress.models.graph_files import graph_files
 from hfcompress.models.layout import COMMON_FILES, PACKED_FOLDER
 from hfcompress.models.load import resolve
 from hfcompress.quantization.artifacts import graph_file
@@ -86,6 +87,5 @@ class Candidate:
         elif self.runtime == "torch":
             weights = [*folder.glob("*.safetensors"), *folder.glob("modeling_*.py")]
         else:
-            graph = folder / self.path
-            weights = [graph, graph.with_suffix(".bin")] if self.runtime == "openvino" else [graph]
+            weights = graph_files(folder / self.path)
         return [*weights, *(folder / name for name in COMMON_FILES if (folder / name).is_file())]

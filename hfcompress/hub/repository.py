@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from hfcompress.card import render
 from hfcompress.card.front_matter import read_front_matter
 from hfcompress.errors import OutputError
 from hfcompress.hub.leaks import is_absolute_path, machine_paths_in, machine_paths_in_file, secrets_in
+from hfcompress.models.graph_files import graph_files
 from hfcompress.models.layout import ADDED, CARD_FILE, COMMON_FILES, GENERATED, VOCABULARIES, WORK_FOLDER, matches
 from hfcompress.models.load import load_config
 from hfcompress.models.surgery import plan_of_config
@@ -65,7 +67,7 @@ def read_repository(folder: Path, token: str | None = None) -> Repository:
     Raises:
         OutputError: It is not the folder of a finished run of this version, it has unexpected or missing files, the
             card is invalid or names no licence, or a file contains a secret or a path of this machine.
-        ModelError: The model cannot be opened.
+        ModelError: The model or a graph cannot be opened.
         PlanError: The pruning plan is damaged or has another format.
     """
     report = RunReport.load(folder)
@@ -110,17 +112,18 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _check_complete(folder: Path, files: Sequence[str], report: RunReport) -> None:
     needed = {CARD_FILE, *COMMON_FILES, RankerCompressionConfig.CONFIG_NAME}
     needed |= {artifact.path for artifact in report.artifacts}
-    needed |= {f"{file.removesuffix('.xml')}.bin" for file in files if file.endswith(".xml")}
+    for file in files:
+        needed |= {Path(os.path.relpath(path, folder)).as_posix() for path in graph_files(folder / file)}
     if (folder / CARD_FILE).is_file():
         needed |= set(re.findall(r"!\[[^\]]*\]\((?!https?:)([^)\s]+)\)", _text(folder / CARD_FILE)))
     if pruning := report.pruning:
         needed |= {"modeling_hfcompress.py"} if pruning.custom_code else set()
-    missing = sorted(name for name in needed if not (folder / name).is_file() or not (folder / name).stat().st_size)
+    missing = sorted(name for name in needed if name not in files or not (folder / name).stat().st_size)
     if missing:
         raise OutputError(
             f"{folder} is not complete",
             value=missing[:_SHOWN],
-            expected="every file that the report and the card name",
+            expected="every file that the report, the card and the graphs name",
             remedy="finish the run with the same command and --resume",
         )
 

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from hfcompress.errors import ModelError
 from hfcompress.models.architectures import architecture_of, require_one_score
+from hfcompress.models.graph_files import graph_files
 from hfcompress.models.layout import CARD_FILE, PACKED_FOLDER, TOKENIZER_FILES
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pruned_class
 from hfcompress.models.packing import read_packed
@@ -59,14 +60,17 @@ def model_fingerprint(name: str, graph: str | None = None) -> str:
 
     Args:
         name: A folder, a Hub id, or `package:NAME/FOLDER`.
-        graph: A graph in the folder to include.
+        graph: A graph in the folder to include, with its weights.
+
+    Raises:
+        ModelError: The graph cannot be read.
     """
     folder = Path(resolve(name))
     if not folder.is_dir():
         return name
     digest = hashlib.sha256()
     packed = folder.glob(f"{PACKED_FOLDER}/*.safetensors")
-    graphs = [folder / graph, (folder / graph).with_suffix(".bin")] if graph else []
+    graphs = graph_files(folder / graph) if graph and (folder / graph).is_file() else []
     graphs = [path for path in graphs if path.is_file()]
     words = [path for name in TOKENIZER_FILES if (path := folder / name).is_file()]
     for path in sorted([folder / "config.json", *folder.glob("*.safetensors"), *packed, *graphs, *words]):

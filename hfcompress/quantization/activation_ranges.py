@@ -11,10 +11,12 @@ import numpy as np
 import onnx_ir
 import onnxruntime
 import torch
-from onnxruntime.quantization.calibrate import HistogramCalibrater
+from onnxruntime.quantization.calibrate import CalibraterBase, HistogramCalibrater
 from scipy.stats import entropy
 
+from hfcompress.models.graph_files import data_file
 from hfcompress.quantization.rounding import Range
+from hfcompress.utils.machine import thread_count
 
 BINS = 2048  # of magnitudes, for each tensor
 LEVELS = 128  # that 8 bits give to magnitudes
@@ -107,14 +109,38 @@ def entropy_cut(counts: np.ndarray, levels: int = LEVELS, step: int = STEP) -> i
 
 
 @contextmanager
+def calibration_threads() -> Iterator[None]:
+    """Within the block, calibration sessions of ONNX Runtime use `thread_count()` threads.
+
+    ONNX Runtime's tools take no number of threads, and its default ignores a container's quota.
+    """
+    create = CalibraterBase.create_inference_session
+
+    def create_limited(calibrater: CalibraterBase) -> None:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = thread_count()
+        calibrater.infer_session = onnxruntime.InferenceSession(
+            calibrater.augmented_model_path, options, providers=calibrater.execution_providers
+        )
+
+    CalibraterBase.create_inference_session = create_limited
+    try:
+        yield
+    finally:
+        CalibraterBase.create_inference_session = create
+
+
+@contextmanager
 def _probed(graph: onnx_ir.Model, operators: Sequence[str]) -> Iterator[tuple[onnxruntime.InferenceSession, list[str]]]:
     """A session that also returns the tensors that ONNX Runtime would quantize, and their names."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
-        onnx_ir.save(graph, path, external_data="model.onnx.data")
+        onnx_ir.save(graph, path, external_data=data_file(path).name)
         probe = HistogramCalibrater(path, list(operators), str(path.with_name("probe.onnx")), True)
         probe.augment_graph()
-        probe.create_inference_session()
+        with calibration_threads():
+            probe.create_inference_session()
         yield probe.infer_session, sorted(probe.tensors_to_calibrate)
 
 

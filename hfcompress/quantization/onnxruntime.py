@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from transformers.exporters import (
     OnnxRuntimeStaticConfig,
 )
 
-from hfcompress.quantization.activation_ranges import clipped_ranges
+from hfcompress.models.graph_files import data_file
+from hfcompress.quantization.activation_ranges import calibration_threads, clipped_ranges
 from hfcompress.quantization.config import (
     DynamicQuantizationConfig,
     MixedPrecisionConfig,
@@ -42,6 +45,10 @@ DYNAMIC_OPERATORS = ("MatMul", "Gemm", "Gather")
 STATIC_OPERATORS = ("MatMul", "Gather")
 # Metadata that torch adds to every node: lines of source files, with their paths on the exporting machine.
 STACK_TRACE = "pkg.torch.onnx.stack_trace"
+# Bytes of weights from which a graph keeps them in a file of their own. Protobuf, the format of `.onnx` files, has a
+# limit of 2^31 bytes; the rest is for the graph itself.
+EXTERNAL_DATA_FROM = 2_000_000_000
+ALIGNMENT = 4096  # of each tensor in that file: kernels round differently on unaligned addresses
 
 
 def export_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, first_token: bool = True) -> onnx_ir.Model:
@@ -63,8 +70,28 @@ def export_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, firs
 
 
 def save_onnx(graph: onnx_ir.Model, path: Path) -> Path:
-    """Write a graph with its weights to one file, atomically."""
-    return write_bytes(path, onnx_ir.to_proto(graph).SerializeToString())
+    """Write a graph with its weights to one file, or from 2 GB of weights on to two: see `data_file`.
+
+    Each file is replaced atomically. A data file of an earlier graph is removed.
+    """
+    data = data_file(path)
+    if _weight_bytes(graph) < EXTERNAL_DATA_FROM:
+        write_bytes(path, onnx_ir.to_proto(graph).SerializeToString())
+        data.unlink(missing_ok=True)
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        temporary = Path(folder, path.name)
+        onnx_ir.save(graph, temporary, external_data=data.name, alignment=ALIGNMENT, align_threshold=0)
+        os.replace(data_file(temporary), data)
+        os.replace(temporary, path)
+    return path
+
+
+def _weight_bytes(graph: onnx_ir.Model) -> int:
+    """Bytes of all initializers."""
+    tensors = (value.const_value for part in graph.graphs() for value in part.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def quantize(
@@ -101,7 +128,7 @@ def quantize(
             extra_options={**_clipping(graph, config, calibration), "OpTypesToExcludeOutputQuantization": ["MatMul"]},
             **common,
         )
-    with quiet():
+    with quiet(), calibration_threads():
         return OnnxRuntimeQuantizer(settings, list(calibration)).quantize(graph, {}, ExportFormat.ONNX)
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import OutputError
 from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.graph_files import record_external_data
 from hfcompress.models.load import load_model
 from hfcompress.models.surgery import current_plan
 from hfcompress.optimum_config import RankerCompressionConfig
@@ -19,7 +20,7 @@ from hfcompress.quantization.config import QuantizationConfig, config_for
 from hfcompress.rankers.base import Pair
 from hfcompress.rankers.load import activation_name, ranking_tokenizer
 from hfcompress.utils.files import replaced_folder
-from hfcompress.utils.machine import versions
+from hfcompress.utils.machine import limited_torch_threads, versions
 
 
 class RankerQuantizer(OptimumQuantizer):
@@ -51,6 +52,7 @@ class RankerQuantizer(OptimumQuantizer):
         model = load_model(name, dtype="float32")
         return cls(model, ranking_tokenizer(name, model.config, max_length))
 
+    @limited_torch_threads()
     def quantize(
         self,
         save_dir: str | Path,
@@ -145,6 +147,7 @@ def write_quantized(
         first_token=first_token,
         progress=progress,
     )
+    record_external_data(folder)
     plan = current_plan(model)
     RankerCompressionConfig(
         recipe=recipe,

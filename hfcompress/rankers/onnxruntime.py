@@ -99,10 +99,10 @@ def _is_int8(path: Path) -> bool:
 
 def _unusable(path: Path, error: Exception) -> ModelError:
     found = str(error).splitlines()[0].replace(str(path), path.name)
-    external = "external" in found.lower()
+    copy_data = "copy the external data too, complete and with its original name"
     return ModelError(
         f"The ONNX graph {path} cannot be opened",
         value=found,
         expected="a complete .onnx file, next to its external data if it has any",
-        remedy="copy the external data too, with its original name" if external else "copy or export it again",
+        remedy=copy_data if "external" in found.lower() else "copy or export it again",
     )

@@ -13,6 +13,7 @@ from hub_server import TOKEN, HubServer
 from huggingface_hub.utils import _http as client_http
 from huggingface_hub.utils import close_session, disable_progress_bars
 from run_reports import run_report
+from stub_graphs import stub_graph
 from transformers import BertTokenizerFast
 
 from hfcompress.card import write_card
@@ -29,7 +30,7 @@ def stub_run(tmp_path_factory: pytest.TempPathFactory, tokenizer: BertTokenizerF
     folder = tmp_path_factory.mktemp("finished") / "run"
     save_checkpoint(folder, apply_plan(make_pico(), uneven_plan()), tokenizer, IDENTITY, 32)
     (folder / "onnx").mkdir()
-    (folder / "onnx" / "model_quantized.onnx").write_bytes(b"graph")
+    (folder / "onnx" / "model_quantized.onnx").write_bytes(stub_graph("graph"))
     (folder / WORK_FOLDER / "teacher").mkdir(parents=True)
     (folder / WORK_FOLDER / "state.json").write_text(f'"{folder} {TOKEN}"', encoding="utf-8")
     RankerCompressionConfig(recipe={"name": "quickstart"}, versions={"hfcompress": "0"}).save_pretrained(folder)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import random_inputs
 from hub_server import ENDPOINTS, TOKEN, Fault, HubServer
+from stub_graphs import stub_graph
 
 from hfcompress.errors import HfCompressError, HubError, HubUnavailableError
 from hfcompress.hub.client import Hub
@@ -87,9 +88,9 @@ def test_files_of_an_earlier_run_are_removed_and_others_stay(
     assert "LICENSE" not in found and found["README.md"] == "new"
     publish(repository)
     assert published(server) == {**contents(repository), "notes.txt": b"mine", "LICENSE": b"text"}
-    (run_folder / "onnx" / "model_quantized.onnx").write_bytes(b"GRAPH")  # as long as the one before
+    (run_folder / "onnx" / "model_quantized.onnx").write_bytes(stub_graph("GRAPH"))  # as long as the one before
     publish(read_repository(run_folder))
-    assert published(server)["onnx/model_quantized.onnx"] == b"GRAPH"
+    assert published(server)["onnx/model_quantized.onnx"] == stub_graph("GRAPH")
     assert len(server.uploads) == 5 and len(server.repos[NAME].history["main"]) == 3
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hub_server import TOKEN
 from run_reports import run_report
+from stub_graphs import stub_graph
 
 from hfcompress.card import render, write_card
 from hfcompress.errors import HfCompressError, OutputError, PlanError
@@ -60,7 +61,7 @@ def test_a_stub_run_can_be_published(stub_run: Path) -> None:
     assert list(repository.files) == sorted(repository.files)
     assert {"README.md", "model.safetensors", "onnx/model_quantized.onnx", "report.json"} <= set(repository.files)
     assert not [file for file in repository.files if file.startswith(".")]
-    assert repository.size("onnx/model_quantized.onnx") == 5
+    assert repository.size("onnx/model_quantized.onnx") == len(stub_graph("graph"))
 
 
 def test_a_card_may_be_added_to_and_a_licence_file_put_beside_it(run_folder: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_card_may_be_added_to_and_a_licence_file_put_beside_it(run_folder: Pat
         (write("recipe.yaml", "data: {sets: [/home/ada/data]}"), ["recipe.yaml: /home/ada/data"]),
         (with_report(base_model="/models/mine/encoder"), ["report.json: /models/mine/encoder"]),
         (replace("hfcompress_config.json", '"quickstart"', '"C:\\\\Users\\\\ada\\\\data"'), ["Users"]),
-        (write("onnx/model_quantized.onnx", b'File "/opt/python/site-packages/torch/x.py"'), ["site-packages"]),
+        (write("onnx/model_quantized.onnx", stub_graph('"/opt/python/site-packages/torch/x.py"')), ["site-packages"]),
     ],
 )  # fmt: skip
 def test_refused(run_folder: Path, change: Change, words: list[str]) -> None:
