@@ -52,9 +52,13 @@ class Diagnosis(BaseModel):
         amx: Whether the CPU has AMX matrix tiles.
         bf16: Whether the CPU computes in bf16.
         cores: Number of cores that this process may use.
+        cores_limited_by: What limits that number: `machine`, `affinity`, `cpuset`, or `CPU quota` of a container.
+        machine_cores: Number of cores of the machine.
         thread_settings: Environment variables that limit the number of threads.
-        memory_gb: Physical memory in 10^9 bytes.
-        free_gb: Available memory in 10^9 bytes.
+        memory_gb: Memory that this process may use in 10^9 bytes.
+        memory_limited_by: What limits it: `machine`, or `memory limit` of a container.
+        machine_memory_gb: Physical memory in 10^9 bytes.
+        free_gb: Memory that is available to this process in 10^9 bytes.
         platform: Operating system and architecture.
         versions: Versions of the packages that results depend on.
         parts: Tested packages.
@@ -67,8 +71,12 @@ class Diagnosis(BaseModel):
     amx: bool
     bf16: bool
     cores: int
+    cores_limited_by: str
+    machine_cores: int
     thread_settings: dict[str, str]
     memory_gb: float
+    memory_limited_by: str
+    machine_memory_gb: float
     free_gb: float
     platform: str
     versions: dict[str, str]
@@ -106,6 +114,7 @@ class _Probe:
 
 def diagnose() -> Diagnosis:
     """Examine the machine and test all packages."""
+    cores = machine.core_limit()
     return Diagnosis(
         cpu=machine.cpu_name(),
         target=machine.cpu_target(),
@@ -113,10 +122,14 @@ def diagnose() -> Diagnosis:
         vnni=machine.has_vnni(),
         amx=any(flag.startswith("amx") for flag in machine.cpu_flags()),
         bf16=machine.has_bf16(),
-        cores=machine.thread_count(),
+        cores=cores.amount,
+        cores_limited_by=cores.source,
+        machine_cores=os.cpu_count() or cores.amount,
         thread_settings={name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
         memory_gb=machine.memory_gb(),
-        free_gb=round(psutil.virtual_memory().available / 1e9, 1),
+        memory_limited_by=machine.memory_limit().source,
+        machine_memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+        free_gb=machine.available_memory_gb(),
         platform=f"{platform.system()} {platform.machine()}",
         versions=machine.versions(),
         parts=[_test(probe) for probe in PROBES],

@@ -29,11 +29,13 @@ from hfcompress.steps.teacher import grade_by_teacher, obtain_teacher
 from hfcompress.steps.workspace import Workspace
 from hfcompress.utils.files import replaced_file, write_text
 from hfcompress.utils.log import lines_to
+from hfcompress.utils.machine import limited_torch_threads
 from hfcompress.utils.text import duration
 
 logger = logging.getLogger(__name__)
 
 
+@limited_torch_threads()
 def run(
     recipe: Recipe,
     out: Path,

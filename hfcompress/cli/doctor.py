@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from hfcompress.cli import options
 from hfcompress.cli.terminal import console_for, write_json
+from hfcompress.utils.text import count
+
+if TYPE_CHECKING:
+    from hfcompress.doctor import Diagnosis
 
 
 def doctor(
@@ -26,8 +32,8 @@ def doctor(
     found = diagnose()
     write_json(json_file, found.model_dump_json(indent=2))
     console.print(
-        f"{escape(found.cpu)} ({found.target}), {found.cores} cores, {found.memory_gb:.1f} GB of memory "
-        f"({found.free_gb:.1f} free), {found.platform}",
+        f"{escape(found.cpu)} ({found.target}), {count(found.cores, 'core')}{_of_cores(found)}, "
+        f"{found.memory_gb:.1f} GB of memory ({found.free_gb:.1f} free{_of_memory(found)}), {found.platform}",
         soft_wrap=True,
     )
     answers = {"VNNI": found.vnni, "AMX": found.amx, "bf16": found.bf16}
@@ -49,6 +55,18 @@ def doctor(
         console.print(f"note: {escape(line)}", soft_wrap=True)
     if not found.healthy:
         raise typer.Exit(1)
+
+
+def _of_cores(found: Diagnosis) -> str:
+    """What keeps this process from using all cores of the machine, if anything does."""
+    limit = found.cores_limited_by
+    return "" if limit == "machine" else f" of {found.machine_cores} (limited by {limit})"
+
+
+def _of_memory(found: Diagnosis) -> str:
+    """What keeps this process from using all memory of the machine, if anything does."""
+    limit = found.memory_limited_by
+    return "" if limit == "machine" else f"; {limit} of the container, the machine has {found.machine_memory_gb:.1f}"
 
 
 def _yes(value: bool) -> str:

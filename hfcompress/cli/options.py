@@ -33,7 +33,7 @@ Candidates = Annotated[int, typer.Option(min=1, help="Documents to rank per quer
 Margin = Annotated[float, typer.Option(help="Non-inferiority margin: largest acceptable loss in nDCG@10.")]
 Metrics = Annotated[list[str] | None, typer.Option(help=METRIC_HELP)]
 FastestRuntime = Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; by default the fastest.")]
-Threads = Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 uses all cores.")]
+Threads = Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 uses all cores that it may use.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 Json = Annotated[
     Path | None,

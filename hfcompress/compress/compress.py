@@ -35,6 +35,7 @@ from hfcompress.recipe import DataStep, EvaluateStep, PublishStep, QuantizeStep,
 from hfcompress.report.report import Artifact, Delta, RunReport
 from hfcompress.steps.workspace import StepFolder, Workspace
 from hfcompress.utils.files import write_bytes, write_text
+from hfcompress.utils.machine import limited_torch_threads
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Outcome:
         return json.dumps(outcome, indent=2)
 
 
+@limited_torch_threads()
 def compress(
     model: str,
     sets: Sequence[str],

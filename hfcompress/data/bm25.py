@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hfcompress.data.document import Document
+from hfcompress.utils.machine import thread_count
 
 if TYPE_CHECKING:
     from Stemmer import Stemmer
@@ -104,7 +105,7 @@ class Bm25Index:
         if self._wordless:
             return {query: list(identifiers[:k]) for query in queries}
         tokens = self._tokens(list(queries.values()))
-        hits, _ = self._index.retrieve(tokens, k=min(k, self.size), n_threads=-1, show_progress=False)
+        hits, _ = self._index.retrieve(tokens, k=min(k, self.size), n_threads=thread_count(), show_progress=False)
         return {query: [identifiers[hit] for hit in row] for query, row in zip(queries, hits, strict=True)}
 
     def scores(self, query: str) -> np.ndarray:

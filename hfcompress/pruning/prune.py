@@ -28,6 +28,7 @@ from hfcompress.rankers.load import activation_of, ranking_tokenizer
 from hfcompress.recipe import DataStep, PruneStep, Target
 from hfcompress.utils.files import replaced_folder, write_bytes, write_text
 from hfcompress.utils.log import timed
+from hfcompress.utils.machine import limited_torch_threads
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ def prune_checkpoint(
     )
 
 
+@limited_torch_threads()
 def prune_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,

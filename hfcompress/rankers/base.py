@@ -49,7 +49,8 @@ class RankerOptions:
     """How a ranker uses the machine.
 
     Attributes:
-        threads: Threads of the runtime; 0 uses all cores.
+        threads: Threads of the runtime; 0 uses all cores that the process may use, within the CPU
+            quota of a container.
         batch_tokens: Token budget of the batches in flight: number of pairs times padded length.
         providers: Execution providers of ONNX Runtime, the preferred one first.
     """

@@ -15,7 +15,8 @@ class EvaluateStep(Strict):
     Attributes:
         margin: Largest loss in mean nDCG@10 at which two models count as equally good.
         confidence: Confidence level of the paired bootstrap interval.
-        threads: Threads of every runtime; 0 uses all cores.
+        threads: Threads of every runtime; 0 uses all cores that the process may use, within the CPU
+            quota of a container.
         batch_tokens: Token budget of the batches in flight: number of pairs times padded length.
         latency_queries: Test queries timed one by one for p50, p95 and p99.
         single_thread_queries: Test queries timed one by one on one thread, for at most about 20 seconds; 0 for none.

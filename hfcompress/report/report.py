@@ -218,7 +218,7 @@ class Machine(ReportPart):
         cpu: Name of the CPU.
         flags: Instruction sets that int8 and bf16 speed depend on.
         cores: CPU cores available to the run.
-        memory_gb: Physical memory in GB.
+        memory_gb: Memory that the process may use in GB: that of the machine, or less in a container.
         platform: Operating system and architecture.
         versions: Versions of Python and of the packages, by name.
     """

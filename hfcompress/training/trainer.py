@@ -37,6 +37,7 @@ from hfcompress.training.callbacks import LoggingCallback, check_best_metric
 from hfcompress.training.features import FeatureDistillation, check_tokenizers
 from hfcompress.training.length_groups import can_split, length_groups, select_pairs
 from hfcompress.training.regularization import adversarial_step, require_dropout, require_hooks
+from hfcompress.utils.machine import limited_torch_threads
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 LABEL_LOSSES: dict[str, Loss] = {"listwise": listwise_softmax, "pointwise": bce}
@@ -157,7 +158,7 @@ class RankingTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, after a check that evaluations compute `metric_for_best_model`."""
         check_best_metric(self)
-        with training_attention(self.forward_models(), self.args):
+        with limited_torch_threads(), training_attention(self.forward_models(), self.args):
             return super().train(*args, **kwargs)
 
     def forward_models(self) -> list[PreTrainedModel]:

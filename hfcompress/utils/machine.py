@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import torch
+
+from hfcompress.utils import cgroups
 
 REPORTED_FLAGS = ("avx2", "avx512_f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 # CPUs whose instructions sum products of 8-bit numbers in 16 bits, which overflow unless weights have 7 bits.
@@ -43,13 +49,52 @@ def cpu_target() -> str:
     return "avx512" if "avx512_f" in cpu_flags() else "avx2"
 
 
+class Limit(NamedTuple):
+    """How much of a resource this process may use.
+
+    Attributes:
+        amount: Number of cores, or bytes of memory.
+        source: What limits it: `machine`, `affinity`, `cpuset`, `CPU quota` or `memory limit`.
+    """
+
+    amount: int
+    source: str
+
+
+def core_limit() -> Limit:
+    """The cores that this process may use: the least of those of the machine, its CPU affinity and its container.
+
+    A quota is a share of time, so that of 1.5 CPUs counts as 2 cores.
+    """
+    affinity = None
+    if hasattr(os, "process_cpu_count"):  # Python 3.13 or newer
+        affinity = os.process_cpu_count()
+    elif hasattr(os, "sched_getaffinity"):
+        affinity = len(os.sched_getaffinity(0))
+    quota = cgroups.cpu_quota()
+    found = {
+        "machine": os.cpu_count() or affinity or 1,
+        "affinity": affinity,
+        "cpuset": cgroups.cpu_set(),
+        "CPU quota": math.ceil(quota) if quota else None,
+    }
+    return min((Limit(count, source) for source, count in found.items() if count), key=lambda limit: limit.amount)
+
+
 def thread_count(threads: int = 0) -> int:
-    """Number of threads to use; 0 stands for all cores that this process may use."""
-    if threads:
-        return threads
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Number of threads to use; 0 stands for all cores that this process may use: see `core_limit`."""
+    return threads or core_limit().amount
+
+
+@contextmanager
+def limited_torch_threads() -> Iterator[None]:
+    """Within the block, PyTorch uses at most `thread_count()` threads: its own default ignores a container's quota."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, thread_count()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cpu_name() -> str:
@@ -62,9 +107,23 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def memory_limit() -> Limit:
+    """The memory that this process may use: the least of that of the machine and that of its container."""
+    machine, container = psutil.virtual_memory().total, cgroups.memory_limit()
+    if container is not None and container < machine:
+        return Limit(container, "memory limit")
+    return Limit(machine, "machine")
+
+
 def memory_gb() -> float:
-    """Physical memory in GB."""
-    return round(psutil.virtual_memory().total / 1e9, 1)
+    """Memory that this process may use in GB: see `memory_limit`."""
+    return round(memory_limit().amount / 1e9, 1)
+
+
+def available_memory_gb() -> float:
+    """Memory that is available to this process in GB, within the limit of its container."""
+    machine, container = psutil.virtual_memory().available, cgroups.memory_available()
+    return round((machine if container is None else min(machine, container)) / 1e9, 1)
 
 
 def versions() -> dict[str, str]:
