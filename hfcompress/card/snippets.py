@@ -23,6 +23,9 @@ query = "how to sort a list in place"
 documents = ["list.sort() sorts the list in place.", "tuple.count() counts a value."]
 """
 
+_PROMPT = """query = {prompt} + query  # the text that this model reads before each query
+"""
+
 _SCORES = """bm25 = [7.5, 0.0]  # of each document for this query, from your first stage
 documents = [
     f"{{round(100 * min(max(score / {bm25_max:g}, 0), 1))}} {separator} {{document}}"
@@ -66,7 +69,7 @@ model = hfcompress.load_model(folder, file="{path}")  # in fp32; model.save_pret
 _TRANSFORMERS = """import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-{texts}
+{texts}{prompted}
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForSequenceClassification.from_pretrained(folder{trust}).eval()
 features = tokenizer(
@@ -98,7 +101,7 @@ _ONNXRUNTIME = """import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-{texts}
+{texts}{prompted}
 {tokenize}
 settings = {{"disabled_optimizers": {slow_fusions}}}  # slower than what they replace
 session = onnxruntime.InferenceSession(f"{{folder}}/{path}", providers=["CPUExecutionProvider"], **settings)
@@ -109,7 +112,7 @@ _OPENVINO = """import numpy as np
 import openvino
 from tokenizers import Tokenizer
 
-{texts}
+{texts}{prompted}
 {tokenize}
 settings = {{"INFERENCE_PRECISION_HINT": "f32"}}  # bf16, the default where a CPU has it, can be wrong for int8
 model = openvino.Core().compile_model(f"{{folder}}/{path}", "CPU", settings)
@@ -124,7 +127,7 @@ const documents = ["list.sort() sorts the list in place.", "tuple.count() counts
 {scores}
 const tokenizer = await AutoTokenizer.from_pretrained(repository);
 const model = await AutoModelForSequenceClassification.from_pretrained(repository, {{ dtype: "q8" }});
-const queries = documents.map(() => query);
+const queries = documents.map(() => {query});
 const features = tokenizer(queries, {{ text_pair: {read}, padding: true, truncation: true }});
 const {{ logits }} = await model(features);
 const scores = logits.tolist().map(([score]) => score);
@@ -141,9 +144,11 @@ def loading_snippets(report: RunReport) -> str:
     custom = report.pruning is not None and report.pruning.custom_code
     settings = report.data.score_text
     scores = settings.model_dump() if settings else {}
+    prompt = json.dumps(report.query_prompt)
     values = {
         "texts": _TEXTS + _SCORES.format(**scores) if settings else _TEXTS,
         "own_texts": _TEXTS + _SCORES_BY_FUNCTION.format(**scores) if settings else _TEXTS,
+        "prompted": _PROMPT.format(prompt=prompt) if report.query_prompt else "",
         "trust": ", trust_remote_code=True" if custom else "",
         "max_length": report.max_length,
         "slow_fusions": json.dumps(SLOW_FUSIONS),
@@ -168,7 +173,9 @@ def loading_snippets(report: RunReport) -> str:
         parts.append(_folded("OpenVINO, without PyTorch", "", _OPENVINO.format(path=path, **values)))
     if any(artifact.path == ONNX_INT8 for artifact in report.artifacts):
         block = _TRANSFORMERS_JS.format(
-            scores=_SCORES_JS.format(**scores) if settings else "", read="scored" if settings else "documents"
+            scores=_SCORES_JS.format(**scores) if settings else "",
+            read="scored" if settings else "documents",
+            query=f"{prompt} + query" if report.query_prompt else "query",
         )
         parts.append(_folded("transformers.js", "", block, "js"))
     for artifact in report.artifacts:

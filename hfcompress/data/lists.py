@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
+from hfcompress.models.prompts import encode_pairs
 from hfcompress.utils.files import write_bytes
 from hfcompress.utils.progress import progress_bar
 
@@ -218,7 +219,7 @@ class RankingCollator:
     """Collate lists into a batch of pairs.
 
     Attributes:
-        tokenizer: Tokenizer of the model.
+        tokenizer: Tokenizer of the model; from `load_tokenizer`, with the prompt that is prepended to each query.
         max_length: Maximum number of tokens of a pair.
     """
 
@@ -235,7 +236,8 @@ class RankingCollator:
         """
         sizes = [len(row["documents"]) for row in rows]
         batch = dict(
-            self.tokenizer(
+            encode_pairs(
+                self.tokenizer,
                 [row["query"] for row, size in zip(rows, sizes, strict=True) for _ in range(size)],
                 [document for row in rows for document in row["documents"]],
                 truncation=True,

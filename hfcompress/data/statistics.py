@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hfcompress.data.document import text_key
 from hfcompress.data.ranking import RankingData, Split, stable_hash
+from hfcompress.models.prompts import encode_pairs
 
 CUTOFF = 10
 EXAMPLES = 5
@@ -278,8 +279,8 @@ def _truncation(data: RankingData, tokenizer: PreTrainedTokenizerBase, max_lengt
     queries = [(query, documents) for split in data.splits.values() for query, documents in split.candidates.items()]
     queries.sort(key=lambda each: stable_hash(each[0]))
     pairs = list(islice((pair for query, documents in queries for pair in data.pairs(query, documents)), SAMPLE))
-    encoded = tokenizer(
-        [query for query, _ in pairs], [document for _, document in pairs], return_length=True, verbose=False
+    encoded = encode_pairs(
+        tokenizer, [query for query, _ in pairs], [document for _, document in pairs], return_length=True, verbose=False
     )
     tokens = [int(length) for length in encoded["length"]]
     return Truncation(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hfcompress.models.prompts import prompts_of
 from hfcompress.rankers.base import BatchedRanker, Pair
 from hfcompress.rankers.onnxruntime import SLOW_FUSIONS
 from hfcompress.report.speed import ColdStart
@@ -35,6 +36,8 @@ def measure_cold_start(
     Returns:
         Times and memory; None, with a warning, if the process failed: a run does not fail because of it.
     """
+    # The worker computes graphs without hfcompress, which prepends the prompt.
+    prompt = "" if runtime == "torch" else prompts_of(ranker.tokenizer).text
     request = {
         "folder": folder,
         "runtime": runtime,
@@ -45,7 +48,7 @@ def measure_cold_start(
         "threads": ranker.threads,
         "batch_tokens": ranker.batch_tokens,
         "disabled_optimizers": list(SLOW_FUSIONS),
-        "pairs": list(pairs),
+        "pairs": [(prompt + query, document) for query, document in pairs],
     }
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     try:

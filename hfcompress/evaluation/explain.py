@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.evaluation.metrics import Run, ranking
+from hfcompress.models.prompts import encode_pairs
 from hfcompress.report.explanation import Explanation, MovedQuery, QueryGroup, RelevantDocument
 from hfcompress.report.report import Artifact
 
@@ -115,7 +116,12 @@ class _QueryExplainer:
             grades.keys() & teacher_ranks.keys(), key=lambda document: (-grades[document], teacher_ranks[document])
         )[:MAX_DOCUMENTS]
         pairs = self.data.pairs(query, documents)
-        lengths = [len(self.tokenizer(*pair, verbose=False)["input_ids"]) for pair in pairs]
+        encoded = (
+            encode_pairs(self.tokenizer, *map(list, zip(*pairs, strict=True)), verbose=False)
+            if pairs
+            else {"input_ids": []}
+        )
+        lengths = [len(ids) for ids in encoded["input_ids"]]
         return MovedQuery(
             query=query,
             teacher=before,

@@ -26,7 +26,9 @@ from hfcompress.evaluation.metrics import (
 )
 from hfcompress.evaluation.significance import compare, holm
 from hfcompress.models.architectures import architecture_of
-from hfcompress.models.load import PACKAGE_SCHEME, license_of, load_model, load_tokenizer
+from hfcompress.models.load import PACKAGE_SCHEME, license_of, load_model, load_tokenizer, resolve
+from hfcompress.models.prompts import encode_pairs
+from hfcompress.models.sentence_transformers import cross_encoder_settings
 from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import EvaluateStep, Recipe
@@ -181,6 +183,7 @@ def build_report(
         model_type=architecture_of(config).model_type,
         license=license_for(recipe),
         max_length=recipe.teacher.max_length,
+        query_prompt=cross_encoder_settings(resolve(recipe.teacher.model)).prompts.text,
         recipe=recipe.text,
         primary_metric=PRIMARY_METRIC,
         data=summarize_data(recipe, data),
@@ -214,7 +217,9 @@ def summarize_data(recipe: Recipe, data: RankingData) -> DataSummary:
     test = data.split("test")
     tokenizer = load_tokenizer(recipe.teacher.model)
     pairs = [pair for query, documents in test.candidates.items() for pair in data.pairs(query, documents)]
-    encoded = tokenizer([query for query, _ in pairs], [document for _, document in pairs], return_length=True)
+    encoded = encode_pairs(
+        tokenizer, [query for query, _ in pairs], [document for _, document in pairs], return_length=True
+    )
     lengths, limit = encoded["length"], recipe.teacher.max_length
     return DataSummary(
         name=data.name,

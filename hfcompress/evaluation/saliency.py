@@ -14,6 +14,7 @@ from hfcompress.data.ranking import RankingData, stable_hash
 from hfcompress.evaluation.explain import changed_queries
 from hfcompress.evaluation.metrics import rank_correlation
 from hfcompress.models.hooks import hooks
+from hfcompress.models.prompts import encode_pairs, prompts_of
 from hfcompress.rankers.base import Pair
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.report.explanation import Explanation, MeanSaliencyAgreement, SaliencyAgreement
@@ -75,13 +76,16 @@ def word_saliency(ranker: TorchRanker, pair: Pair) -> dict[Word, float]:
     Returns:
         Saliency of each word that the model reads. Words are runs of letters and digits, whatever their tokenization.
     """
-    encoded = ranker.tokenizer(*pair, truncation=True, return_offsets_mapping=True, return_tensors="pt")
+    settings = {"truncation": True, "return_offsets_mapping": True, "return_tensors": "pt"}
+    encoded = encode_pairs(ranker.tokenizer, [pair[0]], [pair[1]], **settings)
+    prompt = prompts_of(ranker.tokenizer).text
     offsets = encoded.pop("offset_mapping")[0].tolist()
     with _embedded(ranker.model) as embeddings:
         scores = ranker.model(**encoded).logits
     (gradient,) = torch.autograd.grad(scores.sum(), embeddings)
     saliencies = (gradient * embeddings[0].detach()).sum(-1)[0].tolist()
     word_indices = [_word_of_characters(text) for text in pair]
+    word_indices[0] = [-1] * len(prompt) + list(word_indices[0])  # words of the prompt are not counted
     words: dict[Word, float] = {}
     for part, (start, end), saliency in zip(encoded.sequence_ids(0), offsets, saliencies, strict=True):
         inside = [] if part is None else [index for index in word_indices[part][start:end] if index >= 0]

@@ -11,6 +11,8 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.models.load import position_limit
+from hfcompress.models.prompts import Prompts, prompts_of
+from hfcompress.models.sentence_transformers import MODULES_FILE, SETTINGS_FILE, TRANSFORMER_FILE
 from hfcompress.models.surgery import unwrapped
 from hfcompress.utils.files import write_text
 from hfcompress.utils.quiet import quiet
@@ -30,7 +32,7 @@ def save_checkpoint(
     Args:
         folder: Output folder.
         model: The cross-encoder, pruned or not.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer; prompts that `load_tokenizer` has read are saved too.
         activation: Full name of the activation that loaders apply to the score, e.g.
             `torch.nn.modules.linear.Identity`.
         max_length: Maximum input length in tokens; it is limited to the positions of the model.
@@ -44,7 +46,7 @@ def save_checkpoint(
     for weights in folder.glob("*.safetensors"):
         shutil.copymode(folder / "config.json", weights)  # safetensors makes its files readable by the owner only
     _save_tokenizer(folder, tokenizer, max_length)
-    for name, content in _sentence_transformers_files(activation, max_length).items():
+    for name, content in _sentence_transformers_files(activation, max_length, prompts_of(tokenizer)).items():
         _write_json(folder / name, content)
 
 
@@ -65,24 +67,24 @@ def _save_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast, max_length
     _write_json(folder / "special_tokens_map.json", tokenizer.special_tokens_map)
 
 
-def _sentence_transformers_files(activation: str, max_length: int) -> dict[str, Any]:
+def _sentence_transformers_files(activation: str, max_length: int, prompts: Prompts) -> dict[str, Any]:
     """Files of a cross-encoder of sentence-transformers 6, and `max_seq_length`, which other servers read."""
     return {
-        "modules.json": [
+        MODULES_FILE: [
             {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
         ],
-        "config_sentence_transformers.json": {
+        SETTINGS_FILE: {
             "__version__": {
                 "pytorch": version("torch"),
                 "sentence_transformers": _version("sentence-transformers"),
                 "transformers": version("transformers"),
             },
             "activation_fn": activation,
-            "default_prompt_name": None,
+            "default_prompt_name": prompts.default,
             "model_type": "CrossEncoder",
-            "prompts": {},
+            "prompts": dict(prompts.texts),
         },
-        "sentence_bert_config.json": {
+        TRANSFORMER_FILE: {
             "transformer_task": "sequence-classification",
             "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
             "module_output_name": "scores",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from hfcompress.models.graph_files import graph_files
 from hfcompress.models.layout import CARD_FILE, PACKED_FOLDER, TOKENIZER_FILES
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pruned_class
 from hfcompress.models.packing import read_packed
+from hfcompress.models.prompts import set_prompts
+from hfcompress.models.sentence_transformers import cross_encoder_settings, full_activation_name
 from hfcompress.models.surgery import needs_custom_code, plan_of_config
 
 PACKAGE_SCHEME = "package:"
@@ -56,7 +59,7 @@ def resolve(name: str) -> str:
 
 
 def model_fingerprint(name: str, graph: str | None = None) -> str:
-    """SHA-256 over config, weights and tokenizer of a local model; the name itself for a model on the Hub.
+    """SHA-256 over config, weights, tokenizer and prompt of a local model; the name itself for a model on the Hub.
 
     Args:
         name: A folder, a Hub id, or `package:NAME/FOLDER`.
@@ -77,20 +80,33 @@ def model_fingerprint(name: str, graph: str | None = None) -> str:
         digest.update(path.name.encode() + b"\x00")
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
+    settings = cross_encoder_settings(str(folder))
+    stated = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("sentence_transformers") or {}
+    if settings.prompts.text or settings.activation not in (None, stated.get("activation_fn")):
+        digest.update(repr((settings.activation, settings.prompts.text)).encode())
     return digest.hexdigest()
 
 
 def load_config(name: str, trust_remote_code: bool = False) -> PretrainedConfig:
-    """Load the config of a model.
+    """Load the config of a model, with the activation that the files of sentence-transformers name, if any.
 
     Raises:
-        ModelError: There is no such model, or its family is not supported.
+        ModelError: There is no such model, its family is not supported, or the files of sentence-transformers have
+            settings that change scores and are not supported.
     """
     try:
         config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise _not_found("model", "config.json", name, error) from error
     architecture_of(config)
+    if activation := cross_encoder_settings(resolve(name)).activation:
+        given = getattr(config, "sentence_transformers", None)
+        stated = given if isinstance(given, dict) else {}
+        hidden = stated.get("activation_fn")
+        if hidden is None or full_activation_name(
+            hidden
+        ):  # one that is not allowed stays, and is refused when it is used
+            config.sentence_transformers = {**stated, "activation_fn": activation}
     return config
 
 
@@ -149,14 +165,15 @@ def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokeni
     """Load the fast tokenizer of a model.
 
     The tokenizer returns no `token_type_ids` for a model without segment embeddings, even if its files ask for them:
-    such a model fails on a second segment, or gets an unused input in its graphs.
+    such a model fails on a second segment, or gets an unused input in its graphs. `encode_pairs` prepends the default
+    prompt that the files of sentence-transformers name, if any; a plain call of the tokenizer does not.
 
     Args:
         name: A local folder, a Hub id, or `package:NAME/FOLDER`.
-        max_length: New `model_max_length`; by default that of the tokenizer.
+        max_length: New `model_max_length`; by default that of the files of sentence-transformers, else the tokenizer's.
 
     Raises:
-        ModelError: The model has no fast tokenizer.
+        ModelError: The model has no fast tokenizer, or a prompt is invalid.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve(name))
@@ -179,8 +196,9 @@ def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokeni
     if "token_type_ids" in tokenizer.model_input_names and getattr(load_config(name), "type_vocab_size", 0) < 2:
         names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter is what is saved
-    if max_length is not None:
-        tokenizer.model_max_length = max_length
+    settings = cross_encoder_settings(resolve(name))
+    set_prompts(tokenizer, settings.prompts)
+    tokenizer.model_max_length = max_length or settings.max_length or tokenizer.model_max_length
     return tokenizer
 
 

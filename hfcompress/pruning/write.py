@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -10,6 +11,7 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.data.score_text import HIGHEST
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.layout import PRUNING_FILE
+from hfcompress.models.prompts import prompts_of
 from hfcompress.models.sparsity import sparsify, zero_share
 from hfcompress.models.surgery import current_plan, needs_custom_code, pruned_copy
 from hfcompress.pruning.find_plans import FoundPlan
@@ -99,13 +101,17 @@ def _prune_vocabulary(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, VocabularySummary]:
     """Keep the tokens of corpus and train queries; compare tokenizers on the pairs of the dev or test split."""
     texts = [document.content for document in data.corpus.values()]
-    texts += [data.queries[query] for query in data.split("train", labelled=False).candidates]
+    prompt = prompts_of(tokenizer).text
+    texts += [prompt + data.queries[query] for query in data.split("train", labelled=False).candidates]
     scores = map(str, range(HIGHEST + 1)) if data.score_text else ()
-    plan = plan_vocabulary(tokenizer, texts, step.min_count, [*step.keep, *scores], step.characters, progress)
+    plan = plan_vocabulary(
+        tokenizer, texts, step.min_count, [*step.keep, *scores, *tokenizer.tokenize(prompt)], step.characters, progress
+    )
     student, pruned = prune_vocabulary(student, tokenizer, plan)
     held_out = data.splits.get("dev") or data.splits.get("test") or data.split("train")
-    pairs = [pair for query, documents in held_out.candidates.items() for pair in data.pairs(query, documents)]
-    found = coverage(tokenizer, pruned, pairs[:HELD_OUT_PAIRS], progress)
+    found_pairs = (pair for query, documents in held_out.candidates.items() for pair in data.pairs(query, documents))
+    pairs = [(prompt + query, document) for query, document in islice(found_pairs, HELD_OUT_PAIRS)]
+    found = coverage(tokenizer, pruned, pairs, progress)
     summary = VocabularySummary(
         tokens_before=plan.size,
         tokens_after=len(plan.kept),

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.models.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_FP32, OPENVINO_INT8
+from hfcompress.models.prompts import encode_pairs
 from hfcompress.models.surgery import unwrapped
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
@@ -171,7 +172,7 @@ def calibration_batches(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair
     """Batches of tokenized pairs, padded to the longest pair of each batch."""
     parts = (pairs[start : start + CALIBRATION_BATCH] for start in range(0, len(pairs), CALIBRATION_BATCH))
     texts = (map(list, zip(*part, strict=True)) for part in parts)
-    return [dict(tokenizer(*both, truncation=True, padding=True, return_tensors="pt")) for both in texts]
+    return [dict(encode_pairs(tokenizer, *both, truncation=True, padding=True, return_tensors="pt")) for both in texts]
 
 
 def _check(exported: BatchedRanker, reference: BatchedRanker, pairs: Sequence[Pair]) -> None:

@@ -27,8 +27,10 @@ class RankerQuantizer(OptimumQuantizer):
     """Exports and quantizes a cross-encoder, pruned or not.
 
     Args:
-        model: The cross-encoder in fp32.
-        tokenizer: Its tokenizer; `model_max_length` is the maximum input length.
+        model: The cross-encoder in fp32, from `hfcompress.load_model`, which also reads the activation in the files of
+            sentence-transformers.
+        tokenizer: Its tokenizer, from `hfcompress.models.load.load_tokenizer`, which reads the prompts there;
+            `model_max_length` is the maximum input length.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hfcompress.models.prompts import encode_pairs
 from hfcompress.utils.machine import thread_count
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,8 @@ class BatchedRanker(ABC):
 
     Args:
         name: Name in reports.
-        tokenizer: Fast tokenizer; its `model_max_length` is the maximum input length.
+        tokenizer: Fast tokenizer; its `model_max_length` is the maximum input length. From `load_tokenizer`, it has the
+            model's default prompt, which is prepended to each query.
         activation: Applied to the logits by `rank`.
         options: How to use the machine.
     """
@@ -148,7 +150,8 @@ class BatchedRanker(ABC):
     def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
         if not len(pairs):
             return {"input_ids": []}
-        encoded = self.tokenizer(
+        encoded = encode_pairs(
+            self.tokenizer,
             [query for query, _ in pairs],
             [document for _, document in pairs],
             truncation=True,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from scipy.special import expit
+import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
 from hfcompress.models.layout import ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_INT8
 from hfcompress.models.load import check_max_length, load_config, load_model, load_tokenizer, position_limit
+from hfcompress.models.sentence_transformers import ACTIVATIONS, full_activation_name
 from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
@@ -30,36 +33,56 @@ GRAPHS: tuple[tuple[Runtime, str], ...] = (
 
 FILE_RUNTIMES: dict[str, Runtime] = {".onnx": "onnxruntime", ".xml": "openvino", ".safetensors": "torch"}
 
-# Looked up by name only: a checkpoint must not be able to name code to run.
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "torch.nn.modules.linear.Identity": raw_logits,
-    "torch.nn.modules.activation.Sigmoid": expit,
-}
-DEFAULT_ACTIVATION = "torch.nn.modules.activation.Sigmoid"
-
 
 def activation_name(config: PretrainedConfig) -> str:
-    """Name of the activation of a cross-encoder checkpoint; the default of sentence-transformers is the sigmoid."""
+    """Full name of the activation of a cross-encoder, by the precedence of sentence-transformers.
+
+    The name in `config_sentence_transformers.json`, which `load_config` puts into the config, comes first, then
+    `sentence_transformers.activation_fn` in `config.json`, then the key of earlier versions,
+    `sbert_ce_default_activation_function`. The default is the sigmoid.
+
+    Args:
+        config: Config from `load_config` or of a model from `load_model`.
+
+    Raises:
+        ModelError: A name in one of these places is not in `ACTIVATIONS`.
+    """
     settings = getattr(config, "sentence_transformers", None) or {}
-    old = getattr(config, "sbert_ce_default_activation_function", None)
-    return settings.get("activation_fn") or old or DEFAULT_ACTIVATION
+    former = _full_name(getattr(config, "sbert_ce_default_activation_function", None))
+    if isinstance(settings, Mapping) and "activation_fn" in settings:
+        return _full_name(settings["activation_fn"])
+    return former
 
 
 def activation_of(config: PretrainedConfig) -> Callable[[np.ndarray], np.ndarray]:
-    """The activation function of a checkpoint.
+    """The activation function of a checkpoint; arguments and errors are those of `activation_name`."""
+    return _activation(activation_name(config))
 
-    Raises:
-        ModelError: It is neither the identity nor the sigmoid.
-    """
-    name = activation_name(config).replace("torch.nn.Identity", "torch.nn.modules.linear.Identity")
-    if name not in ACTIVATIONS:
+
+def _activation(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    kind = ACTIVATIONS[name]
+    return raw_logits if kind is nn.Identity else partial(_activated, kind)
+
+
+def _activated(kind: type[nn.Module], logits: np.ndarray) -> np.ndarray:
+    scores: np.ndarray = kind()(torch.tensor(logits)).numpy()
+    return scores
+
+
+def _full_name(name: object) -> str:
+    """Full name of an activation, by its full or short name or None for the default."""
+    if name is None:
+        return next(iter(ACTIVATIONS))
+    full = full_activation_name(name)
+    if full is None:
         raise ModelError(
             "The checkpoint names an activation function that is not allowed",
             value=name,
             expected=" or ".join(ACTIVATIONS),
-            remedy="name one of these in config.json under sentence_transformers.activation_fn",
+            remedy="name one of these under activation_fn in config_sentence_transformers.json, if there is this file, "
+            "or in config.json under sentence_transformers",
         )
-    return ACTIVATIONS[name]
+    return full
 
 
 def ranking_tokenizer(name: str, config: PretrainedConfig, max_length: int | None = None) -> PreTrainedTokenizerFast:
@@ -80,6 +103,7 @@ def load_ranker(
     file: str | None = None,
     max_length: int | None = None,
     options: RankerOptions | None = None,
+    activation: str | None = None,
 ) -> BatchedRanker:
     """Load a ranker.
 
@@ -89,9 +113,12 @@ def load_ranker(
         file: File in the folder: an ONNX or OpenVINO graph, or packed weights; by default that of `default_graph`.
         max_length: Maximum input length in tokens; by default the tokenizer's.
         options: How the ranker uses the machine.
+        activation: Name of the activation that `rank` applies, e.g. `torch.nn.Identity`; by default the checkpoint's,
+            see `activation_name`.
 
     Raises:
-        ModelError: The model does not exist, or does not output a single score.
+        ModelError: The model does not exist, does not output a single score, or has settings of sentence-transformers
+            that change scores and are not supported.
         MissingExtraError: The runtime is not installed.
     """
     name = str(name)
@@ -102,9 +129,9 @@ def load_ranker(
         runtime = graph[0] if graph else "torch"
     config = load_config(name)
     tokenizer = ranking_tokenizer(name, config, max_length)
-    activation = activation_of(config)
+    function = activation_of(config) if activation is None else _activation(_full_name(activation))
     if runtime == "torch":
-        return TorchRanker(load_model(name, dtype="float32", file=file), tokenizer, activation, options)
+        return TorchRanker(load_model(name, dtype="float32", file=file), tokenizer, function, options)
     path = Path(name, file or (graph[1] if graph else ONNX_INT8 if runtime == "onnxruntime" else OPENVINO_INT8))
     if not path.is_file():
         ending = "*.onnx" if runtime == "onnxruntime" else "*.xml"
@@ -123,8 +150,8 @@ def load_ranker(
             remedy="copy both files together",
         )
     if runtime == "onnxruntime":
-        return OnnxRuntimeRanker(path, tokenizer, activation, options)
-    return OpenVinoRanker(path, tokenizer, activation, options)
+        return OnnxRuntimeRanker(path, tokenizer, function, options)
+    return OpenVinoRanker(path, tokenizer, function, options)
 
 
 def default_graph(folder: Path, runtime: Runtime | None = None) -> tuple[Runtime, str] | None:

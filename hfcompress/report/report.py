@@ -241,6 +241,7 @@ class RunReport(ReportPart):
         model_type: Architecture family, e.g. `bert`.
         license: Licence of the compressed model.
         max_length: Longest input in tokens.
+        query_prompt: Text that the model reads before each query; empty for none.
         recipe: The recipe as YAML, verbatim.
         primary_metric: Metric of the verdict.
         data: Data of training and evaluation.
@@ -259,6 +260,7 @@ class RunReport(ReportPart):
     model_type: str
     license: str
     max_length: int
+    query_prompt: str = ""
     recipe: str
     primary_metric: str
     data: DataSummary

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError, PlanError
 from hfcompress.models.architectures import architecture_of, input_embedding
+from hfcompress.models.prompts import prompts_of, set_prompts
 from hfcompress.models.surgery import prune_embedding, unwrapped
 from hfcompress.utils.quiet import quiet
 from hfcompress.vocabulary.content import TokenizerContent, content_of
@@ -91,6 +92,7 @@ def _rebuilt(tokenizer: PreTrainedTokenizerFast, state: Mapping[str, Any]) -> Pr
         (Path(folder) / "tokenizer.json").write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
         rebuilt = type(tokenizer).from_pretrained(folder)
     rebuilt.name_or_path = tokenizer.name_or_path
+    set_prompts(rebuilt, prompts_of(tokenizer))
     loaded = json.loads(rebuilt.backend_tokenizer.to_str())
     differing = [part for part in state if loaded[part] != state[part]]
     if differing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -69,6 +70,19 @@ def test_transformers_js_is_shown_where_its_file_is() -> None:
     assert 'dtype: "q8"' in render(example_report(artifacts=[first]))
     other = first.model_copy(update={"path": "onnx/model_qint8_static.onnx"})
     assert "q8" not in render(example_report(artifacts=[other]))
+
+
+@pytest.mark.parametrize("prompt", ["query: ", 'a "quoted" {prompt}\n'])
+def test_blocks_prepend_the_prompt_unless_their_library_does(prompt: str) -> None:
+    found = blocks(example_report(query_prompt=prompt))
+    for name, block in found.items():
+        names: dict[str, str] = {"query": "sun"}
+        lines = [line for line in block.splitlines() if re.match(r"query = .*\+ query", line)]
+        assert len(lines) == (name not in ("hfcompress", "sentence_transformers"))
+        for line in lines:
+            exec(line, names)
+            assert names["query"] == f"{prompt}sun"
+    assert f"() => {json.dumps(prompt)} + query" in render(example_report(query_prompt=prompt))
 
 
 def test_every_block_runs_alone(repository: Path, report: RunReport, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import DataError, RecipeError
+from hfcompress.models.prompts import encode_pairs
 from hfcompress.models.surgery import plan_of_config
 from hfcompress.pruning.costs.probes import VOCABULARY, Grid, LayerSizes, SmallVocabulary, probe_model, solve_costs
 from hfcompress.pruning.costs.table import CostTable
@@ -136,7 +137,9 @@ def measure_costs(
         openvino_backend.require_openvino()
     full = plan_of_config(config)
     grid = Grid.of(full.heads_of, full.ffn_of, ffn_multiple, deployment.last_differs(config))
-    encoded = tokenizer([query for query, _ in pairs], [document for _, document in pairs], truncation=True)
+    encoded = encode_pairs(
+        tokenizer, [query for query, _ in pairs], [document for _, document in pairs], truncation=True
+    )
     lengths = np.array([len(row) for row in encoded["input_ids"]])
     key = json.dumps(_conditions(config, tokenizer, pairs, lengths, deployment, grid), indent=2)
     path = (cache_folder or default_cache_folder()) / f"{hashlib.sha256(key.encode()).hexdigest()}.json"

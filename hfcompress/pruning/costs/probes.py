@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 from hfcompress.models.architectures import architecture_of
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY
 from hfcompress.models.plan import LayerPlan, PruningPlan
+from hfcompress.models.prompts import prompts_of, set_prompts
 from hfcompress.models.surgery import apply_plan, plan_of_config
 from hfcompress.pruning.costs.table import CostTable, Points
 
@@ -128,6 +129,7 @@ class SmallVocabulary:
         self.model_input_names = tokenizer.model_input_names
         self.model_max_length = tokenizer.model_max_length
         self.pad_token_id = tokenizer.pad_token_id % VOCABULARY
+        set_prompts(self, prompts_of(tokenizer))
 
     def __call__(self, *texts: list[str], **settings: Any) -> dict[str, Any]:
         """Encode texts like the tokenizer, with ids in the small vocabulary."""
