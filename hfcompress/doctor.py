@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import psutil
-from pydantic import BaseModel
 
 from hfcompress.utils import machine
 from hfcompress.utils.quiet import quiet
+from hfcompress.utils.settings import Closed
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class Part(BaseModel):
+class Part(Closed):
     """Result of testing a package.
 
     Attributes:
@@ -41,7 +41,7 @@ class Part(BaseModel):
     remedy: str = ""
 
 
-class Diagnosis(BaseModel):
+class Diagnosis(Closed):
     """Result of `hfcompress doctor`.
 
     Attributes:

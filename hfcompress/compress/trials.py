@@ -9,15 +9,16 @@ from typing import Literal
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from hfcompress.card.figures import COLOURS, FAINT, INK, png, styled
 from hfcompress.utils.files import write_text
+from hfcompress.utils.settings import Closed
 
 Stage = Literal["teacher", "int8", "one-shot", "short recovery", "full recovery"]
 
 
-class Trial(BaseModel):
+class Trial(Closed):
     """A model that was evaluated.
 
     Attributes:
@@ -33,7 +34,7 @@ class Trial(BaseModel):
         decision: The decision that followed.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     name: str
     stage: Stage

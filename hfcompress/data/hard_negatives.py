@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from pydantic import BaseModel
 
 from hfcompress.data.bm25 import retrieve
 from hfcompress.data.lists import list_row, score_lists, unrepeated
@@ -16,11 +15,12 @@ from hfcompress.data.ranking import RankingData, Split
 from hfcompress.data.write import write_files, write_json_lines
 from hfcompress.errors import DataError, OutputError
 from hfcompress.utils.files import replaced_folder
+from hfcompress.utils.settings import Closed
 
 SCORES_FOLDER, RECORD_FILE, LISTS_FILE = ".scores", "mine.json", "lists/train.jsonl"
 
 
-class MiningResult(BaseModel):
+class MiningResult(Closed):
     """Settings and counts of a mining run.
 
     Attributes:

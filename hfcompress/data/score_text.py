@@ -94,7 +94,8 @@ def score_text_of(config: PretrainedConfig) -> ScoreText | None:
         return ScoreText.model_validate(found)
     except ValidationError as error:
         raise ModelError(
-            f"The entry {CONFIG_KEY!r} of the model's config.json, the format of BM25 scores, is invalid",
+            f"The entry {CONFIG_KEY!r} of the model's config.json, the format of BM25 scores, is invalid: "
+            f"{error.errors()[0]['msg']}",
             value=found,
             expected=f"settings such as {ScoreText().model_dump()}",
             remedy="correct config.json, or use the version of hfcompress that wrote it",

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations, islice
 
 import numpy as np
-from pydantic import BaseModel
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.data.document import text_key
 from hfcompress.data.ranking import RankingData, Split, stable_hash
 from hfcompress.models.prompts import encode_pairs
+from hfcompress.utils.settings import Closed
 
 CUTOFF = 10
 EXAMPLES = 5
@@ -20,7 +20,7 @@ SAMPLE = 4_000  # pairs that are tokenized
 MANY_TRUNCATED, FEW_JUDGED = 0.2, 0.5
 
 
-class Lengths(BaseModel):
+class Lengths(Closed):
     """Lengths of texts, in characters or tokens.
 
     Attributes:
@@ -34,7 +34,7 @@ class Lengths(BaseModel):
     longest: int
 
 
-class SplitStatistics(BaseModel):
+class SplitStatistics(Closed):
     """Statistics of one split.
 
     Attributes:
@@ -68,7 +68,7 @@ class SplitStatistics(BaseModel):
     relevant_copies: int
 
 
-class Leak(BaseModel):
+class Leak(Closed):
     """Overlap of two splits.
 
     Attributes:
@@ -84,7 +84,7 @@ class Leak(BaseModel):
     examples: list[str]
 
 
-class Truncation(BaseModel):
+class Truncation(Closed):
     """Share of pairs that a model truncates.
 
     Attributes:
@@ -100,7 +100,7 @@ class Truncation(BaseModel):
     share: float
 
 
-class DatasetStatistics(BaseModel):
+class DatasetStatistics(Closed):
     """Statistics of a data set, as `hfcompress data check` shows them.
 
     Attributes:

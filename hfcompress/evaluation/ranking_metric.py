@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from evaluate import Metric, MetricInfo
 from hfcompress.errors import DataError
 from hfcompress.evaluation.metric_definitions import metric_definition
 from hfcompress.evaluation.metrics import METRICS, means, per_query, run_from_scores, tied_share, without_relevant
+from hfcompress.utils.settings import refuse_unknown
 
 NO_DOCUMENT = -100  # the label that `Trainer` pads lists with
 
@@ -52,6 +54,7 @@ class RankingMetric(Metric):
         **settings: As for `evaluate.Metric`.
 
     Raises:
+        RecipeError: There is no such setting.
         DataError: There is no such metric. From `compute`: scores are not finite, grades are not whole numbers of 0 or
             more, shapes do not match, or no query has a relevant document.
     """
@@ -63,6 +66,8 @@ class RankingMetric(Metric):
         keep_in_memory: bool = True,
         **settings: Any,
     ) -> None:
+        named = [*inspect.signature(Metric).parameters, *inspect.signature(RankingMetric).parameters]
+        refuse_unknown("RankingMetric", settings, set(named) - {"settings", "kwargs"})  # Metric takes any
         for name in metrics:
             metric_definition(name)
         self.metrics, self.relevant_from = tuple(metrics), relevant_from

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from pydantic import BaseModel
-
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import SPLITS, RankingData, Split
 from hfcompress.data.score_text import score_text_of
@@ -30,9 +28,10 @@ from hfcompress.models.load import load_config
 from hfcompress.rankers.load import Runtime, ranking_tokenizer
 from hfcompress.recipe import DataStep, EvaluateStep, SplitLimits
 from hfcompress.report.report import Artifact, Delta, FirstStage, Machine
+from hfcompress.utils.settings import Closed
 
 
-class RunFileResult(BaseModel):
+class RunFileResult(Closed):
     """Quality of a run file, which has neither speed nor size; the attributes are those of an `Artifact`.
 
     Attributes:
@@ -49,7 +48,7 @@ class RunFileResult(BaseModel):
     missing_queries: int
 
 
-class Evaluation(BaseModel):
+class Evaluation(Closed):
     """Result of an evaluation. A baseline comes first in `artifacts`.
 
     Attributes:

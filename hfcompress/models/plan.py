@@ -10,8 +10,11 @@ from typing import Any
 
 from hfcompress.errors import PlanError
 from hfcompress.utils.files import write_text
+from hfcompress.utils.settings import refuse_unknown
 
 FORMAT = 1
+PLAN_KEYS = ("format", "layers_of", "heads_of", "ffn_of", "layers")
+LAYER_KEYS = ("layer", "heads", "ffn")
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class PruningPlan:
         """Read a plan from plain data, as `to_dict` returns it.
 
         Raises:
-            PlanError: The data has another format, or keys are missing.
+            PlanError: The data has another format, or keys are missing or unknown.
         """
         try:
             if data["format"] != FORMAT:
@@ -149,6 +152,9 @@ class PruningPlan:
                     expected=f"format {FORMAT}",
                     remedy="use the version of hfcompress that wrote it",
                 )
+            refuse_unknown("The pruning plan", data, PLAN_KEYS, PlanError)
+            for layer in data["layers"]:
+                refuse_unknown("A layer of the pruning plan", layer, LAYER_KEYS, PlanError)
             layers = tuple(
                 LayerPlan(layer["layer"], parse_ranges(layer["heads"]), parse_ranges(layer["ffn"]))
                 for layer in data["layers"]

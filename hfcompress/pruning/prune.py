@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.card.figures import structure
@@ -29,6 +29,7 @@ from hfcompress.recipe import DataStep, PruneStep, Target
 from hfcompress.utils.files import replaced_folder, write_bytes, write_text
 from hfcompress.utils.log import timed
 from hfcompress.utils.machine import limited_torch_threads
+from hfcompress.utils.settings import Closed
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ CALIBRATION_PAIRS = 64
 FAMILY_FILE = "family.json"
 
 
-class PrunedModel(BaseModel):
+class PrunedModel(Closed):
     """One pruned model, as `family.json` records it.
 
     Attributes:
@@ -49,8 +50,6 @@ class PrunedModel(BaseModel):
             target is not a time.
         measured_speedup: Measured speed-up, both models timed in turns; None where it was not measured.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     folder: str
     target: str

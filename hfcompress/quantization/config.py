@@ -9,11 +9,11 @@ import copy
 from collections.abc import Sequence
 from typing import Annotated, Any, get_args
 
-from optimum.configuration_utils import BaseConfig
 from pydantic import TypeAdapter, ValidationError
 
 from hfcompress.errors import DataError, RecipeError
 from hfcompress.models.packing import Codec
+from hfcompress.optimum_config import StrictConfig
 from hfcompress.recipe import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8, PackedWeights
 from hfcompress.recipe.base import Strict
 from hfcompress.recipe.quantize import CpuTarget
@@ -23,7 +23,7 @@ CPU_TARGETS: tuple[str, ...] = get_args(CpuTarget)[1:]
 ONNXRUNTIME, OPENVINO, PACKED = OnnxRuntimeInt8(mode="dynamic"), OpenVinoInt8(), PackedWeights()  # the defaults
 
 
-class QuantizationConfig(BaseConfig):
+class QuantizationConfig(StrictConfig):
     """Base class of all quantization configs.
 
     Attributes:
@@ -37,6 +37,9 @@ class QuantizationConfig(BaseConfig):
     runtime = ""
     mode = ""
 
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)  # without this, transformers would generate a constructor that takes any keyword
+
     @property
     def precision(self) -> str:
         """Name of the precision in reports."""
@@ -49,7 +52,10 @@ class DynamicQuantizationConfig(QuantizationConfig):
     Args:
         per_channel: One weight scale for each output channel.
         reduce_range: 7-bit weights, for CPUs without VNNI; None decides by the CPU.
-        **kwargs: As for Optimum's `BaseConfig`.
+        **kwargs: None; an unknown setting is refused by name.
+
+    Raises:
+        RecipeError: There is no such setting, or it has an invalid value.
     """
 
     model_type = "hfcompress-onnxruntime-dynamic"
@@ -57,7 +63,8 @@ class DynamicQuantizationConfig(QuantizationConfig):
     mode = "dynamic"
 
     def __init__(self, per_channel: bool = ONNXRUNTIME.per_channel, reduce_range: bool | None = None, **kwargs: Any):
-        self.per_channel = per_channel
+        _one_of("reduce_range", reduce_range, (None, False, True))
+        self.per_channel = _checked(OnnxRuntimeInt8, "per_channel", per_channel)
         self.reduce_range = reduce_range
         super().__init__(**kwargs)
 
@@ -72,10 +79,10 @@ class StaticQuantizationConfig(QuantizationConfig):
         calibration: `minmax` covers every value, `percentile` and `entropy` clip outliers; see
             `hfcompress.quantization.activation_ranges`.
         percentile: Percentage of magnitudes that `percentile` keeps in range.
-        **kwargs: As for Optimum's `BaseConfig`.
+        **kwargs: None; an unknown setting is refused by name.
 
     Raises:
-        RecipeError: A setting has an invalid value.
+        RecipeError: There is no such setting, or it has an invalid value.
     """
 
     model_type = "hfcompress-onnxruntime-static"
@@ -92,7 +99,8 @@ class StaticQuantizationConfig(QuantizationConfig):
         **kwargs: Any,
     ):
         _one_of("activation_type", activation_type, (None, "uint8", "int8"))
-        self.per_channel = per_channel
+        _one_of("reduce_range", reduce_range, (None, False, True))
+        self.per_channel = _checked(OnnxRuntimeInt8, "per_channel", per_channel)
         self.reduce_range = reduce_range
         self.activation_type = activation_type
         self.calibration = _checked(OnnxRuntimeInt8, "calibration", calibration)
@@ -116,7 +124,7 @@ class MixedPrecisionConfig(StaticQuantizationConfig):
         **kwargs: As for `StaticQuantizationConfig`; `activation_type` and `calibration` apply to static int8 only.
 
     Raises:
-        RecipeError: A setting has an invalid value.
+        RecipeError: There is no such setting, or it has an invalid value.
     """
 
     model_type = "hfcompress-onnxruntime-mixed"
@@ -156,7 +164,10 @@ class OpenVINOQuantizationConfig(QuantizationConfig):
 
     Args:
         smooth_quant_alpha: Share of activation outliers that is moved into weights; -1 turns SmoothQuant off.
-        **kwargs: As for Optimum's `BaseConfig`.
+        **kwargs: None; an unknown setting is refused by name.
+
+    Raises:
+        RecipeError: There is no such setting, or it has an invalid value.
     """
 
     model_type = "hfcompress-openvino-static"
@@ -164,7 +175,7 @@ class OpenVINOQuantizationConfig(QuantizationConfig):
     mode = "static"
 
     def __init__(self, smooth_quant_alpha: float = OPENVINO.smooth_quant_alpha, **kwargs: Any):
-        self.smooth_quant_alpha = smooth_quant_alpha
+        self.smooth_quant_alpha = _checked(OpenVinoInt8, "smooth_quant_alpha", smooth_quant_alpha)
         super().__init__(**kwargs)
 
 
@@ -180,10 +191,10 @@ class WeightQuantizationConfig(QuantizationConfig):
         group_size: Number of neighbouring weights of a row that share a scale; None for one scale for each channel.
         scope: `embeddings` packs the word embeddings, `all` also the linear layers of the encoder. Other weights, such
             as biases, norms and the head, stay in fp32.
-        **kwargs: As for Optimum's `BaseConfig`.
+        **kwargs: None; an unknown setting is refused by name.
 
     Raises:
-        RecipeError: A setting has an invalid value.
+        RecipeError: There is no such setting, or it has an invalid value.
     """
 
     model_type = "hfcompress-packed-weights"

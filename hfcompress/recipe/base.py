@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from hfcompress.errors import RecipeError
+from hfcompress.utils.settings import Closed
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +23,14 @@ LEGACY_KEYS = {"target_macs": "target_flops"}
 LEGACY_VALUES = {("method", "round"): "truncation"}
 
 
-class Strict(BaseModel):
+class Strict(Closed):
     """An immutable model that rejects unknown keys, NaN and infinity. A key set to null has its default.
 
     Attributes:
         deprecated: Current names of keys by their deprecated names, which are still accepted with a warning.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
     deprecated: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")

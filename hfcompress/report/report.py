@@ -295,7 +295,7 @@ class RunReport(ReportPart):
         except ValidationError as error:
             raise OutputError(
                 f"{path} is not a report of schema version {SCHEMA_VERSION}",
-                value=error.errors()[0]["msg"],
+                value="; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3]),
                 expected=f"a report with schema_version {SCHEMA_VERSION}",
                 remedy="run the recipe again with this version of hfcompress",
             ) from error

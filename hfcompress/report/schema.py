@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from hfcompress.utils.settings import Closed
 
 
-class ReportPart(BaseModel):
+class ReportPart(Closed):
     """A part of the report. Unknown keys, NaN and infinity are errors."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Interval(ReportPart):

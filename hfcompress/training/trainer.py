@@ -15,7 +15,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_utils import TrainOutput
 
 from hfcompress.data.lists import RANKING_COLUMNS, model_inputs
-from hfcompress.errors import DataError
+from hfcompress.errors import DataError, RecipeError
 from hfcompress.losses import (
     adr_mse,
     bce,
@@ -66,7 +66,8 @@ class RankingTrainer(Trainer):
     Raises:
         ModelError: DeBERTa-v2 or -v3 would be trained in fp16; `r_drop` is set for a model without dropout; or an
             option needs hooks, and the model is compiled or copied to several devices.
-        RecipeError: When training begins: no evaluation computes `metric_for_best_model`.
+        RecipeError: There is no such `label_loss`; or, when training begins, no evaluation computes
+            `metric_for_best_model`.
     """
 
     loss_is_scaled_for_ga = True
@@ -76,6 +77,13 @@ class RankingTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         check_precision(self.model, self.args)
+        if label_loss not in LABEL_LOSSES:
+            raise RecipeError(
+                "There is no such label_loss",
+                value=label_loss,
+                expected=" or ".join(LABEL_LOSSES),
+                remedy="correct label_loss",
+            )
         self.label_loss = LABEL_LOSSES[label_loss]
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, LoggingCallback):
