@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from hfcompress.models.architectures import Architecture, architecture_of, encod
 from hfcompress.models.hooks import hooks
 from hfcompress.models.plan import PruningPlan
 from hfcompress.models.surgery import current_plan
+from hfcompress.models.tokenizer_agreement import difference
 from hfcompress.recipe import FeatureLoss
 
 Outputs = dict[tuple[int, str], Tensor]
@@ -134,16 +135,21 @@ def relation_heads(student: int, teacher: int, wanted: int) -> int:
     return next(heads for heads in range(min(wanted, common), 0, -1) if common % heads == 0)
 
 
-def check_tokenizers(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
-    """Check that two tokenizers have the same vocabulary.
+def check_tokenizers(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Check that two tokenizers give the same token ids.
+
+    Args:
+        student: Tokenizer of the student, whose ids the teacher gets.
+        teacher: The tokenizer that the teacher was trained with.
+        pairs: Pairs of query and document from the training data, on which both are compared beside probe texts.
 
     Raises:
-        ModelError: A token has different ids.
+        ModelError: A token or a text has different ids.
     """
-    ours, theirs = student.get_vocab(), teacher.get_vocab()
-    if ours != theirs:
-        example = next(token for token in {**theirs, **ours} if ours.get(token) != theirs.get(token))
-        raise _other_ids(f"{example!r} is {ours.get(example)} for the student, {theirs.get(example)} for the teacher")
+    if found := difference(student, teacher, pairs):
+        raise _other_ids(f"{found}, for student and teacher")
 
 
 def check_relation_layer(number: int | None, available: list[int]) -> None:
@@ -182,10 +188,10 @@ def _check_pair(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
 
 def _other_ids(found: str) -> ModelError:
     return ModelError(
-        "Student and teacher do not use the same token ids, which feature distillation needs",
-        value=found,
-        expected="the same tokenizer, and an unpruned vocabulary",
-        remedy="leave feature distillation out, or prune the vocabulary after this training",
+        # Not as the value, which is shortened.
+        f"Student and teacher do not use the same token ids, which feature distillation needs: {found}",
+        expected="the same tokenizer, with the same normalization and prompt, and an unpruned vocabulary",
+        remedy="train with the teacher's tokenizer, leave feature distillation out, or prune the vocabulary later",
     )
 
 

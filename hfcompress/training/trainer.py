@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
@@ -30,6 +33,7 @@ from hfcompress.losses import (
     ranknet,
     symmetric_kl,
 )
+from hfcompress.models.load import load_tokenizer
 from hfcompress.recipe import DistillationLoss, FeatureLoss
 from hfcompress.training.arguments import check_precision
 from hfcompress.training.attention import training_attention
@@ -39,6 +43,9 @@ from hfcompress.training.length_groups import can_split, length_groups, select_p
 from hfcompress.training.regularization import adversarial_step, require_dropout, require_hooks
 from hfcompress.utils.machine import limited_torch_threads
 
+logger = logging.getLogger(__name__)
+
+COMPARED_LISTS = 64  # of the training data, on which tokenizers are compared
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 LABEL_LOSSES: dict[str, Loss] = {"listwise": listwise_softmax, "pointwise": bce}
 # Terms of `DistillationLoss` on the teacher's scores and on labels, without `listwise_kl`, which has a temperature.
@@ -193,8 +200,8 @@ class RankingDistillationTrainer(RankingTrainer):
         feature_loss: Weights of feature distillation; see `FeatureLoss`. Evaluations do not include it.
         teacher: The teacher, if `feature_loss` is given. It runs on each batch in eval mode, without gradients, until
             the weights have decayed.
-        teacher_tokenizer: Its tokenizer, to check that it equals the student's; without it the vocabulary sizes are
-            compared.
+        teacher_tokenizer: Its tokenizer, to check before training that it gives the same ids as the student's; by
+            default that in the folder that the teacher was loaded from. Without any, the vocabulary sizes are compared.
         *args: As for `RankingTrainer`.
         **kwargs: As for `RankingTrainer`.
 
@@ -217,9 +224,7 @@ class RankingDistillationTrainer(RankingTrainer):
         self.features: FeatureDistillation | None = None
         if feature_loss is not None or teacher is not None:
             require_hooks(self.args, "feature_loss")
-            tokenizer: Any = getattr(self.data_collator, "tokenizer", None)
-            if tokenizer is not None and teacher_tokenizer is not None:
-                check_tokenizers(tokenizer, teacher_tokenizer)
+            self._check_tokenizers(teacher, teacher_tokenizer)
             assert isinstance(self.model, PreTrainedModel)
             self.features = FeatureDistillation(feature_loss, self.model, teacher)
         columns = getattr(self.train_dataset, "column_names", None)
@@ -230,6 +235,20 @@ class RankingDistillationTrainer(RankingTrainer):
                 expected="a column teacher_scores with one raw score for each document",
                 remedy="add it with hfcompress.data.lists.with_scores(lists, teacher)",
             )
+
+    def _check_tokenizers(self, teacher: PreTrainedModel | None, given: PreTrainedTokenizerBase | None) -> None:
+        """Compare the tokenizers of student and teacher, on probe texts and on the first training lists."""
+        ours: Any = getattr(self.data_collator, "tokenizer", None) or self.processing_class
+        folder = getattr(teacher, "name_or_path", "")
+        beside = bool(folder) and Path(folder, "tokenizer.json").is_file()
+        theirs = given or (load_tokenizer(folder) if beside else None)
+        if ours is None or theirs is None:
+            logger.warning("The tokenizers of student and teacher are not compared: pass teacher_tokenizer")
+            return
+        lists: Any = self.train_dataset if isinstance(self.train_dataset, Dataset) else ()
+        rows = islice(lists, COMPARED_LISTS)
+        pairs = [(row["query"], document) for row in rows if "documents" in row for document in row["documents"]]
+        check_tokenizers(ours, theirs, pairs)
 
     def list_losses(self, scores: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """Weighted sum of the distillation terms, shape `(lists,)`."""

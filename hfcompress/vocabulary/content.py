@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
+from hfcompress.models.tokenizer_agreement import probe_texts
 from hfcompress.utils.progress import progress_bar
 
 KINDS = ("BPE", "Unigram", "WordLevel", "WordPiece")
@@ -41,8 +42,10 @@ class TokenizerContent:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over all tokens and their ids."""
-        return hashlib.sha256(json.dumps(sorted(self.ids.items())).encode()).hexdigest()
+        """SHA-256 over all tokens with their ids, and the ids of probe texts, which show normalization and rules."""
+        encoder = Tokenizer.from_str(json.dumps({**self.state, "truncation": None, "padding": None}))
+        probed = [each.ids for each in encoder.encode_batch_fast(probe_texts(self.ids))]
+        return hashlib.sha256(json.dumps([sorted(self.ids.items()), probed]).encode()).hexdigest()
 
     @property
     def unknown(self) -> int | None:

@@ -23,7 +23,7 @@ class VocabularyPlan:
     Attributes:
         kept: Ids of the kept tokens in the original tokenizer, ascending; the new id of a token is its index here.
         counts: Occurrences of each kept token in the corpus.
-        fingerprint: SHA-256 over the original vocabulary.
+        fingerprint: SHA-256 over the original vocabulary and what the tokenizer does; see `TokenizerContent`.
         size: Number of tokens in the original vocabulary.
         texts: Number of texts in the corpus.
         occurrences: Number of tokens in the corpus.
