@@ -23,6 +23,7 @@ from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_config, load_encoder, load_model, load_tokenizer, model_fingerprint
 from hfcompress.models.prompts import Prompts, encode_pairs, prompts_of, set_prompts
 from hfcompress.models.sentence_transformers import MODULES_FILE, SETTINGS_FILE, TRANSFORMER_FILE
+from hfcompress.pipeline import run
 from hfcompress.pruning.prune import prune_checkpoint
 from hfcompress.quantization.artifacts import calibration_batches
 from hfcompress.quantization.config import DynamicQuantizationConfig
@@ -30,6 +31,7 @@ from hfcompress.quantization.quantizer import RankerQuantizer
 from hfcompress.rankers.load import activation_name, load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import PruneStep, Recipe
+from hfcompress.report.report import RunReport
 from hfcompress.steps.checks import check
 from hfcompress.vocabulary.plan import plan_vocabulary
 from hfcompress.vocabulary.prune import prune_vocabulary
@@ -297,3 +299,26 @@ def test_tokenizers_of_others_have_no_prompt(tokenizer: BertTokenizerFast, tmp_p
     loaded = load_tokenizer(str(tmp_path))
     set_prompts(loaded, Prompts({"a": "b"}))
     assert prompts_of(loaded).text == ""
+
+
+@pytest.mark.slow
+def test_a_run_trains_exports_and_measures_with_the_prompt(
+    prompted: Path, word_data: RankingData, tmp_path: Path
+) -> None:
+    data = write_beir(tmp_path / "data", word_data)
+    optimization = {"epochs": 1, "learning_rate": 1e-3, "queries_per_batch": 8}
+    recipe = {
+        "name": "prompted",
+        "data": {"sets": [str(data)], "candidates": 6},
+        "teacher": {"model": str(prompted), "max_length": 32},
+        "prune": {"target_macs": 0.8, "ffn_multiple": 8, "calibration_queries": 12, "vocabulary": {"min_count": 1}},
+        "recover": {"documents": 4, "random_negatives": 1, "optimization": optimization},
+        "quantize": {"artifacts": [{"runtime": "onnxruntime", "mode": "dynamic"}], "calibration_pairs": 16},
+        "evaluate": {"latency_queries": 2, "rounds": 2, "threads": 1, "min_rank_correlation": 0},
+    }
+    run(Recipe.model_validate(recipe), tmp_path / "out", progress=False)
+    assert_same_settings(tmp_path / "out")
+    report = RunReport.load(tmp_path / "out")
+    assert report.query_prompt == PROMPTS["query"]
+    assert all(artifact.cold_start for artifact in report.artifacts)
+    assert f"query = {json.dumps(PROMPTS['query'])} + query" in (tmp_path / "out" / "README.md").read_text()
