@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,7 @@ def _read(source: str, name: str, kind: type) -> Any:
     return content
 
 
+@cache  # one request, and one warning, in a process
 def _downloaded(name: str, file: str) -> Path | None:
     try:
         return Path(hf_hub_download(name, file))

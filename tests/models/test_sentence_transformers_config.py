@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import WORDS, make_pico, write_beir
 from datasets import Dataset
+from huggingface_hub.errors import LocalEntryNotFoundError
 from sentence_transformers import CrossEncoder
 from transformers import AutoTokenizer, BertTokenizerFast
 
@@ -19,10 +21,17 @@ from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import ModelError
 from hfcompress.evaluation.saliency import word_saliency
+from hfcompress.models import sentence_transformers
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_config, load_encoder, load_model, load_tokenizer, model_fingerprint
 from hfcompress.models.prompts import Prompts, encode_pairs, prompts_of, set_prompts
-from hfcompress.models.sentence_transformers import MODULES_FILE, SETTINGS_FILE, TRANSFORMER_FILE
+from hfcompress.models.sentence_transformers import (
+    MODULES_FILE,
+    SETTINGS_FILE,
+    TRANSFORMER_FILE,
+    CrossEncoderSettings,
+    cross_encoder_settings,
+)
 from hfcompress.pipeline import run
 from hfcompress.pruning.prune import prune_checkpoint
 from hfcompress.quantization.artifacts import calibration_batches
@@ -157,6 +166,23 @@ def test_the_longest_input_in_the_file_counts(cross_encoder: Path) -> None:
     np.testing.assert_allclose(ours(cross_encoder), theirs(cross_encoder), atol=1e-5)
     assert load_ranker(cross_encoder).tokenizer.model_max_length == 8
     assert load_ranker(cross_encoder, max_length=16).tokenizer.model_max_length == 16
+
+
+def test_files_of_the_hub_are_read(
+    cross_encoder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit(cross_encoder / SETTINGS_FILE, activation_fn=full("Tanh"), prompts=PROMPTS, default_prompt_name="query")
+    monkeypatch.setattr(sentence_transformers, "hf_hub_download", lambda name, file: str(cross_encoder / file))
+    assert cross_encoder_settings("org/on-the-hub").activation == full("Tanh")
+
+    def offline(name: str, file: str) -> str:
+        raise LocalEntryNotFoundError(file)
+
+    monkeypatch.setattr(sentence_transformers, "hf_hub_download", offline)
+    with caplog.at_level(logging.WARNING, "hfcompress"):
+        for _ in range(2):
+            assert cross_encoder_settings("org/elsewhere") == CrossEncoderSettings()
+    assert caplog.text.count("modules.json of org/elsewhere is not in the cache") == 1
 
 
 @pytest.fixture
