@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import os
+from pathlib import Path
 from typing import Any
 
 from optimum.configuration_utils import BaseConfig
+from pydantic import TypeAdapter, ValidationError
 from transformers import PretrainedConfig
 
-from hfcompress.errors import RecipeError
+from hfcompress.errors import ModelError, RecipeError
+from hfcompress.utils.json_files import damaged, read_object
 from hfcompress.utils.settings import refuse_unknown
 
 # Keys that transformers and Optimum add to every config that they write, in this or in other versions.
@@ -19,6 +23,12 @@ _WRITTEN = {
     "chunk_size_feed_forward", "finetuning_task", "id2label", "label2id", "tokenizer_class", "prefix", "bos_token_id",
     "pad_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id", "task_specific_params", "problem_type",
 }  # fmt: skip
+_TYPES = {
+    "recipe": TypeAdapter(dict[str, Any] | None),
+    "plan": TypeAdapter(dict[str, Any] | None),
+    "quantization": TypeAdapter(dict[str, dict[str, Any]] | None),
+    "versions": TypeAdapter(dict[str, str] | None),
+}
 
 
 class StrictConfig(BaseConfig):
@@ -121,3 +131,43 @@ class RankerCompressionConfig(StrictConfig):
         self.quantization = quantization or {}
         self.versions = versions or {}
         super().__init__(**kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> RankerCompressionConfig:
+        """Load the config of a checkpoint.
+
+        Args:
+            pretrained_model_name_or_path: A folder, a file, or a Hub id.
+            **kwargs: As for `BaseConfig` of Optimum.
+
+        Raises:
+            ModelError: There is none, it is damaged, or one of its parts has a wrong type.
+        """
+        source = Path(pretrained_model_name_or_path)
+        path = source if source.is_file() else source / cls.CONFIG_NAME
+        if path.is_file():
+            _check_types(path)
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except OSError as error:
+            raise ModelError(
+                f"{cls.CONFIG_NAME} cannot be opened",
+                value=f"{source} ({str(error).splitlines()[0]})",
+                expected="a folder that hfcompress wrote, or the id of such a model on the Hub",
+                remedy="check the name, and the network if it is a Hub id",
+            ) from error
+
+
+def _check_types(path: Path) -> None:
+    """Check the parts of a file; they are plain data, whose own readers check the rest."""
+    content = read_object(path)
+    for key, kind in _TYPES.items():
+        try:
+            kind.validate_python(content.get(key))
+        except ValidationError as error:
+            fault = f"{key}: {error.errors()[0]['msg']}"
+            raise damaged(
+                path, fault, "the parts that hfcompress writes: recipe, plan, quantization, versions"
+            ) from error

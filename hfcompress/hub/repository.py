@@ -20,6 +20,7 @@ from hfcompress.models.load import load_config
 from hfcompress.models.surgery import plan_of_config
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.report.report import RunReport
+from hfcompress.utils.json_files import is_lfs_pointer, require_content
 
 _TEXT = {".json", ".yaml", ".md", ".py", ".txt", ".xml", ".jinja", ".svg", ""}
 _CODE = re.compile(r"^(`{3,}).*?^\1`*$|(`+)[^`].*?\2", re.DOTALL | re.MULTILINE)
@@ -118,6 +119,9 @@ def _check_complete(folder: Path, files: Sequence[str], report: RunReport) -> No
         needed |= set(re.findall(r"!\[[^\]]*\]\((?!https?:)([^)\s]+)\)", _text(folder / CARD_FILE)))
     if pruning := report.pruning:
         needed |= {"modeling_hfcompress.py"} if pruning.custom_code else set()
+    for file in files:
+        if is_lfs_pointer(folder / file):
+            require_content(folder / file, OutputError)
     missing = sorted(name for name in needed if name not in files or not (folder / name).stat().st_size)
     if missing:
         raise OutputError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import transformers
 import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
 from hfcompress.models.architectures import architecture_of, require_one_score
+from hfcompress.models.config import read_config
 from hfcompress.models.graph_files import graph_files
 from hfcompress.models.layout import CARD_FILE, PACKED_FOLDER, TOKENIZER_FILES
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pruned_class
@@ -23,10 +23,25 @@ from hfcompress.models.packing import read_packed
 from hfcompress.models.prompts import set_prompts
 from hfcompress.models.sentence_transformers import cross_encoder_settings, full_activation_name
 from hfcompress.models.surgery import needs_custom_code, plan_of_config
+from hfcompress.models.tokenizer import (
+    check_vocabulary,
+    choose_padding,
+    has_tokenizer,
+    read_tokenizer,
+)
+from hfcompress.models.weights import (
+    BUILD_FAULTS,
+    check_loading,
+    check_weight_files,
+    unbuilt,
+    unopened,
+    unreadable,
+    unusable,
+)
+from hfcompress.utils.json_files import read_object
 
 PACKAGE_SCHEME = "package:"
 OWN_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # files that transformers looks for in a folder
-WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # of torch.compile and of data parallelism
 
 
 def resolve(name: str) -> str:
@@ -66,7 +81,7 @@ def model_fingerprint(name: str, graph: str | None = None) -> str:
         graph: A graph in the folder to include, with its weights.
 
     Raises:
-        ModelError: The graph cannot be read.
+        ModelError: The graph or another file cannot be read.
     """
     folder = Path(resolve(name))
     if not folder.is_dir():
@@ -81,8 +96,9 @@ def model_fingerprint(name: str, graph: str | None = None) -> str:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     settings = cross_encoder_settings(str(folder))
-    stated = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("sentence_transformers") or {}
-    if settings.prompts.text or settings.activation not in (None, stated.get("activation_fn")):
+    stated = read_object(folder / "config.json").get("sentence_transformers")
+    named = stated.get("activation_fn") if isinstance(stated, dict) else None
+    if settings.prompts.text or settings.activation not in (None, named):
         digest.update(repr((settings.activation, settings.prompts.text)).encode())
     return digest.hexdigest()
 
@@ -90,24 +106,36 @@ def model_fingerprint(name: str, graph: str | None = None) -> str:
 def load_config(name: str, trust_remote_code: bool = False) -> PretrainedConfig:
     """Load the config of a model, with the activation that the files of sentence-transformers name, if any.
 
+    If it names no padding token, it gets that of the tokenizer. Quantization settings of other tools and attention
+    implementations that may not be installed are ignored with a warning.
+
+    Args:
+        name: A local folder, a Hub id, or `package:NAME/FOLDER`.
+        trust_remote_code: As for `AutoConfig` of transformers.
+
     Raises:
-        ModelError: There is no such model, its family is not supported, or the files of sentence-transformers have
-            settings that change scores and are not supported.
+        ModelError: There is no such model, it is an adapter of PEFT, a file is damaged, its family is not supported, or
+            the files of sentence-transformers have settings that change scores and are not supported.
     """
-    try:
-        config = AutoConfig.from_pretrained(resolve(name), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise _not_found("model", "config.json", name, error) from error
-    architecture_of(config)
-    if activation := cross_encoder_settings(resolve(name)).activation:
-        given = getattr(config, "sentence_transformers", None)
-        stated = given if isinstance(given, dict) else {}
-        hidden = stated.get("activation_fn")
-        if hidden is None or full_activation_name(
-            hidden
-        ):  # one that is not allowed stays, and is refused when it is used
-            config.sentence_transformers = {**stated, "activation_fn": activation}
+    source = resolve(name)
+    config = read_config(source, trust_remote_code)
+    if config.pad_token_id is None:
+        config.pad_token_id = _padding_id(source, config)
+    _take_over_activation(source, config)
     return config
+
+
+def _take_over_activation(source: str, config: PretrainedConfig) -> None:
+    """Put the activation of the files of sentence-transformers into the config, where it takes precedence.
+
+    What cannot be used there stays: `activation_name` refuses it.
+    """
+    activation, stated = cross_encoder_settings(source).activation, getattr(config, "sentence_transformers", None) or {}
+    if activation is None or not isinstance(stated, dict):
+        return
+    hidden = stated.get("activation_fn")
+    if hidden is None or full_activation_name(hidden):
+        config.sentence_transformers = {**stated, "activation_fn": activation}
 
 
 def load_encoder(name: str) -> PreTrainedModel:
@@ -120,15 +148,15 @@ def load_encoder(name: str) -> PreTrainedModel:
     config = load_config(name)
     config.num_labels = 1
     config.problem_type = None
-    try:
-        model = _class_for(config).from_pretrained(resolve(name), config=config, dtype="auto", use_safetensors=True)
-    except OSError as error:
-        raise _unopened(name, "AutoModel", error) from error
+    source = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
+    model, _ = _from_pretrained(name, config, "AutoModel", source, dtype="auto")
     return model.float()
 
 
 def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTrainedModel:
     """Load a cross-encoder, stock or pruned by hfcompress; no code from the checkpoint is run.
+
+    Weights of a pooler or of a pre-training head that the model does not use are ignored with a warning.
 
     Args:
         name: A local folder, a Hub id, or `package:NAME/FOLDER`.
@@ -138,7 +166,7 @@ def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTr
 
     Raises:
         ModelError: There is no such model or file, it does not give one score, its weights are not in safetensors, or
-            some are missing, unexpected or of a wrong shape.
+            some are missing, unexpected, damaged or of a wrong shape.
         PlanError: The checkpoint is pruned, and its pruning record is damaged or has another format.
     """
     config = load_config(name)
@@ -147,16 +175,10 @@ def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTr
     source: dict[str, Any] = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
     if packed:
         source = {"pretrained_model_name_or_path": None, "state_dict": read_packed(packed)}
-    try:
-        # Mismatched sizes are ignored here and refused below, so that one error lists all faults.
-        model, loading = _class_for(config).from_pretrained(
-            **source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    except OSError as error:
-        raise _unopened(name, "AutoModelForSequenceClassification", error) from error
-    except (RuntimeError, SafetensorError) as error:
-        raise _unusable(name, config, str(error).splitlines()[0]) from error
-    _check_loading(name, config, loading)
+    # Mismatched sizes are ignored here and refused below, so that one error lists all faults.
+    options = {"dtype": dtype, "ignore_mismatched_sizes": True}
+    model, loading = _from_pretrained(name, config, "AutoModelForSequenceClassification", source, **options)
+    check_loading(name, config, loading)
     align_weights(model)
     return model.eval()
 
@@ -165,38 +187,26 @@ def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokeni
     """Load the fast tokenizer of a model.
 
     The tokenizer returns no `token_type_ids` for a model without segment embeddings, even if its files ask for them:
-    such a model fails on a second segment, or gets an unused input in its graphs. `encode_pairs` prepends the default
-    prompt that the files of sentence-transformers name, if any; a plain call of the tokenizer does not.
+    such a model fails on a second segment, or gets an unused input in its graphs. A tokenizer without a padding token
+    gets one (see `choose_padding`). `encode_pairs` prepends the default prompt that the files of sentence-transformers
+    name, if any; a plain call of the tokenizer does not.
 
     Args:
         name: A local folder, a Hub id, or `package:NAME/FOLDER`.
         max_length: New `model_max_length`; by default that of the files of sentence-transformers, else the tokenizer's.
 
     Raises:
-        ModelError: The model has no fast tokenizer, or a prompt is invalid.
+        ModelError: The model has no fast tokenizer, one of its files is damaged, it does not fit the model, or a prompt
+            is invalid.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve(name))
-    except (OSError, ValueError) as error:
-        raise _not_found("tokenizer", "tokenizer.json", name, error) from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ModelError(
-            "The model has no fast tokenizer",
-            value=type(tokenizer).__name__,
-            expected="a model with tokenizer.json",
-            remedy="convert the tokenizer with transformers and save it beside the model",
-        )
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one if there is no file
-        raise ModelError(
-            "The model has no tokenizer",
-            value=name,
-            expected="tokenizer.json beside config.json",
-            remedy="save the tokenizer into the model's folder",
-        )
-    if "token_type_ids" in tokenizer.model_input_names and getattr(load_config(name), "type_vocab_size", 0) < 2:
+    source = resolve(name)
+    tokenizer, config = read_tokenizer(source), read_config(source)
+    check_vocabulary(source, tokenizer, config)
+    choose_padding(tokenizer, config)
+    if "token_type_ids" in tokenizer.model_input_names and getattr(config, "type_vocab_size", 0) < 2:
         names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter is what is saved
-    settings = cross_encoder_settings(resolve(name))
+    settings = cross_encoder_settings(source)
     set_prompts(tokenizer, settings.prompts)
     tokenizer.model_max_length = max_length or settings.max_length or tokenizer.model_max_length
     return tokenizer
@@ -249,20 +259,32 @@ def license_of(name: str) -> str:
     return licence if isinstance(licence, str) and licence != "unknown" else ""
 
 
-def _check_loading(name: str, config: PretrainedConfig, loading: dict[str, Any]) -> None:
-    """Check that all weights fit, by the loading info of `from_pretrained`."""
-    wrappers = {prefix for prefix in WRAPPER_PREFIXES for key in loading["unexpected_keys"] if key.startswith(prefix)}
-    if wrappers:
-        raise ModelError(
-            f"The weights of {name!r} were saved from a compiled or data-parallel wrapper",
-            value=f"names that begin with {' and '.join(sorted(wrappers))}",
-            expected="weights named as in the unwrapped model",
-            remedy="save the model inside the wrapper (`_orig_mod` or `module`), or rename the weights",
-        )
-    faults = {kind: keys for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if (keys := loading[kind])}
-    if faults:
-        listed = "; ".join(f"{kind}: {sorted(map(str, keys))[:5]}" for kind, keys in faults.items())
-        raise _unusable(name, config, listed)
+def _from_pretrained(
+    name: str, config: PretrainedConfig, opener: str, source: dict[str, Any], **options: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Open a checkpoint, and return the model with the loading info of transformers."""
+    check_weight_files(Path(resolve(name)))
+    model_class = _class_for(config)
+    try:
+        return model_class.from_pretrained(**source, config=config, output_loading_info=True, **options)
+    except OSError as error:
+        raise unopened(name, opener, error) from error
+    except SafetensorError as error:
+        raise unreadable(name, error) from error
+    except RuntimeError as error:
+        raise unusable(name, config, str(error).splitlines()[0]) from error
+    except BUILD_FAULTS as error:
+        raise unbuilt(name, error) from error
+
+
+def _padding_id(source: str, config: PretrainedConfig) -> int:
+    """Id of the tokenizer's padding token; that of the family if there is no tokenizer."""
+    if has_tokenizer(source):
+        tokenizer = read_tokenizer(source)
+        choose_padding(tokenizer, config)
+        return tokenizer.pad_token_id
+    usual = type(config)().pad_token_id
+    return usual if usual is not None and usual < config.vocab_size else 0
 
 
 def _class_for(config: PretrainedConfig) -> Any:
@@ -292,39 +314,3 @@ def _packed_file(name: str, file: str | None) -> Path | None:
             remedy="name one of these files, or leave file out for the checkpoint's own weights",
         )
     return folder / file
-
-
-def _not_found(what: str, file: str, name: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"The {what} cannot be opened",
-        value=f"{name} ({str(error).splitlines()[0]})",
-        expected=f"a folder with {file}, or the id of a model on the Hub",
-        remedy="check the name, and the network if it is a Hub id",
-    )
-
-
-def _unopened(name: str, opener: str, error: OSError) -> ModelError:
-    """Error for weights that are not in safetensors: pickles are refused, since opening one can run code."""
-    return ModelError(
-        f"The weights of {name!r} cannot be opened",
-        value=str(error).splitlines()[0],
-        expected="model.safetensors, since pickles such as pytorch_model.bin are not read",
-        remedy=f"if there is only a pickle, convert it: transformers.{opener}.from_pretrained(NAME)"
-        ".save_pretrained(FOLDER), with the tokenizer saved into that folder too",
-    )
-
-
-def _unusable(name: str, config: PretrainedConfig, fault: str) -> ModelError:
-    if hasattr(config, CONFIG_KEY):
-        remedy = "use config.json and the weights from the same save of the pruned model"
-    else:
-        remedy = (
-            "use a trained cross-encoder; an encoder without a scoring head has to be trained first "
-            "(`teacher.train` in the recipe)"
-        )
-    return ModelError(
-        f"The weights of {name!r} do not fit the model",
-        value=fault,
-        expected="a cross-encoder with its scoring head, whose weights all fit",
-        remedy=remedy,
-    )

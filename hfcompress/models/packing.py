@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hfcompress.errors import ModelError
 from hfcompress.utils.files import write_bytes
+from hfcompress.utils.json_files import require_content
 
 FORMAT = 1
 KEY = "hfcompress"  # of the file's metadata; its value is JSON
@@ -182,6 +183,7 @@ def read_packed(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: The file is not a packed file, is damaged, or has another format.
     """
+    require_content(path)
     try:
         with safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {}).get(KEY, "null"))

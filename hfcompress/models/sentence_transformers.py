@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from torch import nn
 
 from hfcompress.errors import ModelError
 from hfcompress.models.prompts import Prompts
+from hfcompress.utils.json_files import read_list, read_object
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,13 @@ def cross_encoder_settings(source: str) -> CrossEncoderSettings:
         ModelError: A file is damaged, or contains something that changes scores and is not supported, such as further
             modules behind the transformer.
     """
-    modules = _read(source, MODULES_FILE, list)
-    settings = _read(source, SETTINGS_FILE, dict) or {}
+    modules, settings_file = _file(source, MODULES_FILE), _file(source, SETTINGS_FILE)
+    settings = read_object(settings_file) if settings_file else {}
     if modules is None or settings.get("model_type") != "CrossEncoder":
         return CrossEncoderSettings()
-    _check_modules(modules)
-    transformer = _read(source, TRANSFORMER_FILE, dict) or {}
+    _check_modules(read_list(modules))
+    transformer_file = _file(source, TRANSFORMER_FILE)
+    transformer = read_object(transformer_file) if transformer_file else {}
     if unsupported := sorted(_unsupported(transformer)):
         raise ModelError(
             f"{TRANSFORMER_FILE} has settings that change the scores, which hfcompress does not support",
@@ -128,19 +129,11 @@ def _unsupported(transformer: dict[str, Any]) -> Iterator[str]:
             yield f"{key}={value!r}"
 
 
-def _read(source: str, name: str, kind: type) -> Any:
-    """The content of a JSON file of a model; None if it has no such file."""
+def _file(source: str, name: str) -> Path | None:
+    """A file of a model; None if it has no such file."""
     folder = Path(source)
     path = folder / name if folder.is_dir() else _downloaded(source, name)
-    if path is None or not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _invalid(str(path), "file", str(error), "a JSON file") from error
-    if not isinstance(content, kind):
-        raise _invalid(str(path), "file", content, f"a JSON {'list' if kind is list else 'object'}")
-    return content
+    return path if path is not None and path.is_file() else None
 
 
 @cache  # one request, and one warning, in a process
@@ -156,7 +149,7 @@ def _downloaded(name: str, file: str) -> Path | None:
 
 def _invalid(file: str, key: str, value: Any, expected: str) -> ModelError:
     return ModelError(
-        f"Invalid {key} in {file}" if key != "file" else f"{file} cannot be read",
+        f"Invalid {key} in {file}",
         value=value,
         expected=expected,
         remedy="correct it, or save the model with sentence-transformers again",

@@ -6,13 +6,14 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.models.prompts import encode_pairs
+from hfcompress.models.tokenizer import require_padding
+from hfcompress.utils.log import warn_once
 from hfcompress.utils.machine import thread_count
 
 logger = logging.getLogger(__name__)
@@ -66,12 +67,6 @@ def raw_logits(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-@cache
-def _warn_once(message: str) -> None:
-    """Log a warning once, since every evaluation of a training creates a ranker."""
-    logger.warning(message)
-
-
 class BatchedRanker(ABC):
     """Base class of rankers that sort pairs by length and batch them under a token budget, with little padding.
 
@@ -93,6 +88,7 @@ class BatchedRanker(ABC):
         activation: Callable[[np.ndarray], np.ndarray] = raw_logits,
         options: RankerOptions | None = None,
     ):
+        require_padding(tokenizer)
         options = options or RankerOptions()
         self.name = name
         self.tokenizer = tokenizer
@@ -170,9 +166,10 @@ class BatchedRanker(ABC):
         tokens = [len(ids) for ids in self.tokenizer(long, verbose=False)["input_ids"]] if long else []
         if max(tokens, default=0) >= limit:
             self._warned = True
-            _warn_once(
+            warn_once(
+                logger,
                 f"A query of {max(tokens)} tokens fills the whole input of {limit} tokens and is truncated itself; "
-                f"{len(full) / len(pairs):.0%} of the pairs are truncated"
+                f"{len(full) / len(pairs):.0%} of the pairs are truncated",
             )
 
     def _batch_indices(self, encoded: Mapping[str, list[list[int]]]) -> list[np.ndarray]:

@@ -45,11 +45,18 @@ def activation_name(config: PretrainedConfig) -> str:
         config: Config from `load_config` or of a model from `load_model`.
 
     Raises:
-        ModelError: A name in one of these places is not in `ACTIVATIONS`.
+        ModelError: A name in one of these places is not in `ACTIVATIONS`, or the settings in the config are no object.
     """
     settings = getattr(config, "sentence_transformers", None) or {}
+    if not isinstance(settings, Mapping):
+        raise ModelError(
+            "The entry sentence_transformers of config.json, which names the activation function, is invalid",
+            value=settings,
+            expected="a JSON object with activation_fn",
+            remedy="correct it, or remove it for the sigmoid",
+        )
     former = _full_name(getattr(config, "sbert_ce_default_activation_function", None))
-    if isinstance(settings, Mapping) and "activation_fn" in settings:
+    if "activation_fn" in settings:
         return _full_name(settings["activation_fn"])
     return former
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hfcompress.errors import ModelError
 from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
+from hfcompress.utils.json_files import require_content
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class OnnxRuntimeRanker(BatchedRanker):
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = self.threads // self.parallel_batches
         settings.inter_op_num_threads = 1
+        require_content(path)
         try:
             self.session = onnxruntime.InferenceSession(
                 str(path), settings, providers=list(options.providers), disabled_optimizers=list(fusions)

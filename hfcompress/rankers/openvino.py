@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hfcompress.errors import MissingExtraError
+from hfcompress.errors import MissingExtraError, ModelError
 from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
+from hfcompress.utils.json_files import require_content
 
 if TYPE_CHECKING:
     import openvino
@@ -25,6 +26,7 @@ class OpenVinoRanker(BatchedRanker):
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
+        ModelError: The graph or its weights are damaged.
     """
 
     few_shapes = True
@@ -44,11 +46,17 @@ class OpenVinoRanker(BatchedRanker):
 
         super().__init__(name, tokenizer, activation, options)
         self.parallel_batches = self.threads
-        self.model = openvino.Core().compile_model(
-            str(path),
-            "CPU",
-            {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": self.threads, "INFERENCE_PRECISION_HINT": "f32"},
-        )
+        settings = {
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": self.threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        for part in (path, path.with_suffix(".bin")):
+            require_content(part)
+        try:
+            self.model = openvino.Core().compile_model(str(path), "CPU", settings)
+        except RuntimeError as error:  # of every fault that OpenVINO finds in a graph
+            raise _unusable(path, error) from error
         self.inputs = [node.any_name for node in self.model.inputs]
         self.requests = [self.model.create_infer_request() for _ in range(self.threads)]
 
@@ -70,3 +78,14 @@ class OpenVinoRanker(BatchedRanker):
     def _result(request: openvino.InferRequest) -> np.ndarray:
         request.wait()
         return request.get_output_tensor(0).data[:, 0].copy()
+
+
+def _unusable(path: Path, error: RuntimeError) -> ModelError:
+    # The first lines name the places in OpenVINO's source that the error passed through.
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
+    return ModelError(
+        f"The OpenVINO graph {path} cannot be opened",
+        value=lines[0] if lines else str(error),
+        expected=f"a complete .xml file, with its weights in {path.with_suffix('.bin').name}",
+        remedy="copy both files again, or export the model again",
+    )

@@ -14,6 +14,7 @@ from hfcompress.report.schema import Interval, ReportPart
 from hfcompress.report.speed import ColdStart, Latency, SingleThread
 from hfcompress.report.structure import PruningSummary
 from hfcompress.utils.files import write_text
+from hfcompress.utils.json_files import require_content
 
 SCHEMA_VERSION: Final = 1
 REPORT_FILE = "report.json"
@@ -281,7 +282,7 @@ class RunReport(ReportPart):
         """Read `report.json` from `folder`.
 
         Raises:
-            OutputError: There is none, or it has another schema version.
+            OutputError: There is none, it is damaged, or it has another schema version.
         """
         path = folder / REPORT_FILE
         if not path.is_file():
@@ -290,8 +291,9 @@ class RunReport(ReportPart):
                 expected="a folder that a run of hfcompress has finished",
                 remedy="run `hfcompress run RECIPE --out DIR` first, or finish it with --resume",
             )
+        require_content(path, OutputError)
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+            return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise OutputError(
                 f"{path} is not a report of schema version {SCHEMA_VERSION}",

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from hfcompress.utils.progress import between_bars
 from hfcompress.utils.text import duration
@@ -59,3 +60,9 @@ def timed(name: str, logger: logging.Logger) -> Iterator[None]:
     start = time.perf_counter()
     yield
     logger.info("%s: done in %s", name, duration(time.perf_counter() - start))
+
+
+@cache
+def warn_once(logger: logging.Logger, message: str) -> None:
+    """Log a warning once, since a run opens the same model many times."""
+    logger.warning(message)
