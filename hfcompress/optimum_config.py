@@ -23,7 +23,7 @@ _WRITTEN = {
     "chunk_size_feed_forward", "finetuning_task", "id2label", "label2id", "tokenizer_class", "prefix", "bos_token_id",
     "pad_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id", "task_specific_params", "problem_type",
 }  # fmt: skip
-_TYPES = {
+_TYPES: dict[str, TypeAdapter] = {
     "recipe": TypeAdapter(dict[str, Any] | None),
     "plan": TypeAdapter(dict[str, Any] | None),
     "quantization": TypeAdapter(dict[str, dict[str, Any]] | None),

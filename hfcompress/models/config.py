@@ -54,7 +54,7 @@ def read_config(source: str, trust_remote_code: bool = False) -> PretrainedConfi
         if not folder.is_dir():
             _refuse_adapter(source)
         raise not_found("model", CONFIG_FILE, source, error) from error
-    architecture_of(config)
+    _check_sizes(source, config)
     _check_token_ids(source, config)
     _remove_foreign_settings(source, config)
     return config
@@ -104,6 +104,18 @@ def _refuse_adapter(source: str) -> None:
         "merge_and_unload() of that, with the tokenizer, into a new folder; if the weights are merged already, remove "
         "the files adapter_*",
     )
+
+
+def _check_sizes(source: str, config: PretrainedConfig) -> None:
+    """Check the sizes that are read before a model is built; building it checks whether they fit each other."""
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vocab_size")
+    wrong = {name: size for name in (*names, architecture_of(config).ffn_size) if (size := getattr(config, name)) < 1}
+    if getattr(config, "type_vocab_size", 0) < 0:
+        wrong["type_vocab_size"] = config.type_vocab_size
+    if wrong:
+        raise damaged(
+            Path(source, CONFIG_FILE), wrong, "sizes above 0", "restore the config.json that was saved with the weights"
+        )
 
 
 def _check_token_ids(source: str, config: PretrainedConfig) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hfcompress.errors import HfCompressError, ModelError
+
+ErrorT = TypeVar("ErrorT", bound=HfCompressError)
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # begins the text that stands for a file in a Git repository
 
@@ -78,8 +80,8 @@ def damaged(
     fault: object,
     expected: str,
     remedy: str = "restore the file: copy or download it again, or save it anew",
-    error: type[HfCompressError] = ModelError,
-) -> HfCompressError:
+    error: type[ErrorT] = ModelError,  # type: ignore[assignment]  # the default of a generic argument
+) -> ErrorT:
     """The error for a file that cannot be used.
 
     Args:
