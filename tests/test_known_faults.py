@@ -119,7 +119,8 @@ def test_tokenizers_without_a_length(tokenizer: BertTokenizerFast, tmp_path: Pat
     save_checkpoint(tmp_path, make_pico(), copy, IDENTITY, 32)
     copy.model_max_length = int(1e30)
     copy.save_pretrained(tmp_path)
-    (tmp_path / "sentence_bert_config.json").unlink()  # which has a length too
+    assert load_ranker(tmp_path).tokenizer.model_max_length == 32  # of sentence_bert_config.json
+    (tmp_path / "sentence_bert_config.json").unlink()
     assert load_ranker(tmp_path).tokenizer.model_max_length == 514
     save_checkpoint(tmp_path / "again", make_pico(), load_tokenizer(str(tmp_path)), IDENTITY, int(1e30))
     assert json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())["model_max_length"] == 514

@@ -215,7 +215,7 @@ def test_weights_that_are_cut_short_are_named(tmp_path: Path) -> None:
     apply_plan(make_pico(), uneven_plan()).save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="do not fit the model"):
+    with pytest.raises(ModelError, match=r"cannot be read.*restore them"):
         hfcompress.load_model(str(tmp_path))
 
 
