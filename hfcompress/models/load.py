@@ -31,6 +31,7 @@ from hfcompress.models.tokenizer import (
 )
 from hfcompress.models.weights import (
     BUILD_FAULTS,
+    check_encoder,
     check_loading,
     check_weight_files,
     unbuilt,
@@ -142,14 +143,16 @@ def load_encoder(name: str) -> PreTrainedModel:
     """Load an encoder with a new classification head for one score, to train it as a cross-encoder.
 
     Raises:
-        ModelError: There is no such model, its family is not supported, or it has no weights in safetensors.
+        ModelError: There is no such model, its family is not supported, it has no weights in safetensors, or weights
+            of its encoder are missing or damaged.
         PlanError: The encoder is pruned, and its pruning record is damaged or has another format.
     """
     config = load_config(name)
     config.num_labels = 1
     config.problem_type = None
     source = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
-    model, _ = _from_pretrained(name, config, "AutoModel", source, dtype="auto")
+    model, loading = _from_pretrained(name, config, "AutoModel", source, dtype="auto")
+    check_encoder(name, model, loading)
     return model.float()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hfcompress.errors import ModelError
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY
@@ -80,6 +80,28 @@ def check_loading(name: str, config: PretrainedConfig, loading: dict[str, Any]) 
             logger,
             f"{len(unused)} weights of {name} that a cross-encoder does not use are ignored: {', '.join(unused[:3])}"
             f"{', ...' if len(unused) > 3 else ''}",
+        )
+
+
+def check_encoder(name: str, model: PreTrainedModel, loading: dict[str, Any]) -> None:
+    """Check that no weight of an encoder is new; those of its pooler and of the head may be.
+
+    Args:
+        name: Name of the model.
+        model: The encoder with a head.
+        loading: The loading info of `from_pretrained`.
+
+    Raises:
+        ModelError: Weights are missing.
+    """
+    prefix = f"{model.base_model_prefix}."
+    missing = sorted(key for key in loading["missing_keys"] if key.startswith(prefix) and "pooler." not in key)
+    if missing:
+        raise damaged(
+            Path(name),
+            f"missing_keys: {missing[:5]}",
+            "all weights of the encoder",
+            "use config.json and the weights from the same save of the model",
         )
 
 

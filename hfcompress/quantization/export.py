@@ -20,7 +20,7 @@ def example_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     """Two pairs of nine tokens, with the inputs that the tokenizer returns."""
     shape = (2, 9)
     inputs = {
-        "input_ids": torch.full(shape, model.config.pad_token_id + 1),
+        "input_ids": torch.full(shape, (model.config.pad_token_id or 0) + 1),
         "attention_mask": torch.ones(shape, dtype=torch.long),
     }
     if "token_type_ids" in tokenizer.model_input_names:

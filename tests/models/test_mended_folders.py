@@ -206,3 +206,12 @@ def test_reports_and_configs_of_runs_name_what_is_wrong(tmp_path: Path) -> None:
     settings(RankerCompressionConfig.CONFIG_NAME, versions=[1])(tmp_path)
     with pytest.raises(ModelError, match=r"versions: .*dictionary"):
         RankerCompressionConfig.from_pretrained(tmp_path)
+
+
+def test_encoders_lack_no_weights_but_those_of_pooler_and_head(cross_encoder: Path) -> None:
+    weights(removed="classifier.")(cross_encoder)
+    weights(removed="bert.pooler.")(cross_encoder)
+    load_encoder(str(cross_encoder))
+    weights(removed="bert.encoder.layer.2.output.dense")(cross_encoder)
+    with pytest.raises(ModelError, match=r"missing_keys.*layer\.2\.output\.dense.*same save"):
+        load_encoder(str(cross_encoder))

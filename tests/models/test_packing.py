@@ -151,6 +151,6 @@ def test_other_and_damaged_files_are_refused(tmp_path: Path) -> None:
         save_file(content, tmp_path / name, {"hfcompress": json.dumps(changed)})
     (tmp_path / "cut").write_bytes(path.read_bytes()[:-1])
     for broken in (plain, *(tmp_path / name for name in (*wrong, "cut", "missing"))):
-        with pytest.raises(ModelError, match="cannot be (read|used)") as caught:
+        with pytest.raises(ModelError, match=r"cannot be (read|used)") as caught:
             read_packed(broken)
         assert str(broken) in str(caught.value)
