@@ -195,7 +195,7 @@ def test_plans_name_the_nearest_setting() -> None:
 def test_openvino_settings_have_one_range(alpha: Any) -> None:
     with pytest.raises(RecipeError, match="smooth_quant_alpha"):
         OpenVINOQuantizationConfig(smooth_quant_alpha=alpha)
-    if not isinstance(alpha, str | bool):  # a recipe converts text of YAML
+    if not isinstance(alpha, str | bool | None):  # a recipe converts text of YAML, and null is the default
         with pytest.raises(ValidationError, match="smooth_quant_alpha"):
             OpenVinoInt8(smooth_quant_alpha=alpha)
 
