@@ -93,7 +93,7 @@ def _prompts(settings: dict[str, Any]) -> Prompts:
     prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         raise _invalid(SETTINGS_FILE, "prompts", prompts, "texts by name")
-    if default is not None and default not in prompts:
+    if default is not None and not (isinstance(default, str) and default in prompts):
         names = ", ".join(map(repr, prompts)) or "no names, since there are no prompts"
         raise _invalid(SETTINGS_FILE, "default_prompt_name", default, f"a name in prompts: {names}")
     return Prompts({name: text or "" for name, text in prompts.items()}, default)
