@@ -28,6 +28,17 @@ class HfCompressError(Exception):
         got = "" if value is None else f" Got: {_shorten(value)}."
         super().__init__(f"{problem}.{got} Expected: {expected}. Remedy: {remedy}.")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle errors of worker processes; the default way calls `__init__` with the message alone."""
+        value = None if self.value is None else str(self.value)  # any object, which may have no pickle
+        return _restored, (type(self), str(self), {**vars(self), "value": value})
+
+
+def _restored(kind: type[HfCompressError], message: str, fields: dict[str, Any]) -> HfCompressError:
+    error = kind.__new__(kind, message)
+    vars(error).update(fields)
+    return error
+
 
 class RecipeError(HfCompressError):
     """The recipe cannot be run: unknown key, wrong type, contradictory settings."""
