@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,10 +82,8 @@ class Bm25Index:
     def __init__(self, texts: Sequence[str], language: str = ENGLISH) -> None:
         import bm25s
 
-        self._bm25s = bm25s
-        code = analyzer_language(language)
-        self._stemmer = _stemmer(code)
-        self._stop_words = code if code in STOP_WORDS else None
+        self._code = analyzer_language(language)
+        self._stop_words = self._code if self._code in STOP_WORDS else None
         self.size = len(texts)
         self._index = bm25s.BM25(k1=K1, b=B, method="lucene")
         tokens = self._tokens(texts)
@@ -116,16 +115,20 @@ class Bm25Index:
         return self._index.get_scores(words)
 
     def _tokens(self, texts: Sequence[str], return_ids: bool = True) -> Any:
-        return self._bm25s.tokenize(
+        import bm25s
+
+        return bm25s.tokenize(
             [_spaced(text) for text in texts],
             stopwords=self._stop_words,
-            stemmer=self._stemmer,
+            stemmer=_stemmer(self._code),
             return_ids=return_ids,
             show_progress=False,
         )
 
 
+@cache
 def _stemmer(code: str) -> Stemmer | None:
+    """The stemmer of a language: not part of an index, since it cannot be pickled."""
     from Stemmer import Stemmer
 
     try:

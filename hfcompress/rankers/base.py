@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from threading import Lock
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hfcompress.errors import ModelError
 from hfcompress.models.prompts import encode_pairs
 from hfcompress.models.tokenizer import require_padding
+from hfcompress.rankers.fork import adapt_after_fork, unusable_after_fork
 from hfcompress.utils.log import warn_once
 from hfcompress.utils.machine import thread_count
 
@@ -33,7 +38,10 @@ class Ranked(NamedTuple):
 
 @runtime_checkable
 class Ranker(Protocol):
-    """Anything that scores pairs of query and document."""
+    """Anything that scores pairs of query and document.
+
+    All methods may be called from several threads at the same time, and return what they return in a single thread.
+    """
 
     name: str
 
@@ -70,10 +78,21 @@ def raw_logits(logits: np.ndarray) -> np.ndarray:
 class BatchedRanker(ABC):
     """Base class of rankers that sort pairs by length and batch them under a token budget, with little padding.
 
+    All methods may be called from several threads at the same time, with the results of a single thread. Callers share
+    the runtime's `threads`, so more callers do not use more cores.
+
+    A ranker that `load_ranker` returned is pickled and copied as the call that loaded it: the copy is loaded from the
+    same files, without changes made to the ranker since. Other rankers refuse both.
+
+    In a process that was forked after the ranker was loaded, ONNX Runtime on the CPU works as before, PyTorch on the
+    CPU computes with one thread, and others raise a ModelError at the first call; so does any ranker that was scoring
+    in another thread at the time of the fork.
+
     Args:
         name: Name in reports.
         tokenizer: Fast tokenizer; its `model_max_length` is the maximum input length. From `load_tokenizer`, it has the
-            model's default prompt, which is prepended to each query.
+            model's default prompt, which is prepended to each query. The ranker encodes with a copy, so other uses of
+            the tokenizer do not interfere.
         activation: Applied to the logits by `rank`.
         options: How to use the machine.
     """
@@ -91,22 +110,55 @@ class BatchedRanker(ABC):
         require_padding(tokenizer)
         options = options or RankerOptions()
         self.name = name
-        self.tokenizer = tokenizer
         self.activation = activation
         self.threads = thread_count(options.threads)
         self.batch_tokens = options.batch_tokens
+        self.reload: Callable[[], tuple[Any, ...]] | None = None  # what `__reduce__` returns, set by `load_ranker`
         self._warned = False
+        self._lock = Lock()
+        self._calls = 0  # in progress
+        self._refusal: str | None = None  # why this process cannot use the ranker
+        self.tokenizer = tokenizer
+        adapt_after_fork(self)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, which the ranker copies. Change its `model_max_length` only while no call is in progress."""
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._encoder = copy.deepcopy(tokenizer)
+        self._encode([("a", "a")])  # turns truncation on: calls from several threads find it so
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the call of `load_ranker` instead of the runtime's objects.
+
+        Raises:
+            ModelError: The ranker was created from objects, not by `load_ranker`.
+        """
+        if self.reload is None:
+            raise ModelError(
+                "A ranker that was created from a model or graph in memory cannot be pickled or copied",
+                value=type(self).__name__,
+                expected="a ranker that load_ranker returned, of which a copy can be loaded",
+                remedy="save the model to a folder and use load_ranker(folder), or create the ranker in each process",
+            )
+        return self.reload()
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Raw logits, shape `(len(pairs),)`, float32; empty for no pairs."""
         if not len(pairs):
             return np.empty(0, dtype=np.float32)
-        encoded = self._encode(pairs)
-        return self._score(encoded, self._batch_indices(encoded))
+        with self._call():
+            encoded = self._encode(pairs)
+            return self._score(encoded, self._batch_indices(encoded))
 
     def batches(self, pairs: Sequence[Pair]) -> Iterator[dict[str, np.ndarray]]:
         """Yield the inputs of each batch that `score` passes to `forward`."""
-        encoded = self._encode(pairs)
+        with self._call():
+            encoded = self._encode(pairs)
         for indices in self._batch_indices(encoded):
             yield self._padded(encoded, indices)
 
@@ -123,7 +175,8 @@ class BatchedRanker(ABC):
         """
         indices = np.arange(len(pairs))
         batches = [indices[start : start + size] for start in range(0, len(pairs), size)]
-        return self._score(self._encode(pairs), batches, padding)
+        with self._call():
+            return self._score(self._encode(pairs), batches, padding)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
         """Documents from best to worst, with the activation of the checkpoint applied to their scores.
@@ -143,11 +196,39 @@ class BatchedRanker(ABC):
             batches: `input_ids`, `attention_mask` and `token_type_ids`, int64 of shape `(pairs, tokens)`.
         """
 
+    def after_fork(self) -> None:
+        """Make the ranker usable in a forked process, or let its calls raise an error; called there first of all."""
+        if self._calls:
+            self._refusal = "another thread was scoring with it when the process was forked"
+        self._lock, self._calls = Lock(), 0
+
+    def check_process(self) -> None:
+        """Check that this process can use the ranker.
+
+        Raises:
+            ModelError: The process was forked, and the ranker does not work there.
+        """
+        if self._refusal:
+            raise unusable_after_fork(self._refusal)
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Check that this process can use the ranker, and count the call until the block ends."""
+        self.check_process()
+        with self._lock:
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= 1
+
     def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
         if not len(pairs):
             return {"input_ids": []}
+        self._encoder.model_max_length = self.tokenizer.model_max_length
         encoded = encode_pairs(
-            self.tokenizer,
+            self._encoder,
             [query for query, _ in pairs],
             [document for _, document in pairs],
             truncation=True,
@@ -163,14 +244,24 @@ class BatchedRanker(ABC):
         full = [query for (query, _), length in zip(pairs, lengths, strict=True) if length >= limit]
         # A token has at least one byte, so most queries need not be tokenized.
         long = [query for query in dict.fromkeys(full) if len(query.encode()) >= limit]
-        tokens = [len(ids) for ids in self.tokenizer(long, verbose=False)["input_ids"]] if long else []
-        if max(tokens, default=0) >= limit:
-            self._warned = True
+        tokens = max(map(self._token_count, long), default=0)
+        if tokens < limit:
+            return
+        with self._lock:
+            first, self._warned = not self._warned, True
+        if first:
             warn_once(
                 logger,
-                f"A query of {max(tokens)} tokens fills the whole input of {limit} tokens and is truncated itself; "
+                f"A query of {tokens} tokens fills the whole input of {limit} tokens and is truncated itself; "
                 f"{len(full) / len(pairs):.0%} of the pairs are truncated",
             )
+
+    def _token_count(self, text: str) -> int:
+        """Tokens of a text with its special tokens, counted without turning truncation off for other threads."""
+        parts = self._encoder(
+            [text], truncation=True, return_overflowing_tokens=True, return_special_tokens_mask=True, verbose=False
+        )["special_tokens_mask"]
+        return sum(mask.count(0) for mask in parts) + parts[0].count(1)
 
     def _batch_indices(self, encoded: Mapping[str, list[list[int]]]) -> list[np.ndarray]:
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])

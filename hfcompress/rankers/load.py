@@ -21,6 +21,7 @@ from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.rankers.reload import reloadable
 from hfcompress.report.report import REPORT_FILE, RunReport
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
@@ -104,6 +105,7 @@ def ranking_tokenizer(name: str, config: PretrainedConfig, max_length: int | Non
     return tokenizer
 
 
+@reloadable
 def load_ranker(
     name: str | Path,
     runtime: Runtime | None = None,
@@ -112,7 +114,7 @@ def load_ranker(
     options: RankerOptions | None = None,
     activation: str | None = None,
 ) -> BatchedRanker:
-    """Load a ranker.
+    """Load a ranker, which several threads can share; see `BatchedRanker` for processes.
 
     Args:
         name: A folder written by hfcompress, the folder of any other cross-encoder, or a Hub id.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.errors import ModelError
-from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
+from hfcompress.rankers.base import RankerOptions, raw_logits
+from hfcompress.rankers.workers import WorkersRanker
 from hfcompress.utils.json_files import require_content
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasGeluFusion")
 INT8_OPERATORS = {"MatMulInteger", "DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "QLinearMatMul"}
 
 
-class OnnxRuntimeRanker(BatchedRanker):
+class OnnxRuntimeRanker(WorkersRanker):
     """Scores pairs with the `.onnx` file at `path`; other arguments are those of `BatchedRanker`.
 
     On the CPU each thread computes its own batches, since threads that share a batch wait for each other at every
@@ -42,9 +42,12 @@ class OnnxRuntimeRanker(BatchedRanker):
         options: RankerOptions | None = None,
         name: str = "onnxruntime",
     ):
+        # Its telemetry starts a thread at import, for which a forked process waits forever when it ends.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = options or RankerOptions()
+        self.path, self.provider = path, options.providers[0]
         super().__init__(name, tokenizer, activation, options)
         fusions: tuple[str, ...] = ()
         if options.providers[0] == CPU:
@@ -60,7 +63,7 @@ class OnnxRuntimeRanker(BatchedRanker):
             )
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise _unusable(path, error) from error
-        self.workers = ThreadPoolExecutor(self.parallel_batches)
+        self.start_workers()
         self.inputs = [node.name for node in self.session.get_inputs()]
         if unknown := sorted(set(self.inputs) - set(INPUTS)):
             raise ModelError(
@@ -77,15 +80,11 @@ class OnnxRuntimeRanker(BatchedRanker):
                 options.providers[0],
             )
 
-    def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
-        """Yield the logits of each batch; one batch for each worker is in flight, and one more is queued."""
-        running: deque[Future[np.ndarray]] = deque()
-        for batch in batches:
-            if len(running) > self.parallel_batches:
-                yield running.popleft().result()
-            running.append(self.workers.submit(self._logits, batch))
-        while running:
-            yield running.popleft().result()
+    def after_fork(self) -> None:
+        """Sessions on the CPU have no threads of their own, so they still work; other providers do not."""
+        super().after_fork()
+        if self.provider != CPU:
+            self._refusal = f"{self.provider} does not survive a fork"
 
     def _logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
         (logits,) = self.session.run(None, {name: batch[name] for name in self.inputs})

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import ctypes
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.errors import MissingExtraError, ModelError
-from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
+from hfcompress.rankers.base import RankerOptions, raw_logits
+from hfcompress.rankers.fork import record_use, used_before_fork
+from hfcompress.rankers.workers import WorkersRanker
 from hfcompress.utils.json_files import require_content
 
-if TYPE_CHECKING:
-    import openvino
 
-
-class OpenVinoRanker(BatchedRanker):
+class OpenVinoRanker(WorkersRanker):
     """Scores pairs with the `.xml` file at `path` on the CPU; other arguments are those of `BatchedRanker`.
 
     Each thread has a stream, and each stream a batch. The CPU plug-in compiles kernels for each new shape, so batches
@@ -45,6 +45,7 @@ class OpenVinoRanker(BatchedRanker):
             raise MissingExtraError("openvino", "openvino", "Ranking with an OpenVINO graph") from error
 
         super().__init__(name, tokenizer, activation, options)
+        self.path = path
         self.parallel_batches = self.threads
         settings = {
             "INFERENCE_NUM_THREADS": self.threads,
@@ -53,31 +54,37 @@ class OpenVinoRanker(BatchedRanker):
         }
         for part in (path, path.with_suffix(".bin")):
             require_content(part)
+        self._opened: tuple = ()
+        self.start_workers()
+        if used_before_fork("openvino"):
+            self._refuse()
+            return
+        record_use("openvino")
         try:
             self.model = openvino.Core().compile_model(str(path), "CPU", settings)
         except RuntimeError as error:  # of every fault that OpenVINO finds in a graph
             raise _unusable(path, error) from error
         self.inputs = [node.any_name for node in self.model.inputs]
-        self.requests = [self.model.create_infer_request() for _ in range(self.threads)]
+        self.requests = deque(self.model.create_infer_request() for _ in range(self.threads))
+        self._opened = self.model, *self.requests
 
-    def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
-        """Yield the logits of each batch, with one batch in flight for each thread."""
-        running: list = []
-        free = list(self.requests)
-        for batch in batches:
-            if not free:
-                free.append(running.pop(0))
-                yield self._result(free[-1])
-            request = free.pop(0)
-            request.start_async({name: batch[name] for name in self.inputs})
-            running.append(request)
-        for request in running:
-            yield self._result(request)
+    def after_fork(self) -> None:
+        """OpenVINO waits for threads that do not exist in a forked process."""
+        super().after_fork()
+        self._refuse()
+        # Their destructors wait for these threads too, at the latest when the process ends: never run them.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._opened))
 
-    @staticmethod
-    def _result(request: openvino.InferRequest) -> np.ndarray:
-        request.wait()
-        return request.get_output_tensor(0).data[:, 0].copy()
+    def _refuse(self) -> None:
+        self._refusal = "OpenVINO was used before the fork, and its threads do not exist here"
+
+    def _logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        request = self.requests.pop()  # there are as many as workers
+        try:
+            request.infer({name: batch[name] for name in self.inputs})
+            return request.get_output_tensor(0).data[:, 0].copy()
+        finally:
+            self.requests.append(request)
 
 
 def _unusable(path: Path, error: RuntimeError) -> ModelError:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
 
 import numpy as np
 import torch
@@ -10,7 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfcompress.models.architectures import require_one_score
 from hfcompress.models.hooks import evaluation_mode
-from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
+from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits, warn_once
+from hfcompress.rankers.fork import record_use, used_before_fork
+
+_locks: dict[int, Lock] = {}  # by process, since a lock may be held at the time of a fork
 
 
 class TorchRanker(BatchedRanker):
@@ -28,22 +34,48 @@ class TorchRanker(BatchedRanker):
         options: RankerOptions | None = None,
         name: str = "torch",
     ):
-        super().__init__(name, tokenizer, activation, options)
         require_one_score(model.config)
         self.model = model
+        record_use("torch")
+        super().__init__(name, tokenizer, activation, options)
         # Families without segment embeddings ignore token types or do not accept them.
         self.takes_segments = "token_type_ids" in tokenizer.model_input_names
 
+    def after_fork(self) -> None:
+        """PyTorch refuses to use a GPU in a forked process."""
+        super().after_fork()
+        if self.model.device.type != "cpu":
+            self._refusal = f"PyTorch cannot use {self.model.device} after a fork"
+
     def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
-        """Yield the logits of each batch."""
+        """Yield the logits of each batch; callers in other threads compute theirs in between."""
+        self.check_process()
+        for batch in batches:
+            yield self._logits(batch)
+
+    def _logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        names = [name for name in batch if name != "token_type_ids" or self.takes_segments]
+        inputs = {name: torch.from_numpy(batch[name]).to(self.model.device) for name in names}
+        with _one_batch_at_a_time(self.threads), evaluation_mode(self.model), torch.inference_mode():
+            return self.model(**inputs).logits[:, 0].float().cpu().numpy()
+
+
+@contextmanager
+def _one_batch_at_a_time(threads: int) -> Iterator[None]:
+    """Compute one batch of all rankers of the process within the block, with this number of threads.
+
+    More callers would not be faster, since the threads compute each batch together.
+    """
+    if threads > 1 and used_before_fork("torch"):
+        warn_once(
+            f"This process was forked, so PyTorch ranks with one thread instead of {threads}: a thread pool does not "
+            "survive a fork. For more threads, load the ranker in a process that was not forked"
+        )
+        threads = 1
+    with _locks.setdefault(os.getpid(), Lock()):
         before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(threads)
         try:
-            with evaluation_mode(self.model), torch.inference_mode():
-                for batch in batches:
-                    if not self.takes_segments:
-                        del batch["token_type_ids"]
-                    inputs = {name: torch.from_numpy(array).to(self.model.device) for name, array in batch.items()}
-                    yield self.model(**inputs).logits[:, 0].float().cpu().numpy()
+            yield
         finally:
             torch.set_num_threads(before)
