@@ -16,6 +16,9 @@ PACKED_FOLDER = "packed"  # low-bit weights, read only by hfcompress
 COMMON_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 WORK_FOLDER = ".hfcompress"  # state, teacher, caches: never published
 
+# Weights with this prefix mark checkpoints of a training that cannot resume without the callback named after it.
+CALLBACK_MARKER = "resume_with_callback."
+
 PRUNING_FILE = "pruning.json"  # summary of the pruning, beside a pruned checkpoint
 STRUCTURE_FILE = "figures/structure.png"
 

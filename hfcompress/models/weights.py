@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hfcompress.errors import ModelError
+from hfcompress.models.layout import CALLBACK_MARKER
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY
 from hfcompress.utils.json_files import damaged, one_line, read_object, require_content
 from hfcompress.utils.log import warn_once
@@ -62,6 +63,10 @@ def check_loading(name: str, config: PretrainedConfig, loading: dict[str, Any]) 
         ModelError: Weights are missing, unexpected or of a wrong shape.
     """
     unused, unexpected = split_unexpected(loading["unexpected_keys"])
+    if marks := sorted(key for key in unexpected if key.startswith(CALLBACK_MARKER)):
+        callbacks = " and ".join(mark.removeprefix(CALLBACK_MARKER) for mark in marks)
+        logger.warning(f"{name} is a checkpoint in the middle of a training with {callbacks}: it is not compressed yet")
+        unexpected = [key for key in unexpected if key not in marks]
     wrappers = {prefix for prefix in WRAPPER_PREFIXES for key in unexpected if key.startswith(prefix)}
     if wrappers:
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfcompress.models.architectures import require_one_score
 from hfcompress.models.hooks import evaluation_mode
-from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits, warn_once
+from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
 from hfcompress.rankers.fork import record_use, used_before_fork
+from hfcompress.utils.log import warn_once
+
+logger = logging.getLogger(__name__)
 
 _locks: dict[int, Lock] = {}  # by process, since a lock may be held at the time of a fork
 
@@ -68,8 +72,9 @@ def _one_batch_at_a_time(threads: int) -> Iterator[None]:
     """
     if threads > 1 and used_before_fork("torch"):
         warn_once(
+            logger,
             f"This process was forked, so PyTorch ranks with one thread instead of {threads}: a thread pool does not "
-            "survive a fork. For more threads, load the ranker in a process that was not forked"
+            "survive a fork. For more threads, load the ranker in a process that was not forked",
         )
         threads = 1
     with _locks.setdefault(os.getpid(), Lock()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -170,8 +169,3 @@ def transformer_of(model: nn.Module) -> PreTrainedModel:
         expected="a sequence-classification model, or a CrossEncoder",
         remedy="train one of these",
     )
-
-
-def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
-    """Folder of the checkpoint of the current step."""
-    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"

@@ -10,7 +10,6 @@ from typing import Any
 from datasets import Dataset
 from torch import nn
 from transformers import (
-    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -26,6 +25,7 @@ from hfcompress.recipe import Optimization
 from hfcompress.training.arguments import RankingTrainingArguments
 from hfcompress.training.callbacks import RankingEvalCallback
 from hfcompress.training.progress import TrainingBarCallback
+from hfcompress.training.stateful import EarlyStopping
 from hfcompress.training.trainer import RankingTrainer
 from hfcompress.utils.quiet import quiet
 
@@ -88,7 +88,7 @@ def fit(
         seed=seed,
         disable_tqdm=True,  # transformers' own bar; see TrainingBarCallback
     )
-    evaluation = [RankingEvalCallback(data, tokenizer), EarlyStoppingCallback(settings.patience)] if has_dev else []
+    evaluation = [RankingEvalCallback(data, tokenizer), EarlyStopping(settings.patience)] if has_dev else []
     trainer = trainer_class(
         model=model,
         args=arguments,

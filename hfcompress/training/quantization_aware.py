@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from hfcompress.errors import RecipeError
 from hfcompress.models.architectures import encoder_layers
 from hfcompress.models.packing import Codec
 from hfcompress.quantization.config import WeightQuantizationConfig
-from hfcompress.quantization.rounding import Range, rounded_input, rounded_weight, weight_steps
+from hfcompress.quantization.rounding import REDUCED_STEPS, Range, rounded_input, rounded_weight, weight_steps
 from hfcompress.quantization.weights import packed_modules, straight_through
-from hfcompress.training.callbacks import checkpoint_folder, transformer_of
-from hfcompress.utils.files import write_text
+from hfcompress.training.callbacks import transformer_of
+from hfcompress.training.stateful import StatefulCallback
 
-RANGES_FILE = "activation_ranges.json"
 MOMENTUM = 0.95  # of the moving average of static ranges
 
 
-class QuantizationAwareCallback(TrainerCallback):
+class QuantizationAwareCallback(StatefulCallback):
     """Trains the encoder's linear layers with fake quantization to int8, in any `Trainer`.
 
     From `begin` on, weights are rounded to 8 bits as in ONNX Runtime (symmetric, one scale for each output channel or
@@ -32,7 +30,7 @@ class QuantizationAwareCallback(TrainerCallback):
     rounding unchanged (straight-through estimator; Jacob et al., CVPR 2018). Evaluations always use the rounded model,
     so that `load_best_model_at_end` chooses the best one in int8. The weights stay in fp32, and the model has its
     original modules when training ends: export and quantize it as usual. With `weights`, the model is trained for
-    low-bit packed weights in the same way.
+    low-bit packed weights in the same way. A checkpoint resumes bit-equal; see `StatefulCallback`.
 
     Args:
         begin: Share of all steps from which training is rounded too.
@@ -41,10 +39,11 @@ class QuantizationAwareCallback(TrainerCallback):
         per_channel: One weight scale for each output channel.
         reduce_range: 7-bit weights; None decides by the CPU, like `DynamicQuantizationConfig`.
         weights: Round only the weights that these settings pack, as they do; of the other settings, only `begin`
-            applies then.
+            applies then. A dict has the arguments of `WeightQuantizationConfig`.
 
     Raises:
-        RecipeError: `begin` is not in [0, 1).
+        RecipeError: `begin` is not in [0, 1). When training begins: the resumed checkpoint was made with other
+            settings.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class QuantizationAwareCallback(TrainerCallback):
         activations: Literal["dynamic", "static"] = "dynamic",
         per_channel: bool = True,
         reduce_range: bool | None = None,
-        weights: WeightQuantizationConfig | None = None,
+        weights: WeightQuantizationConfig | dict[str, Any] | None = None,
     ) -> None:
         if not 0 <= begin < 1:
             raise RecipeError(
@@ -64,22 +63,33 @@ class QuantizationAwareCallback(TrainerCallback):
             )
         self.begin, self.activations, self.per_channel = begin, activations, per_channel
         self.steps = weight_steps(reduce_range)
-        self.weights = weights
+        self.weights = WeightQuantizationConfig(**weights) if isinstance(weights, dict) else weights
         self.ranges: dict[str, Range] = {}
         self._rounding = False
         self._overrides = ExitStack()
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the constructor, with `reduce_range` as decided by the CPU."""
+        names = ("method", "bits", "group_size", "scope")
+        return {
+            "begin": self.begin,
+            "activations": self.activations,
+            "per_channel": self.per_channel,
+            "reduce_range": self.steps == REDUCED_STEPS,
+            "weights": {name: getattr(self.weights, name) for name in names} if self.weights else None,
+        }
+
+    def progress(self) -> dict[str, Any]:
+        """The moving averages of static ranges."""
+        return {"ranges": self.ranges}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Replace the `forward` of layers; restore the ranges of a resumed checkpoint."""
         self._overrides.close()
-        path = checkpoint_folder(args, state) / RANGES_FILE
-        self.ranges = (
-            {name: tuple(found) for name, found in json.loads(path.read_text("utf-8")).items()}
-            if path.is_file()
-            else {}
-        )
+        saved = self.begin_training(state, kwargs["model"]) or {"ranges": {}}
+        self.ranges = {name: (low, high) for name, (low, high) in saved["ranges"].items()}
         if self.weights is not None:
             for packed in packed_modules(transformer_of(kwargs["model"]), self.weights.scope).values():
                 self._override(packed, self._packed_forward(packed, self.weights.codec))
@@ -95,15 +105,11 @@ class QuantizationAwareCallback(TrainerCallback):
         """Begin rounding at the step of `begin`."""
         self._rounding = state.global_step >= self.begin * state.max_steps
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save static ranges in the checkpoint."""
-        if state.is_world_process_zero and self.ranges:
-            write_text(checkpoint_folder(args, state) / RANGES_FILE, json.dumps(self.ranges))
-
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Restore the `forward` of layers."""
+        self.end_training()
         self._overrides.close()
 
     def _override(self, module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from hfcompress.card.figures import structure
-from hfcompress.errors import DataError
+from hfcompress.errors import DataError, RecipeError
 from hfcompress.models.plan import PruningPlan
 from hfcompress.models.surgery import apply_plan, current_plan, encoder_macs
 from hfcompress.pruning.costs.latency import time_rankers
@@ -62,6 +62,7 @@ class CompressionReportCallback(LoggingCallback):
 
     Raises:
         DataError: Only one of `pairs` and `tokenizer` is given, or `pairs` is empty.
+        RecipeError: When training begins: the trainer does not have the callback `gradual`.
     """
 
     def __init__(
@@ -91,6 +92,20 @@ class CompressionReportCallback(LoggingCallback):
         """Log the model at the start, the reference of the shares."""
         self._start = self._drawn = None
         self._report(args, state, kwargs["model"])
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Check that the trainer has the gradual pruning callback whose model is reported."""
+        if self.gradual is not None and not self.gradual.is_active:
+            raise RecipeError(
+                "The compression report follows a gradual pruning callback that the trainer does not have",
+                value=f"restore_callback_states_from_checkpoint={args.restore_callback_states_from_checkpoint}, which "
+                "replaces callbacks if it is True",
+                expected="the callback passed as gradual, among the callbacks of the trainer",
+                remedy="pass it to the trainer too, and leave out restore_callback_states_from_checkpoint: "
+                "hfcompress's callbacks restore their state without it",
+            )
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Log the remaining model."""

@@ -41,6 +41,7 @@ from hfcompress.training.callbacks import LoggingCallback, check_best_metric
 from hfcompress.training.features import FeatureDistillation, check_tokenizers
 from hfcompress.training.length_groups import can_split, length_groups, select_pairs
 from hfcompress.training.regularization import adversarial_step, require_dropout, require_hooks
+from hfcompress.training.stateful import check_callbacks
 from hfcompress.utils.machine import limited_torch_threads
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class RankingTrainer(Trainer):
         ModelError: DeBERTa-v2 or -v3 would be trained in fp16; `r_drop` is set for a model without dropout; or an
             option needs hooks, and the model is compiled or copied to several devices.
         RecipeError: There is no such `label_loss`; or, when training begins, no evaluation computes
-            `metric_for_best_model`.
+            `metric_for_best_model`, or the resumed checkpoint was made with a callback that is missing.
     """
 
     loss_is_scaled_for_ga = True
@@ -170,11 +171,12 @@ class RankingTrainer(Trainer):
         lists = torch.tensor(sum(len(batch["list_mask"]) for batch in batches), device=self.args.device)
         return batches, self.accelerator.gather(lists).sum()
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, after a check that evaluations compute `metric_for_best_model`."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train, after checks of `metric_for_best_model` and of the callbacks that a checkpoint needs."""
         check_best_metric(self)
+        check_callbacks(self, resume_from_checkpoint)
         with limited_torch_threads(), training_attention(self.forward_models(), self.args):
-            return super().train(*args, **kwargs)
+            return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def forward_models(self) -> list[PreTrainedModel]:
         """The models that run a forward pass in training."""

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from typing import Any
 
-from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from hfcompress.errors import RecipeError
 from hfcompress.models.sparsity import sparse_modules, sparsify
 from hfcompress.recipe.prune import PATTERNS
 from hfcompress.training.callbacks import transformer_of
 from hfcompress.training.schedule import cubic_share
+from hfcompress.training.stateful import StatefulCallback
 
 STAGES = 64  # of the schedule; weights are sorted again at each
 
 
-class WeightPruningCallback(TrainerCallback):
+class WeightPruningCallback(StatefulCallback):
     """Prunes the smallest weights of the encoder's linear layers to zero while the model trains.
 
     The sparsity follows the cubic schedule 1 - (1 - t)^3 (Zhu and Gupta, 2017), with t from 0 to 1 between `begin` and
     `end`; if both are equal, it is complete from there on. Zeros are set again after every optimizer step, so every
-    evaluation and checkpoint has them. A checkpoint resumes bit-equal, since weights that are zero are pruned first.
-    The final sparsity is also applied to the weights that are loaded when training ends.
+    evaluation and checkpoint has them. A checkpoint resumes bit-equal; see `StatefulCallback`. The final sparsity is
+    also applied to the weights that are loaded when training ends.
 
     Zeros are stored and multiplied like other numbers. They make compressed files smaller, and speed up runtimes with
     sparse kernels only.
@@ -34,7 +39,7 @@ class WeightPruningCallback(TrainerCallback):
         end: Share of all steps at which it is complete.
 
     Raises:
-        RecipeError: A setting is invalid.
+        RecipeError: A setting is invalid. When training begins: the resumed checkpoint was made with other settings.
     """
 
     def __init__(
@@ -56,8 +61,22 @@ class WeightPruningCallback(TrainerCallback):
             )
         self.sparsity, self.pattern = sparsity, pattern
         self.begin, self.end = begin, end
+        self._modules: dict[str, nn.Linear] = {}
         self._masks: dict[str, Tensor] = {}
         self._share = 0.0
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return {"sparsity": self.sparsity, "pattern": self.pattern, "begin": self.begin, "end": self.end}
+
+    def progress(self) -> dict[str, Any]:
+        """The pruned share, and the masks of those matrices that have other zeros than the pruned weights."""
+        masks = {
+            name: _packed(mask)
+            for name, mask in self._masks.items()
+            if not torch.equal(mask, self._modules[name].weight != 0)
+        }
+        return {"share": self._share, "masks": masks}
 
     def share(self, step: int, steps: int) -> float:
         """Share of the final sparsity at an optimizer step, in 64 stages; the first step is 0."""
@@ -66,8 +85,16 @@ class WeightPruningCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Reset the masks."""
+        """Reset the masks, or restore those of a resumed checkpoint."""
+        saved = self.begin_training(state, kwargs["model"])
+        self._modules = sparse_modules(transformer_of(kwargs["model"]))
         self._masks, self._share = {}, 0.0
+        if saved is None or not saved["share"]:
+            return
+        self._share = saved["share"]
+        for name, module in self._modules.items():
+            packed = saved["masks"].get(name)
+            self._masks[name] = module.weight != 0 if packed is None else _unpacked(packed, module.weight)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -80,13 +107,25 @@ class WeightPruningCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Set pruned weights to zero again after the optimizer step."""
-        modules = sparse_modules(transformer_of(kwargs["model"]))
         for name, mask in self._masks.items():
-            modules[name].weight.data.mul_(mask)
+            self._modules[name].weight.data.mul_(mask)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Apply the final sparsity, also if training ended early or an earlier checkpoint was best."""
+        self.end_training()
         sparsify(transformer_of(kwargs["model"]), self.pattern, self.sparsity)
-        self._masks = {}
+        self._modules, self._masks = {}, {}
+
+
+def _packed(mask: Tensor) -> str:
+    """A mask as compressed bits in base64."""
+    return base64.b64encode(zlib.compress(np.packbits(mask.cpu().numpy()).tobytes())).decode("ascii")
+
+
+def _unpacked(packed: str, weight: Tensor) -> Tensor:
+    """The mask of a weight from `_packed`."""
+    bits = np.frombuffer(zlib.decompress(base64.b64decode(packed)), dtype=np.uint8)
+    mask = np.unpackbits(bits, count=weight.numel()).astype(bool)
+    return torch.from_numpy(mask).view(weight.shape).to(weight.device)

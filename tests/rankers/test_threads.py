@@ -19,6 +19,7 @@ from hfcompress.models.hooks import evaluation_mode
 from hfcompress.rankers import base
 from hfcompress.rankers.base import BatchedRanker, Ranker, RankerOptions
 from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.utils.log import warn_once
 
 CALLERS, ROUNDS = 8, 3
 LONG = " ".join(WORDS[:40])
@@ -118,7 +119,7 @@ def test_batches_can_be_left_half_way(tokenizer: BertTokenizerFast) -> None:
 
 
 def test_long_queries_are_warned_of_once(tokenizer: BertTokenizerFast, caplog: pytest.LogCaptureFixture) -> None:
-    base.warn_once.cache_clear()
+    warn_once.cache_clear()
     ranker = TorchRanker(make_pico(), tokenizer)
     with caplog.at_level(logging.WARNING, logger=base.__name__):
         in_threads([lambda: ranker.score([(LONG, "ba")])] * 2 * CALLERS)

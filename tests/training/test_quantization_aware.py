@@ -25,7 +25,6 @@ from hfcompress.quantization.config import DynamicQuantizationConfig, WeightQuan
 from hfcompress.quantization.onnxruntime import export_onnx, quantize
 from hfcompress.quantization.rounding import rounded_input, rounded_weight
 from hfcompress.quantization.weights import packed_modules, straight_through
-from hfcompress.training.quantization_aware import RANGES_FILE
 
 
 def trainer_of(model: PreTrainedModel, pairs: Dataset, folder: Path, *callbacks: Any, **settings: Any) -> Trainer:
@@ -169,19 +168,6 @@ def test_the_gradient_of_packed_weights_is_that_of_the_weights() -> None:
         assert torch.equal(found, round_trip(weight, codec)) and not torch.equal(found, weight)
         (gradient,) = torch.autograd.grad((found * factors).sum(), weight)
         assert torch.equal(gradient, factors)
-
-
-@pytest.mark.parametrize("activations", ["dynamic", "static"])
-def test_a_checkpoint_resumes_bit_equal(pairs: Dataset, activations: str, tmp_path: Path) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 6}
-    whole = make_pico(problem_type="regression")
-    trainer_of(whole, pairs, tmp_path / "whole", QuantizationAwareCallback(0.3, activations), **saving).train()  # type: ignore[arg-type]
-    assert (tmp_path / "whole" / "checkpoint-6" / RANGES_FILE).is_file() == (activations == "static")
-    resumed = make_pico(problem_type="regression")
-    trainer = trainer_of(resumed, pairs, tmp_path / "whole", QuantizationAwareCallback(0.3, activations), **saving)  # type: ignore[arg-type]
-    trainer.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("first", ["rounding", "pruning"])

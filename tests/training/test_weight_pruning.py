@@ -1,4 +1,4 @@
-"""Magnitude pruning in a Trainer: the schedule, zeros that stay, resuming, and settings that are none."""
+"""Magnitude pruning in a Trainer: the schedule, zeros that stay, and settings that are none."""
 
 from __future__ import annotations
 
@@ -64,16 +64,6 @@ def test_zeros_from_the_start_are_those_of_the_model(pairs: Dataset, tmp_path: P
     assert watch.shares == pytest.approx([0.5] * 8, abs=1e-3)
     trainer_of(model, pairs, tmp_path, WeightPruningCallback(0.5, end=0.0), max_steps=8).train()
     assert all(torch.equal(module.weight == 0, zeros[name]) for name, module in sparse_modules(model).items())
-
-
-def test_a_checkpoint_resumes_bit_equal(pairs: Dataset, tmp_path: Path) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 7, "max_steps": 12}
-    whole, resumed = (make_pico(problem_type="regression") for _ in range(2))
-    trainer_of(whole, pairs, tmp_path, WeightPruningCallback(0.6), **saving).train()
-    trainer = trainer_of(resumed, pairs, tmp_path, WeightPruningCallback(0.6), **saving)
-    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
 def test_a_best_checkpoint_from_before_the_end_gets_all_zeros(pairs: Dataset, tmp_path: Path) -> None:
