@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,9 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from hfcompress.models.load import position_limit
 from hfcompress.models.prompts import Prompts, prompts_of
 from hfcompress.models.sentence_transformers import MODULES_FILE, SETTINGS_FILE, TRANSFORMER_FILE
-from hfcompress.models.surgery import unwrapped
+from hfcompress.models.wrappers import own_state, shared_weights, unwrapped
 from hfcompress.utils.files import write_text
 from hfcompress.utils.quiet import quiet
+
+logger = logging.getLogger(__name__)
 
 # Settings from the loading or the last call of a tokenizer; they do not belong to the checkpoint.
 _TOKENIZER_TRACES = (
@@ -31,7 +34,7 @@ def save_checkpoint(
 
     Args:
         folder: Output folder.
-        model: The cross-encoder, pruned or not.
+        model: The cross-encoder, pruned or not; inside wrappers or not. Weights that layers share are stored for each.
         tokenizer: Its tokenizer; prompts that `load_tokenizer` has read are saved too.
         activation: Full name of the activation that loaders apply to the score, e.g.
             `torch.nn.modules.linear.Identity`.
@@ -41,8 +44,10 @@ def save_checkpoint(
     model = unwrapped(model)
     max_length = min(max_length, position_limit(model.config))
     model.config.sentence_transformers = {"activation_fn": activation, "version": _version("sentence-transformers")}
+    if shared := shared_weights(model):
+        logger.info(f"{len(shared)} weights are shared, and stored for each place: {shared[0]} and others")
     with quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=own_state(model) if shared else None)
     for weights in folder.glob("*.safetensors"):
         shutil.copymode(folder / "config.json", weights)  # safetensors makes its files readable by the owner only
     _save_tokenizer(folder, tokenizer, max_length)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 import transformers
-from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -17,13 +16,16 @@ from hfcompress.errors import ModelError, PlanError
 from hfcompress.models.architectures import Architecture, architecture_of, encoder_layers, head_size, input_embedding
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY, FORMAT, PREFIX, pruned_class, resize_layers
 from hfcompress.models.plan import PruningPlan
+from hfcompress.models.wrappers import untie_, unwrap_, unwrapped
+
+logger = logging.getLogger(__name__)
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 
 
 def current_plan(model: PreTrainedModel) -> PruningPlan:
     """Return the plan of a model; the full plan if the model is not pruned."""
-    return plan_of_config(model.config)
+    return plan_of_config(model.config if isinstance(model, PreTrainedModel) else unwrapped(model).config)
 
 
 def plan_of_config(config: PretrainedConfig) -> PruningPlan:
@@ -70,7 +72,7 @@ def apply_plan(model: ModelT, plan: PruningPlan, weights: Mapping[str, torch.Ten
     FFN neurons, and whole layers. An empty sublayer keeps its output bias (if it has one), its residual connection and,
     in post-norm families, its norm. The plan is stored in `model.config`, and the model gets the class that reloads it,
     so `save_pretrained`, `Trainer` and `from_pretrained` work as usual. Wrappers of `torch.compile` and of data
-    parallelism are removed first.
+    parallelism are removed first, inside the model too, and layers that share modules or weights get their own.
 
     Args:
         model: A sequence-classification model of a supported family. It may be pruned already.
@@ -86,10 +88,11 @@ def apply_plan(model: ModelT, plan: PruningPlan, weights: Mapping[str, torch.Ten
         PlanError: The plan does not fit the model, or `weights` do not fit the pruned model. The model is unchanged.
         ModelError: The family is not supported.
     """
-    model = unwrapped(model)
+    model = unwrap_(model)
     architecture = architecture_of(model.config)
     local = plan.local(current_plan(model))
-    _untie_layers(model, architecture)
+    if names := untie_(encoder_layers(model), model.config):
+        logger.info(f"layers that shared {len(names)} weights are pruned separately: {names[0]} and others are copied")
     state = _sliced_state(model, architecture, local)
     _replace(state, weights or {})
     _drop_layers(model, architecture, [index for index, _, _ in local])
@@ -131,7 +134,7 @@ def prune_embedding(model: ModelT, kept: Sequence[int]) -> ModelT:
     Raises:
         ModelError: The model has a language modelling head. The model is unchanged.
     """
-    model = unwrapped(model)
+    model = unwrap_(model)
     if model.get_output_embeddings() is not None:
         raise ModelError(
             "The model predicts tokens, so its vocabulary is more than its embedding",
@@ -168,21 +171,6 @@ def needs_custom_code(config: PretrainedConfig, plan: PruningPlan) -> bool:
     """
     norm_at_front = bool(architecture_of(config).attention_norm) and plan.layers[0].layer > 0
     return not plan.is_stock or norm_at_front
-
-
-def unwrapped(model: ModelT) -> ModelT:
-    """Remove wrappers of `torch.compile` and of data parallelism, in any order."""
-    inner = extract_model_from_parallel(model, keep_torch_compile=False)
-    return inner if inner is model else unwrapped(inner)
-
-
-def _untie_layers(model: PreTrainedModel, architecture: Architecture) -> None:
-    """Give every layer its own modules and parameters, since a plan may prune each layer differently."""
-    layers = encoder_layers(model)
-    owners = Counter(id(part) for layer in layers for part in (*layer.modules(), *layer.parameters()))
-    if max(owners.values()) > 1:
-        own = (copy.deepcopy(layer, memo={id(model.config): model.config}) for layer in layers)
-        model.set_submodule(architecture.layers, nn.ModuleList(own))
 
 
 def _sliced_state(

@@ -15,6 +15,7 @@ from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData
 from hfcompress.models.plan import PruningPlan
 from hfcompress.models.surgery import current_plan, encoder_macs, needs_custom_code
+from hfcompress.models.wrappers import unwrapped
 from hfcompress.pruning.calibration import Calibration
 from hfcompress.pruning.costs.latency import Deployment, measure_costs
 from hfcompress.pruning.costs.table import CostTable, macs_table, parameter_table
@@ -120,6 +121,7 @@ def find_plans(
         DataError: The calibration data cannot be used.
         PlanError: A target is not reachable.
     """
+    model = unwrapped(model)
     current = current_plan(model)
     if not (targets or step.has_shares):
         return FoundPlans(magnitude(model), [FoundPlan(None, current, weights={}, loss=0.0, macs_kept=1.0)])

@@ -19,6 +19,7 @@ from hfcompress.models.architectures import require_one_score
 from hfcompress.models.layout import STRUCTURE_FILE
 from hfcompress.models.load import load_config, load_model, resolve
 from hfcompress.models.surgery import pruned_copy
+from hfcompress.models.wrappers import unwrapped
 from hfcompress.pruning.costs.latency import Deployment, time_models
 from hfcompress.pruning.find_plans import LATENCY_PAIRS, FoundPlan, deployment_of, describe, find_plans, latency_pairs
 from hfcompress.pruning.write import title_of, write_pruned
@@ -155,6 +156,7 @@ def prune_model(
     Raises:
         HfCompressError: The input has a fault that the user can correct; nothing is written then.
     """
+    model = unwrapped(model)
     targets = _checked_targets(step, targets)
     _check_folder(out)
     data.split("train")

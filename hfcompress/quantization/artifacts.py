@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.models.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_FP32, OPENVINO_INT8
 from hfcompress.models.prompts import encode_pairs
-from hfcompress.models.surgery import unwrapped
+from hfcompress.models.wrappers import unwrapped
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
 from hfcompress.quantization.config import (

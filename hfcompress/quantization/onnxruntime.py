@@ -23,6 +23,7 @@ from transformers.exporters import (
 )
 
 from hfcompress.models.graph_files import data_file
+from hfcompress.models.wrappers import unwrapped
 from hfcompress.quantization.activation_ranges import calibration_threads, clipped_ranges
 from hfcompress.quantization.config import (
     DynamicQuantizationConfig,
@@ -60,6 +61,7 @@ def export_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, firs
         first_token: Compute the last layer for the first token only, if the head reads nothing else: same scores, less
             work.
     """
+    model = unwrapped(model)
     inputs = example_inputs(model, tokenizer)
     config = OnnxConfig(dynamic_shapes=dynamic_shapes(model, inputs))
     with ready_for_export(model, first_token), quiet():

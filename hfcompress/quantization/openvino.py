@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfcompress.errors import MissingExtraError
+from hfcompress.models.wrappers import unwrapped
 from hfcompress.quantization.config import OpenVINOQuantizationConfig, require_calibration
 from hfcompress.quantization.export import dynamic_shapes, example_inputs, ready_for_export
 from hfcompress.utils.quiet import quiet
@@ -43,6 +44,7 @@ def export_openvino(
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
+    model = unwrapped(model)
     require_openvino()
     from transformers.exporters import OpenVINOConfig, OpenVINOExporter
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from hfcompress.models.architectures import encoder_linears, input_embedding
 from hfcompress.models.layout import PACKED_FOLDER
 from hfcompress.models.packing import Codec, round_trip, write_packed
-from hfcompress.models.surgery import unwrapped
+from hfcompress.models.wrappers import own_state, unwrapped
 from hfcompress.quantization.config import WeightQuantizationConfig
 
 
@@ -46,7 +46,7 @@ def save_packed(model: PreTrainedModel, config: WeightQuantizationConfig, folder
     """
     model = unwrapped(model)
     packed = [f"{name}.weight" for name in packed_modules(model, config.scope)]
-    return write_packed(folder / packed_file(config), model.state_dict(), packed, config.codec)
+    return write_packed(folder / packed_file(config), own_state(model), packed, config.codec)
 
 
 def straight_through(weight: Tensor, codec: Codec) -> Tensor:

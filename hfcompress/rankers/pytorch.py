@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfcompress.models.architectures import require_one_score
 from hfcompress.models.hooks import evaluation_mode
+from hfcompress.models.wrappers import unwrapped
 from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
 from hfcompress.rankers.fork import record_use, used_before_fork
 from hfcompress.utils.log import warn_once
@@ -38,6 +39,8 @@ class TorchRanker(BatchedRanker):
         options: RankerOptions | None = None,
         name: str = "torch",
     ):
+        if not isinstance(getattr(model, "_orig_mod", model), PreTrainedModel):  # a compiled model scores as it is
+            model = unwrapped(model)
         require_one_score(model.config)
         self.model = model
         record_use("torch")

@@ -19,6 +19,7 @@ from hfcompress.models.hooks import hooks
 from hfcompress.models.plan import PruningPlan
 from hfcompress.models.surgery import current_plan
 from hfcompress.models.tokenizer_agreement import difference
+from hfcompress.models.wrappers import unwrapped
 from hfcompress.recipe import FeatureLoss
 
 Outputs = dict[tuple[int, str], Tensor]
@@ -50,6 +51,7 @@ class FeatureDistillation:
                 expected="both of feature_loss and teacher, or neither",
                 remedy="pass feature_loss=FeatureLoss() and teacher=hfcompress.load_model(name), or leave both out",
             )
+        teacher = unwrapped(teacher)
         require_one_score(teacher.config)
         ours, theirs = current_plan(student), current_plan(teacher)
         _check_pair(student, teacher)

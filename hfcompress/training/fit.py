@@ -25,6 +25,7 @@ from hfcompress.recipe import Optimization
 from hfcompress.training.arguments import RankingTrainingArguments
 from hfcompress.training.callbacks import RankingEvalCallback
 from hfcompress.training.progress import TrainingBarCallback
+from hfcompress.training.ready import ready_to_train
 from hfcompress.training.stateful import EarlyStopping
 from hfcompress.training.trainer import RankingTrainer
 from hfcompress.utils.quiet import quiet
@@ -62,6 +63,7 @@ def fit(
     Returns:
         `steps`, and `best_dev_ndcg@10` if there is a dev split.
     """
+    model = ready_to_train(model)
     set_dropout(model, settings.dropout)
     freeze(model, settings.freeze_layers)
     steps = settings.epochs * math.ceil(len(lists) / settings.queries_per_batch)

@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hfcompress.errors import RecipeError
 from hfcompress.models.layout import CALLBACK_MARKER
+from hfcompress.training.ready import require_plain
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class StatefulCallback(TrainerCallback, ExportableState):
         return {"args": self.settings(), "attributes": {}, PROGRESS: self.progress()}
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Accept checkpoints that need this callback."""
+        """Check the model, and accept checkpoints that need this callback."""
+        require_plain(kwargs["model"])
         self._mark(kwargs["model"], saving=False)
 
     def begin_training(self, state: TrainerState, model: nn.Module) -> dict[str, Any] | None:
@@ -63,8 +65,10 @@ class StatefulCallback(TrainerCallback, ExportableState):
             None at the start of a training.
 
         Raises:
+            ModelError: The model is wrapped or compiled, or has layers that share weights.
             RecipeError: The trainer has two callbacks of this class, or the checkpoint was made with other settings.
         """
+        require_plain(model)
         name, states = type(self).__name__, _states(state)
         saved = states.get(name)
         states.setdefault(name, self.state())  # the trainer updates existing entries only

@@ -34,12 +34,14 @@ from hfcompress.losses import (
     symmetric_kl,
 )
 from hfcompress.models.load import load_tokenizer
+from hfcompress.models.wrappers import shared_weights
 from hfcompress.recipe import DistillationLoss, FeatureLoss
 from hfcompress.training.arguments import check_precision
 from hfcompress.training.attention import training_attention
 from hfcompress.training.callbacks import LoggingCallback, check_best_metric
 from hfcompress.training.features import FeatureDistillation, check_tokenizers
 from hfcompress.training.length_groups import can_split, length_groups, select_pairs
+from hfcompress.training.ready import optimizer_of_shared_weights, ready_to_train
 from hfcompress.training.regularization import adversarial_step, require_dropout, require_hooks
 from hfcompress.training.stateful import check_callbacks
 from hfcompress.utils.machine import limited_torch_threads
@@ -68,12 +70,15 @@ class RankingTrainer(Trainer):
             loss is the mean of both losses plus the weighted `symmetric_kl` between both scorings of a list. (The
             paper adds both losses, so its alpha is twice this weight.)
         adversarial: Length of the FGM perturbation; see `adversarial_step`. The second pass uses the whole loss.
+        model: The model. Wrappers of `torch.compile` and of data parallelism are removed, inside it too (for a compiled
+            training set `torch_compile` in the arguments), and layers that share weights get their own.
         *args: As for `Trainer`.
         **kwargs: As for `Trainer`. Use `RankingTrainingArguments`, or set `remove_unused_columns` to False.
 
     Raises:
         ModelError: DeBERTa-v2 or -v3 would be trained in fp16; `r_drop` is set for a model without dropout; or an
-            option needs hooks, and the model is compiled or copied to several devices.
+            option needs hooks, and the model is compiled or copied to several devices. Or layers share weights, and an
+            optimizer was made before.
         RecipeError: There is no such `label_loss`; or, when training begins, no evaluation computes
             `metric_for_best_model`, or the resumed checkpoint was made with a callback that is missing.
     """
@@ -81,9 +86,18 @@ class RankingTrainer(Trainer):
     loss_is_scaled_for_ga = True
 
     def __init__(
-        self, *args: Any, label_loss: str = "listwise", r_drop: float = 0.0, adversarial: float = 0.0, **kwargs: Any
+        self,
+        model: nn.Module | None = None,
+        *args: Any,
+        label_loss: str = "listwise",
+        r_drop: float = 0.0,
+        adversarial: float = 0.0,
+        **kwargs: Any,
     ):
-        super().__init__(*args, **kwargs)
+        shared = model is not None and bool(shared_weights(model))
+        super().__init__(ready_to_train(model) if model is not None else None, *args, **kwargs)
+        if shared and self.optimizer is not None:
+            raise optimizer_of_shared_weights()
         check_precision(self.model, self.args)
         if label_loss not in LABEL_LOSSES:
             raise RecipeError(
@@ -177,6 +191,10 @@ class RankingTrainer(Trainer):
         check_callbacks(self, resume_from_checkpoint)
         with limited_torch_threads(), training_attention(self.forward_models(), self.args):
             return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """The model of `model_init`, ready to train."""
+        return ready_to_train(super().call_model_init(*args, **kwargs))
 
     def forward_models(self) -> list[PreTrainedModel]:
         """The models that run a forward pass in training."""

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from hfcompress.errors import ModelError, PlanError
 from hfcompress.models.architectures import architecture_of, input_embedding
 from hfcompress.models.prompts import prompts_of, set_prompts
-from hfcompress.models.surgery import prune_embedding, unwrapped
+from hfcompress.models.surgery import prune_embedding
+from hfcompress.models.wrappers import unwrap_
 from hfcompress.utils.quiet import quiet
 from hfcompress.vocabulary.content import TokenizerContent, content_of
 from hfcompress.vocabulary.plan import VocabularyPlan
@@ -45,7 +46,7 @@ def prune_vocabulary(
             family is not supported. The model is unchanged.
     """
     content = content_of(tokenizer)
-    model = unwrapped(model)
+    model = unwrap_(model)
     new_ids = {old: new for new, old in enumerate(plan.kept)}
     _check(model, content, plan, new_ids)
     pruned = _rebuilt(tokenizer, content.pruned(new_ids))

@@ -15,6 +15,7 @@ from hfcompress.data.lists import model_inputs
 from hfcompress.errors import DataError
 from hfcompress.models.architectures import architecture_of, encoder_layers
 from hfcompress.models.hooks import evaluation_mode, hooks
+from hfcompress.models.wrappers import unwrapped
 from hfcompress.utils.progress import progress_bar
 
 TokenWeights = dict[tuple[int, str], Tensor]
@@ -61,6 +62,7 @@ def margin_gradients(
     Raises:
         DataError: A score is not finite.
     """
+    model = unwrapped(model)
     generator = torch.Generator().manual_seed(seed)
     tokens: list[TokenWeights] = []
     moments: dict[tuple[int, str], Tensor] = {}

@@ -17,6 +17,7 @@ from hfcompress.models.architectures import architecture_of, encoder_layers, hea
 from hfcompress.models.hooks import evaluation_mode, hooks
 from hfcompress.models.plan import PruningPlan
 from hfcompress.models.surgery import current_plan
+from hfcompress.models.wrappers import unwrapped
 from hfcompress.pruning.importance.importance import Importance
 from hfcompress.pruning.importance.least_squares import Removal, damped, matrix_of, parameters_of, removal_order, solve
 from hfcompress.pruning.importance.margins import MarginGradients, TokenWeights
@@ -138,6 +139,7 @@ def obs(
     Raises:
         DataError: An activation is not finite, or there are fewer real tokens than columns.
     """
+    model = unwrapped(model)
     architecture = architecture_of(model.config)
     paths = (architecture.attention_output, architecture.ffn_out)
     moments = measure_moments(model, batches, gradients.tokens if gradients else None, progress)
@@ -182,6 +184,7 @@ def measure_moments(
     Raises:
         DataError: An activation is not finite, or there are fewer real tokens than columns.
     """
+    model = unwrapped(model)
     architecture = architecture_of(model.config)
     watched: dict[tuple[int, str], tuple[nn.Linear, Moments]] = {}
     for number, layer in enumerate(encoder_layers(model)):

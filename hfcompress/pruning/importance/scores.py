@@ -13,6 +13,7 @@ from hfcompress.errors import DataError
 from hfcompress.losses import listwise_softmax
 from hfcompress.models.architectures import architecture_of, encoder_layers, head_size, projection
 from hfcompress.models.hooks import evaluation_mode
+from hfcompress.models.wrappers import unwrapped
 from hfcompress.pruning.importance.gates import gated
 from hfcompress.pruning.importance.importance import Importance
 from hfcompress.pruning.importance.margins import require_finite
@@ -24,6 +25,7 @@ def magnitude(model: PreTrainedModel) -> Importance:
 
     A baseline that needs no data and ignores activations.
     """
+    model = unwrapped(model)
     architecture = architecture_of(model.config)
     # Blocks of rows to count: the last one of a projection, which has the values if it is fused; all of an FFN.
     values, everything = slice(-1, None), slice(None)
@@ -61,6 +63,7 @@ def fisher(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]], progres
     Raises:
         DataError: There is no batch, or a score is not finite.
     """
+    model = unwrapped(model)
     queries = 0
     with evaluation_mode(model, frozen=True), gated(model, requires_grad=True) as gates:
         totals = [torch.zeros_like(gate) for gate in gates.all()]

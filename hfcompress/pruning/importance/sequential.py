@@ -17,6 +17,7 @@ from hfcompress.models.architectures import Architecture, architecture_of, encod
 from hfcompress.models.hooks import evaluation_mode, hooks
 from hfcompress.models.plan import PruningPlan
 from hfcompress.models.surgery import current_plan, pruned_copy
+from hfcompress.models.wrappers import unwrapped
 from hfcompress.pruning.importance.margins import TokenWeights
 from hfcompress.pruning.importance.moments import Fit
 from hfcompress.utils.progress import progress_bar
@@ -76,6 +77,7 @@ def sequential_update(
     Returns:
         The weights of all W_O and W_2, by their names in the pruned model.
     """
+    model = unwrapped(model)
     architecture = architecture_of(model.config)
     student = pruned_copy(model, plan, weights).eval()
     with evaluation_mode(model):
