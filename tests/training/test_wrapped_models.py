@@ -76,6 +76,12 @@ WRAPPERS: dict[str, Callable[[PreTrainedModel], Any]] = {
 }
 
 
+SEVERAL = ("compiled", "compiled-in-place", "all-at-once")
+MOST_SLOWLY = [
+    pytest.param(wrap, id=name, marks=[] if name in SEVERAL else pytest.mark.slow) for name, wrap in WRAPPERS.items()
+]
+
+
 def one_layer(model: PreTrainedModel) -> PreTrainedModel:
     layers = encoder_layers(model)
     for index in range(1, LAYERS):
@@ -162,7 +168,7 @@ def test_models_that_need_nothing_are_returned_themselves(family: str) -> None:
     assert not shared_modules(model) and not shared_weights(model) and not untie_(model)
 
 
-@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+@pytest.mark.parametrize("wrap", MOST_SLOWLY)
 def test_everything_that_takes_a_model_takes_it_wrapped(
     wrap: Callable[[PreTrainedModel], Any], word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
@@ -192,13 +198,14 @@ def test_everything_that_takes_a_model_takes_it_wrapped(
     assert current_plan(apply_plan(wrap(make_pico()), uneven_plan())) == uneven_plan()
 
 
+@pytest.mark.slow
 def test_exporting_a_wrapped_model(tokenizer: BertTokenizerFast) -> None:
     names = {value.name for value in export_onnx(make_pico(), tokenizer).graph.initializers.values()}
     model = compiled(compiled_deep_inside(make_pico()))
     assert {value.name for value in export_onnx(model, tokenizer).graph.initializers.values()} == names
 
 
-@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+@pytest.mark.parametrize("wrap", MOST_SLOWLY)
 def test_training_a_wrapped_model(
     wrap: Callable[[PreTrainedModel], Any],
     lists: Dataset,
@@ -271,7 +278,7 @@ def test_a_recovery_of_a_wrapped_model_with_shared_layers(
     lists: Dataset, word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
     model = one_layer(make_pico())
-    settings = Optimization(epochs=1, learning_rate=1e-3, queries_per_batch=8, freeze_layers=1)
+    settings = Optimization(epochs=1, learning_rate=1e-3, queries_per_batch=8, freeze_layers=1, precision="fp32")
     fit(
         RankingDistillationTrainer, compiled(model), tokenizer, lists=lists, data=word_data, settings=settings,
         folder=tmp_path / "fit", seed=0, progress=False,
@@ -293,7 +300,7 @@ def test_an_optimizer_of_shared_weights_is_refused(
 
 
 @pytest.mark.parametrize("change", [*WRAPPERS.values(), *SHARED.values()], ids=[*WRAPPERS, *SHARED])
-@pytest.mark.parametrize("late", [False, True], ids=["", "added-later"])
+@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "added-later"])
 def test_callbacks_in_other_trainers_refuse_before_training(
     change: Callable[[PreTrainedModel], Any], late: bool, pairs: Dataset, tmp_path: Path
 ) -> None:
