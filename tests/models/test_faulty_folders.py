@@ -148,9 +148,10 @@ def reference_scores(good: Good) -> np.ndarray:
         model = sentence_transformers.CrossEncoder(str(good.path), device="cpu", trust_remote_code=True)
         return model.predict(PAIRS)
     ranker = load_ranker(good.path, good.runtime, options=RankerOptions(threads=1))
-    ranker.tokenizer = AutoTokenizer.from_pretrained(good.path)
+    tokenizer = AutoTokenizer.from_pretrained(good.path)
     if load_config(str(good.path)).type_vocab_size == 0:
-        ranker.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    ranker.tokenizer = tokenizer
     return ranker.activation(ranker.score(PAIRS))
 
 

@@ -136,6 +136,7 @@ def assert_equal(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
 def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What transformers' trainer logs too, which does not propagate."""
     logger = logging.getLogger("transformers")
+    caplog.set_level(logging.WARNING, logger=logger.name)  # the command line, run by other tests, silences it
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)

@@ -324,6 +324,6 @@ def test_weights_that_a_class_ties_stay_tied(caplog: pytest.LogCaptureFixture) -
     assert not shared_weights(model) and not untie_(model)
     model.all_tied_weights_keys = {}
     assert untie_(model) == list(tied)
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="hfcompress")  # which the command line, run by other tests, changes
     apply_plan(one_layer(make_pico()), uneven_plan())
     assert "are pruned separately" in caplog.text

@@ -287,7 +287,7 @@ def test_every_way_into_pytorch_limits_its_threads(
     calls: dict[str, tuple[object, str, Callable[[], object]]] = {
         "run": (pipeline, "Workspace", lambda: pipeline.run(nothing, tmp_path)),
         "compress": (compress_module, "Workspace", lambda: compress_module.compress("m", [], tmp_path, nothing)),
-        "prune_model": (prune, "_checked_targets", lambda: prune_model(*[nothing] * 5)),
+        "prune_model": (prune, "_checked_targets", lambda: prune_model(make_pico(), *[nothing] * 4)),
         "quantize": (quantizer, "check_configs", lambda: RankerQuantizer(nothing, tokenizer).quantize(tmp_path)),
         "train": (trainer.Trainer, "train", lambda: RankingTrainer(make_pico()).train()),
     }
