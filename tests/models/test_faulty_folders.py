@@ -174,7 +174,7 @@ def test_each_altered_file_is_refused_or_not_needed(folder: Good) -> None:
     assert not faults_of(folder, altered_files(folder.path))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("folder", ["plain", "pruned", "vocabulary", *GRAPHS], indirect=True)
 def test_each_altered_key_is_refused_or_not_needed(folder: Good) -> None:
     alterations = altered_keys(folder.path)

@@ -151,7 +151,7 @@ def test_every_callback_is_resumed_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "restore", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "restoring-callbacks"]
+    "restore", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["", "restoring-callbacks"]
 )
 @pytest.mark.parametrize(("callbacks", "settings"), CASES)
 def test_a_training_resumes_bit_equal(

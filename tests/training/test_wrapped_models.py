@@ -78,7 +78,7 @@ WRAPPERS: dict[str, Callable[[PreTrainedModel], Any]] = {
 
 SEVERAL = ("compiled", "compiled-in-place", "all-at-once")
 MOST_SLOWLY = [
-    pytest.param(wrap, id=name, marks=[] if name in SEVERAL else pytest.mark.slow) for name, wrap in WRAPPERS.items()
+    pytest.param(wrap, id=name, marks=[] if name in SEVERAL else pytest.mark.soak) for name, wrap in WRAPPERS.items()
 ]
 
 
@@ -198,7 +198,7 @@ def test_everything_that_takes_a_model_takes_it_wrapped(
     assert current_plan(apply_plan(wrap(make_pico()), uneven_plan())) == uneven_plan()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_exporting_a_wrapped_model(tokenizer: BertTokenizerFast) -> None:
     names = {value.name for value in export_onnx(make_pico(), tokenizer).graph.initializers.values()}
     model = compiled(compiled_deep_inside(make_pico()))
@@ -300,7 +300,7 @@ def test_an_optimizer_of_shared_weights_is_refused(
 
 
 @pytest.mark.parametrize("change", [*WRAPPERS.values(), *SHARED.values()], ids=[*WRAPPERS, *SHARED])
-@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "added-later"])
+@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["", "added-later"])
 def test_callbacks_in_other_trainers_refuse_before_training(
     change: Callable[[PreTrainedModel], Any], late: bool, pairs: Dataset, tmp_path: Path
 ) -> None:
