@@ -130,7 +130,7 @@ class BatchedRanker(ABC):
     def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._encoder = copy.deepcopy(tokenizer)
-        self._encoder("a", truncation=True)  # turned on here: calls from several threads find it so
+        self._encoder(["a"], truncation=True)  # turned on here: calls from several threads find it so
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy the call of `load_ranker` instead of the runtime's objects.
