@@ -20,8 +20,9 @@ from transformers import set_seed
 from hfcompress import pipeline
 from hfcompress.compress.choose import DeploymentForm, choose_form, measure_unpruned, pruning_speedups
 from hfcompress.compress.context import CALIBRATION_PAIRS, CompressContext, prepare, quality
-from hfcompress.compress.family import Choice, FamilyMember, pruning, recovery, search
+from hfcompress.compress.family import FamilyMember, pruning
 from hfcompress.compress.goal import Goal
+from hfcompress.compress.rounds import Choice, recovery, search
 from hfcompress.compress.step_results import load_artifacts, save_artifacts
 from hfcompress.compress.trials import Stage, Trial, save, trials_figure
 from hfcompress.data.score_text import score_text_of

@@ -10,8 +10,8 @@ from hfcompress.data.document import Document
 from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, finish
 from hfcompress.data.judgements import add_judgement, clip_grades
 from hfcompress.data.lines import bad_line, read_lines, read_text, unquoted
-from hfcompress.data.ranking import EMPTY, SPLITS, RankingData
-from hfcompress.data.values import as_grade, as_identifier, as_text
+from hfcompress.data.ranking import SPLITS, RankingData
+from hfcompress.data.values import as_document, as_grade
 from hfcompress.errors import DataError
 
 
@@ -87,7 +87,7 @@ def read_beir(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
     if not draft.qrels and not options.unlabelled:
         raise DataError(
             f"The data folder {folder} has no judgements",
-            value=draft.notes or None,
+            value=", ".join(f"{file} is empty" for file in draft.empty_files.values()) or None,
             expected="at least qrels/test.tsv, with a judgement",
             remedy="add the qrels files",
         )
@@ -163,13 +163,13 @@ def _read_jsonl(folder: Path, name: str) -> dict[str, Document]:
             row = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             raise bad_line(path, number, str(error), "a JSON object") from error
-        values = row if isinstance(row, dict) and "text" in row else {}
-        key, title, text = as_identifier(values.get("_id")), as_text(values.get("title")), as_text(values.get("text"))
-        if key is None or title is None or text is None:
+        read = as_document(row) if isinstance(row, dict) and "text" in row else None
+        if read is None:
             raise bad_line(path, number, line.strip(), "an object with _id and text, each a string or a number")
+        key, document = read
         if key in rows:
             raise bad_line(path, number, key, "an _id that is on no earlier line")
-        rows[key] = Document(title, text)
+        rows[key] = document
     if not rows:
         raise DataError(f"{path} is empty", expected="at least one JSON object", remedy="write the file again")
     return rows
@@ -194,7 +194,7 @@ def _add_qrels(draft: Draft, folder: Path, split: str) -> None:
     for number, (query, document, grade, *_) in _read_table(path):
         add_judgement(draft, split, query, document, grade, f"{path}, line {number}")
     if split not in draft.qrels:
-        draft.notes.append(EMPTY.format(file=f"qrels/{path.name}", split=split))
+        draft.empty_files[split] = f"qrels/{path.name}"
 
 
 def _read_candidates(folder: Path, split: str) -> dict[str, list[str]] | None:

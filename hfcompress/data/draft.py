@@ -48,6 +48,7 @@ class Draft:
         language: ISO 639 code; empty if unknown.
         notes: Remarks for the card.
         repeated: Number of judgements that the source repeats with the same grade.
+        empty_files: Qrels files without judgements, by split.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Draft:
     language: str = ""
     notes: list[str] = field(default_factory=list)
     repeated: int = 0
+    empty_files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def finish(
     draft.queries, draft.corpus, mended = mend_texts(draft.name, draft.queries, draft.corpus)
     draft.notes += mended
     drop_empty(draft)
+    draft.notes += [f"{file} is empty: no {split} split" for split, file in draft.empty_files.items()]
     if draft.repeated:
         draft.notes.append(f"{draft.repeated} repeated judgements count once")
     if unlabelled:
@@ -194,6 +197,7 @@ def finish(
             license=draft.license,
             language=draft.language,
             notes=tuple(notes),
+            empty_files=draft.empty_files,
             first_stage=draft.first_stage,
         )
     )

@@ -14,7 +14,6 @@ from hfcompress.errors import DataError
 from hfcompress.recipe import ScoreText
 
 SPLITS = ("train", "dev", "test")
-EMPTY = "{file} is empty: no {split} split"  # note on a qrels file without judgements
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ class RankingData:
         language: ISO 639 code of the texts. Several codes are sorted and separated by commas; empty if unknown.
         notes: Remarks on how the data was read, shown in the card.
         sets: Names of the merged data sets, each of which prefixes its ids; empty for a single set.
+        empty_files: Qrels files without judgements, by the split that they would be of.
         first_stage: Name of the ranking that ordered the candidates, as used in reports.
         score_text: Inserts BM25 scores into the texts of documents; None where models read documents alone. See
             `with_score_text`.
@@ -74,6 +74,7 @@ class RankingData:
     language: str = "en"
     notes: tuple[str, ...] = field(default=())
     sets: tuple[str, ...] = ()
+    empty_files: Mapping[str, str] = field(default_factory=dict)
     first_stage: str = "BM25"
     score_text: ScoredTexts | None = None
 
@@ -88,8 +89,7 @@ class RankingData:
             DataError: The split is missing, has no queries, or has no labels although they are required.
         """
         if name not in self.splits:
-            end = EMPTY.format(file="", split=name)
-            empty = "".join(f": {note.removesuffix(end)} is empty" for note in self.notes if note.endswith(end))
+            empty = f": {self.empty_files[name]} is empty" if name in self.empty_files else ""
             raise DataError(
                 f"The data set {self.name!r} has no {name!r} split{empty}",
                 value=sorted(self.splits),
@@ -339,5 +339,6 @@ def merge(sets: list[RankingData]) -> RankingData:
         language=", ".join(sorted({code for data in sets for code in data.language.split(", ") if code})),
         notes=tuple(note for data in sets for note in data.notes),
         sets=tuple(names),
+        empty_files={split: file for data in sets for split, file in data.empty_files.items()},
         first_stage=" or ".join(dict.fromkeys(data.first_stage for data in sets)),
     )

@@ -13,7 +13,7 @@ from hfcompress.data.document import Document
 from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, split_name
 from hfcompress.data.judgements import add_judgement, clip_grades
 from hfcompress.data.rows import ROW_FILES, Rows
-from hfcompress.data.values import as_identifier, as_text
+from hfcompress.data.values import as_document, as_identifier
 from hfcompress.errors import DataError
 
 PARQUET = "parquet"
@@ -179,10 +179,10 @@ def _hub_texts(repository: str, config: str) -> dict[str, Document]:
     found = {}
     for table in _tables(datasets.load_dataset(repository, config)).values():
         for number, row in enumerate(table, 1):
-            key, title, text = as_identifier(row.get("_id")), as_text(row.get("title")), as_text(row.get("text"))
-            if key is None or title is None or text is None:
+            read = as_document(row)
+            if read is None:
                 raise _bad_row(repository, config, number, row, "_id and text, each a string or a number")
-            found[key] = Document(title, text)
+            found[read[0]] = read[1]
     return found
 
 

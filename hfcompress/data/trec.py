@@ -12,7 +12,6 @@ from hfcompress.data.document import Document
 from hfcompress.data.draft import ALL, DEFAULTS, Draft, ReadOptions, split_name
 from hfcompress.data.judgements import add_judgement, clip_grades, drop_unknown
 from hfcompress.data.lines import bad_line, read_lines, read_text, unquoted
-from hfcompress.data.ranking import EMPTY
 from hfcompress.data.trec_run import read_run
 from hfcompress.data.values import as_identifier, as_text
 from hfcompress.errors import DataError
@@ -71,7 +70,7 @@ def read_trec(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
             query, _, document, grade = columns[:4]
             add_judgement(draft, split, query, document, grade, f"{path}, line {number}")
         if not draft.qrels[split]:
-            draft.notes.append(EMPTY.format(file=path.name, split=split))
+            draft.empty_files[split] = path.name
     for path in _files(folder, RUNS):
         draft.candidates[_split_of(path)] = {
             query: sorted(scores, key=lambda document: -scores[document]) for query, scores in read_run(path).items()

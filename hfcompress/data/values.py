@@ -67,6 +67,16 @@ def as_identifier(value: Any) -> str | None:
     return (as_text(value) or "").strip() or None
 
 
+def as_document(row: Mapping[str, Any]) -> tuple[str, Document] | None:
+    """Return id and document of a row with `_id`, `text` and perhaps `title`, as in BEIR; missing texts are empty.
+
+    Returns:
+        None if a value is of a wrong type, or there is no id.
+    """
+    key, title, text = as_identifier(row.get("_id")), as_text(row.get("title")), as_text(row.get("text"))
+    return None if key is None or title is None or text is None else (key, Document(title, text))
+
+
 def as_number(value: Any) -> float | None:
     """Return a number, a boolean or a number in a text as a float; None if it is none of these, or not finite."""
     value = plain(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 PROGRESS = "progress"  # the key that tells a state of these callbacks from those of other packages
 
 
-class StatefulCallback(TrainerCallback, ExportableState):
+class StatefulCallback(TrainerCallback, ExportableState, ABC):
     """Base class of callbacks that resume bit-equal from the checkpoints of any `Trainer`.
 
     Settings and state are stored in `trainer_state.json`, and restored whether or not
@@ -33,13 +34,13 @@ class StatefulCallback(TrainerCallback, ExportableState):
     settings. Without them hfcompress's trainers raise an error, and transformers' `Trainer` logs an unexpected weight
     `resume_with_callback.` followed by the name of the class.
 
-    Subclasses define `settings` and `progress`, and call `begin_training` in `on_train_begin` and `end_training` in
-    `on_train_end`.
+    Subclasses define `settings`, and `progress` if they have any, and call `begin_training` in `on_train_begin` and
+    `end_training` in `on_train_end`.
     """
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The arguments of the constructor, as JSON values."""
-        raise NotImplementedError
 
     def progress(self) -> dict[str, Any]:
         """What must be known to resume, as JSON values, apart from settings, step and weights."""

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from transformers import BertTokenizerFast
 
 from hfcompress import pipeline
-from hfcompress.compress import budget, choose, family
+from hfcompress.compress import budget, choose, family, rounds
 from hfcompress.compress.compress import Outcome, compress
 from hfcompress.compress.goal import Goal
 from hfcompress.data.ranking import RankingData
@@ -45,7 +45,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "FAMILY", (1.5, 2.0, 3.0, 50.0))
     monkeypatch.setattr(budget, "FEWEST_LISTS", 4)
     monkeypatch.setattr(budget, "MOST_STAGES", 1)
-    monkeypatch.setattr(family, "NEAR", -1.0)  # a teacher of random weights is near to anything
+    monkeypatch.setattr(rounds, "NEAR", -1.0)  # a teacher of random weights is near to anything
 
     def small(goal: Goal, ratio: float, base: choose.DeploymentForm, vocabulary: bool, stages: int = 1) -> PruneStep:
         return PruneStep(
@@ -131,7 +131,7 @@ def test_what_is_near_enough_to_the_teacher_is_not_trained(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hfcompress.compress.compress.pruning_speedups", lambda goal, base: (1.5,))
-    monkeypatch.setattr(family, "NEAR", 100.0)
+    monkeypatch.setattr(rounds, "NEAR", 100.0)
     goal = Goal(runtime="torch", seconds=600, max_loss=0.5, target_speedup=1.01)
     outcome = run(inputs, tmp_path / "out", goal)
     recipe = Recipe.load(tmp_path / "out" / "recipe.yaml")
