@@ -8,7 +8,7 @@ import json
 import logging
 import pkgutil
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +133,12 @@ def assert_equal(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
 
 
 @pytest.fixture
-def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What transformers' trainer logs too, which does not propagate."""
+def warnings(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What transformers' trainer logs too: its logger propagates where the variable CI is set, and only there."""
     logger = logging.getLogger("transformers")
     caplog.set_level(logging.WARNING, logger=logger.name)  # the command line, run by other tests, silences it
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
+    monkeypatch.setattr(logger, "propagate", True)
+    return caplog
 
 
 def test_every_callback_is_resumed_here() -> None:
