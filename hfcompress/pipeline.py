@@ -20,7 +20,7 @@ from hfcompress.recipe import Recipe
 from hfcompress.report.report import RunReport
 from hfcompress.steps.checks import check, check_data, grades_by_teacher
 from hfcompress.steps.context import RunContext, runnable, stages
-from hfcompress.steps.evaluate import evaluate
+from hfcompress.steps.evaluate import choose_sequence, evaluate
 from hfcompress.steps.inputs import load_run_data
 from hfcompress.steps.prune import prune
 from hfcompress.steps.quantize import quantize
@@ -103,7 +103,8 @@ def do_steps(context: RunContext) -> tuple[Path, Path]:
             lists = lists or score(context, teacher)
             student = recover(context, teacher, lists, student, stage)
     checkpoint = quantize(context, student)
-    return checkpoint.path, evaluate(context, teacher, checkpoint, pruned).path
+    sequence = choose_sequence(context, teacher, checkpoint)
+    return checkpoint.path, evaluate(context, teacher, checkpoint, pruned, sequence).path
 
 
 def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:

@@ -35,7 +35,7 @@ def test_a_run_prints_its_plan_its_steps_and_its_verdict_and_nothing_of_other_li
     finished_run: FinishedRun,
 ) -> None:
     out, printed, errors = finished_run
-    steps = ["teacher", "prune", "scores", "recover", "int8", "evaluate"]
+    steps = ["teacher", "prune", "scores", "recover", "int8", "sequence", "evaluate"]
     # stderr: nothing but lines of bars, which appear where a step takes long
     assert [line for line in errors if not re.match(r"[a-z0-9 ]+: \d+% \(\d+ of \d+\), ", line)] == []
     data, title, *rest = printed
@@ -91,8 +91,20 @@ def test_report(finished_run: FinishedRun) -> None:
         assert artifact.delta is not None and artifact.delta.mean == pytest.approx(expected, abs=1e-9)
         assert artifact.parameters < report.teacher.parameters
     assert report.teacher.speedup == 1 and report.teacher.delta is None
-    assert [step.name for step in report.steps] == ["teacher", "prune", "scores", "recover", "int8", "evaluate"]
+    assert [step.name for step in report.steps] == [
+        "teacher",
+        "prune",
+        "scores",
+        "recover",
+        "int8",
+        "sequence",
+        "evaluate",
+    ]
     assert report.pruning is not None and report.pruning.custom_code
+    # The card is about the artifact that was tested first, an int8 graph.
+    assert sorted(report.sequence) == sorted(names) and "int8" in report.sequence[0]
+    opening = (finished_run.out / "README.md").read_text(encoding="utf-8").partition("## Results")[0]
+    assert f"**`{report.sequence[0]}` is " in opening
     assert report.data.queries == {"train": 40, "dev": 8, "test": 12}
     assert Recipe.from_yaml(report.recipe).name == "pico"
     assert report.first_stage.name == "BM25" and 0 < report.first_stage.quality["ndcg@10"] < 1

@@ -28,7 +28,7 @@ def write_card(folder: Path, report: RunReport) -> list[Path]:
 
 def render(report: RunReport) -> str:
     """Render the card as Markdown with front matter."""
-    subject = primary_artifact(report.artifacts)
+    subject = primary_artifact(report.artifacts, report.sequence)
     sections = [
         f"---\n{front_matter(report, subject)}\n---",
         f"# {report.name}",

@@ -24,11 +24,17 @@ def verdict(report: RunReport, subject: Artifact | None) -> str:
             f"out ({found})."
         )
         return f"{shown}\n\n{_gain(report, subject)}"
-    reason = verdicts.reason(delta, sum(artifact.delta is not None for artifact in report.artifacts))
-    shown = (
-        f"**No artifact is shown to be non-inferior to its teacher** at a margin of {delta.margin:g} "
-        f"{metric(report)}. The closest is {name}, with the verdict *{delta.decision}*: {reason} ({found})."
-    )
+    reason = verdicts.reason(report, subject)
+    if report.sequence:
+        shown = (
+            f"**{name} is not shown to be non-inferior to its teacher** at a margin of {delta.margin:g} "
+            f"{metric(report)}. The verdict is *{delta.decision}*: {reason} ({found})."
+        )
+    else:
+        shown = (
+            f"**No artifact is shown to be non-inferior to its teacher** at a margin of {delta.margin:g} "
+            f"{metric(report)}. The closest is {name}, with the verdict *{delta.decision}*: {reason} ({found})."
+        )
     return f"{shown}\n\n{_gain(report, subject)}"
 
 

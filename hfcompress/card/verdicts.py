@@ -14,20 +14,18 @@ def level(delta: Delta) -> float:
     return round((1 - delta.confidence) / 2, 6)
 
 
-def reason(delta: Delta, compared: int) -> str:
-    """Why an artifact is not non-inferior.
-
-    Args:
-        delta: Difference of the artifact to the teacher.
-        compared: Number of artifacts that the run compares with the teacher.
-    """
+def reason(report: RunReport, artifact: Artifact) -> str:
+    """Why an artifact is not non-inferior."""
+    delta = _delta(artifact)
     if delta.decision == "inferior":
         return f"it loses more than {delta.margin:g}"
     if delta.verdict == "non-inferior" and delta.p_corrected is not None:
+        if before := _failed_before(report, artifact):
+            return f"it was to be tested only if {md.code(before)}, tested before it, is non-inferior"
+        corrected = "" if report.sequence else f" after the correction for {md.count(len(_tested(report)), 'artifact')}"
         return (
             f"its interval alone rules out a loss of {delta.margin:g}, but the test does not, with a p-value of "
-            f"{md.fixed(delta.p_corrected, _DIGITS)} after the correction for {md.count(compared, 'artifact')}, where "
-            f"{level(delta):g} is allowed"
+            f"{md.fixed(delta.p_corrected, _DIGITS)}{corrected}, where {level(delta):g} is allowed"
         )
     return (
         f"these queries cannot tell whether it loses more than {delta.margin:g}; with no true difference at all "
@@ -67,16 +65,26 @@ def rule(report: RunReport) -> str:
             "*Non-inferior*: the interval lies above minus the margin; *inferior*: below it; *inconclusive*: it holds "
             "it."
         )
+    corrected = "" if report.sequence else f", corrected by Holm for {md.count(len(tested), 'artifact')},"
+    order = ""
+    if report.sequence and len(tested) > 1:
+        order = (
+            " Artifacts are tested one after the other, in an order set before the test queries were seen "
+            f"({', '.join(md.code(name) for name in report.sequence)}): the first is the one to deploy, and each other "
+            "one can be *non-inferior* only if all before it are, so that none pays for the number of artifacts."
+        )
     return (
         "**Verdict:** from the paired bootstrap interval (BCa) of the difference, a paired randomisation test and a "
         "margin set before the run. *Non-inferior*: the interval lies above minus the margin, and the one-sided "
-        f"p-value of the test, corrected by Holm for {md.count(len(tested), 'artifact')}, is at most "
-        f"{level(_delta(tested[0])):g}; *inferior*: the interval lies below minus the margin; *inconclusive*: all else."
+        f"p-value of the test{corrected} is at most {level(_delta(tested[0])):g}; *inferior*: the interval lies below "
+        f"minus the margin; *inconclusive*: all else.{order}"
     )
 
 
 def several(report: RunReport) -> str:
     """The effect of several artifacts on the verdict, for the section on limits."""
+    if report.sequence:
+        return "The verdict holds for all artifacts of this run together, not for earlier runs on these queries."
     if _tested(report):
         return (
             "The verdict is corrected for the number of artifacts in this run, not for earlier runs on these queries."
@@ -107,23 +115,30 @@ def section(report: RunReport) -> str:
                 _worst(delta),
             ]
         )
-    head = ["", "By the interval alone", "p", "p corrected", "**Verdict**", "p of no difference", "Power",
+    adjusted = "p in sequence" if report.sequence else "p corrected"
+    head = ["", "By the interval alone", "p", adjusted, "**Verdict**", "p of no difference", "Power",
             "Queries for 80%", "Lowest query"]  # fmt: skip
+    decisive = "p-value in sequence" if report.sequence else "corrected p-value"
+    meaning = (
+        "in sequence: the largest of this artifact and those tested before it, which stand above it."
+        if report.sequence
+        else f"corrected: by Holm, for {md.count(len(tested), 'artifact')}."
+    )
     parts = [
         "## Verdict",
         md.table(head, rows),
-        "What decides is the column **Verdict**: the interval and the corrected p-value must both rule out a loss of "
-        f"{_delta(tested[0]).margin:g}. p: one-sided paired randomisation test of such a loss; corrected: by Holm, for "
-        f"{md.count(len(tested), 'artifact')}. p of no difference: two-sided, of no difference at all, whatever the "
-        "margin. Power: probability of *non-inferior* by the interval alone if the true difference were zero, and the "
+        f"What decides is the column **Verdict**: the interval and the {decisive} must both "
+        f"rule out a loss of {_delta(tested[0]).margin:g}. p: one-sided paired randomisation test of such a loss; "
+        f"{meaning} p of no difference: two-sided, of no difference at all, whatever the margin. "
+        "Power: probability of *non-inferior* by the interval alone if the true difference were zero, and the "
         "queries like these for which it is 80%. Lowest query: the largest loss of a single query.",
     ]
     if any(_delta(artifact).by_set for artifact in tested):
-        parts += _sets(tested)
+        parts += _sets(report, tested)
     return "\n\n".join(parts)
 
 
-def _sets(tested: list[Artifact]) -> list[str]:
+def _sets(report: RunReport, tested: list[Artifact]) -> list[str]:
     rows = [
         [
             md.code(artifact.name),
@@ -141,11 +156,24 @@ def _sets(tested: list[Artifact]) -> list[str]:
     ]
     head = ["", "Set", "Queries", "Difference", "By the interval alone"]
     head += ["p corrected", "Verdict", "Power", "Lowest query"]
-    return ["Each data set by itself; p-values are corrected for all artifacts and all sets:", md.table(head, rows)]
+    family = "the sets of an artifact" if report.sequence else "all artifacts and all sets"
+    return [f"Each data set by itself; p-values are corrected for {family}:", md.table(head, rows)]
 
 
 def _tested(report: RunReport) -> list[Artifact]:
-    return [artifact for artifact in report.artifacts if artifact.delta and artifact.delta.p_corrected is not None]
+    """Artifacts with p-values, in the order in which they were tested."""
+    tested = [artifact for artifact in report.artifacts if artifact.delta and artifact.delta.p_corrected is not None]
+    return sorted(tested, key=lambda artifact: report.sequence.index(artifact.name)) if report.sequence else tested
+
+
+def _failed_before(report: RunReport, artifact: Artifact) -> str:
+    """Name of the artifact at which the sequence of tests ended before this one; empty if it had not."""
+    for other in _tested(report) if report.sequence else ():
+        if other.name == artifact.name:
+            break
+        if _delta(other).decision != "non-inferior":
+            return other.name
+    return ""
 
 
 def _delta(artifact: Artifact) -> Delta:

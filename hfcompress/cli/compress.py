@@ -82,13 +82,13 @@ def _trials(outcome: Outcome) -> Table:
 
     best = {each.name for each in pareto_front(outcome.trials)}
     table = Table(title="Trials, the most useful first (* on the Pareto front)", title_justify="left")
-    for name in ("", "nDCG@10", "loss", "speed-up", "p50 ms", "MB", "decision"):
+    for name in ("", "nDCG@10", "difference", "speed-up", "p50 ms", "MB", "decision"):
         table.add_column(name, justify="left" if name in ("", "decision") else "right")
     for each in ranked(outcome.trials, outcome.goal.max_loss):
         table.add_row(
             f"{each.name}{' *' if each.name in best else ''}",
             f"{each.ndcg:.4f}",
-            f"{each.loss:+.4f}",
+            f"{each.difference:+.4f}",
             f"{each.speedup:.2f}x" if each.speedup else "",
             f"{each.p50_ms:.1f}" if each.p50_ms else "",
             f"{each.megabytes:.1f}" if each.megabytes else "",

@@ -96,7 +96,7 @@ def verdict(report: RunReport) -> str:
     from hfcompress.card.verdicts import reason
     from hfcompress.evaluation.explain import primary_artifact
 
-    subject = primary_artifact(report.artifacts)
+    subject = primary_artifact(report.artifacts, report.sequence)
     if subject is None or subject.delta is None:
         return "No verdict: no artifact was compared with the teacher."
     delta = subject.delta
@@ -110,10 +110,10 @@ def verdict(report: RunReport) -> str:
             f"{subject.name} ranks as well as its teacher: a loss of {delta.margin:g} nDCG@10 or more is ruled out "
             f"{found}. {speed}"
         )
-    why = reason(delta, sum(artifact.delta is not None for artifact in report.artifacts))
+    why = reason(report, subject).replace("`", "")
     return (
-        f"No artifact is shown to rank as well as its teacher at a margin of {delta.margin:g} nDCG@10. Closest is "
-        f"{subject.name}, {delta.decision}: {why} {found}. {speed}"
+        f"{subject.name} is not shown to rank as well as its teacher at a margin of {delta.margin:g} nDCG@10: "
+        f"{delta.decision}, {why} {found}. {speed}"
     )
 
 

@@ -12,6 +12,7 @@ from hfcompress.compress.context import CALIBRATION_PAIRS, CompressContext, firs
 from hfcompress.compress.goal import Goal
 from hfcompress.compress.step_results import load_artifacts, save_artifacts
 from hfcompress.evaluation.candidate import Candidate
+from hfcompress.evaluation.significance import expected_verdict
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.quantizer import write_quantized
@@ -48,11 +49,17 @@ class DeploymentForm:
         """Runtime and precision."""
         return f"{self.artifact.runtime} {self.artifact.precision}"
 
+    @property
+    def artifact_name(self) -> str:
+        """Name of a student in this form, in reports."""
+        return self._candidate(Path()).name
+
     def candidate(self, name: str, folder: Path) -> Candidate:
         """A model in this form, as a candidate for evaluation."""
-        if self.step is None:
-            return replace(Candidate.student(folder), name=name)
-        return replace(Candidate.graph(folder, config_from_recipe(self.step), ""), name=name, made_from=None)
+        return replace(self._candidate(folder), name=name, made_from=None)
+
+    def _candidate(self, folder: Path) -> Candidate:
+        return Candidate.graph(folder, config_from_recipe(self.step), "") if self.step else Candidate.student(folder)
 
 
 def measure_unpruned(context: CompressContext) -> tuple[Artifact, list[DeploymentForm]]:
@@ -92,6 +99,10 @@ def measure_unpruned(context: CompressContext) -> tuple[Artifact, list[Deploymen
         DeploymentForm(step, artifact, quality(teacher) - quality(artifact), folder / "model")
         for step, artifact in zip(steps, others, strict=True)
     ]
+    known = [form.artifact.delta for form in forms if form.artifact.delta]
+    if known:
+        least = min(known, key=lambda delta: delta.queries_needed or 0)
+        logger.info(f"verdict: {expected_verdict(least, len(context.data.split('test')))}")
     for form in forms:
         context.record(
             f"unpruned, {form.label}", "int8", 1.0, quality(form.artifact), quality(teacher), seconds, form.artifact
@@ -107,7 +118,7 @@ def choose_form(context: CompressContext, forms: Sequence[DeploymentForm]) -> De
     if chosen.step is None:
         return chosen
     for form in forms:
-        found = f"{form.artifact.speedup:.2f}x at a loss of {form.loss:+.4f} on dev"
+        found = f"{form.artifact.speedup:.2f}x with a difference of {-form.loss:+.4f} on dev"
         if form is chosen:
             verdict = "pruned models are tried in this form, too"
         elif form.loss > goal.max_loss:

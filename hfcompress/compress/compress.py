@@ -214,6 +214,7 @@ def _recipe(context: CompressContext, form: DeploymentForm, choice: Choice | Non
     settings = recipe.model_copy(
         update={
             "prune": step,
+            "evaluate": recipe.evaluate.model_copy(update={"deploy": form.artifact_name}),
             "quantize": QuantizeStep(
                 artifacts=[form.step] if form.step else [], calibration_pairs=recipe.quantize.calibration_pairs
             ),

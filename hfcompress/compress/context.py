@@ -12,8 +12,8 @@ from hfcompress.compress.step_results import cached_value, pairs_per_second
 from hfcompress.compress.trials import Stage, Trial
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.metrics import first_stage_run, means, per_query
-from hfcompress.evaluation.results import PRIMARY_METRIC, evaluate_candidates
+from hfcompress.evaluation.metrics import PRIMARY_METRIC, first_stage_run, means, per_query
+from hfcompress.evaluation.results import evaluate_candidates
 from hfcompress.models.load import (
     model_fingerprint,
 )
@@ -129,7 +129,7 @@ class CompressContext:
                 stage=stage,
                 pruning_speedup=pruning_speedup,
                 ndcg=ndcg,
-                loss=teacher - ndcg,
+                difference=ndcg - teacher,
                 speedup=artifact.speedup if artifact else None,
                 p50_ms=artifact.latency.p50_ms if artifact else None,
                 megabytes=artifact.size_bytes / 1e6 if artifact else None,

@@ -86,7 +86,9 @@ def search(
         kept = budget.survivors(losses, ENOUGH * max_loss)
         for speedup, loss in losses.items():
             decision = "kept" if speedup in kept else "dropped: another model is more promising"
-            context.record_decision(f"{models[speedup].label}, {short} lists", f"loss {loss:+.4f} on dev: {decision}")
+            context.record_decision(
+                f"{models[speedup].label}, {short} lists", f"difference {-loss:+.4f} on dev: {decision}"
+            )
         losses = {speedup: losses[speedup] for speedup in kept}
     speedup = budget.fastest_within(losses, max_loss)
     stages, epochs = time_budget.stages(speedup, models[speedup].macs_kept, rates[speedup], lists)

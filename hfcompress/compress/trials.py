@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, model_validator
 
 from hfcompress.card.figures import COLOURS, FAINT, INK, png, styled
 from hfcompress.utils.files import write_text
@@ -26,7 +26,7 @@ class Trial(Closed):
         stage: How far it was taken.
         pruning_speedup: Speed-up by pruning that was asked for; 1 for the unpruned model.
         ndcg: Mean nDCG@10 on dev, where choices are made; on test for the final run.
-        loss: nDCG@10 of the teacher minus `ndcg`.
+        difference: `ndcg` minus nDCG@10 of the teacher on the same queries.
         speedup: Measured speed-up over the teacher in fp32 PyTorch; None if it was not exported.
         p50_ms: Median latency of one query with its candidates; None if it was not exported.
         megabytes: Size of a deployment, in 10^6 bytes; None if it was not exported.
@@ -40,35 +40,49 @@ class Trial(Closed):
     stage: Stage
     pruning_speedup: float
     ndcg: float
-    loss: float
+    difference: float
     speedup: float | None
     p50_ms: float | None
     megabytes: float | None
     seconds: float
     decision: str = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_loss(cls, values: Any) -> Any:
+        """Read trials of earlier versions, which had the loss, the difference with the other sign."""
+        if isinstance(values, dict) and "loss" in values:
+            others = {name: value for name, value in values.items() if name != "loss"}
+            return {**others, "difference": -values["loss"]}
+        return values
+
 
 _LIST = TypeAdapter(list[Trial])
 
 
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:
-    """The Pareto-optimal trials in loss and latency, the fastest first; trials without a latency are left out.
+    """The Pareto-optimal trials in difference and latency, the fastest first; trials without a latency are left out.
 
-    The loss counts, since it is against the teacher on the same queries: nDCG@10 on dev and on test do not compare.
+    The difference counts, since it is to the teacher on the same queries: nDCG@10 on dev and on test do not compare.
     """
-    timed = sorted((each for each in trials if each.p50_ms is not None), key=lambda each: (each.p50_ms, each.loss))
+    timed = sorted(
+        (each for each in trials if each.p50_ms is not None), key=lambda each: (each.p50_ms, -each.difference)
+    )
     best: list[Trial] = []
     for each in timed:
-        if not best or each.loss < best[-1].loss:
+        if not best or each.difference > best[-1].difference:
             best.append(each)
     return best
 
 
 def ranked(trials: Sequence[Trial], max_loss: float) -> list[Trial]:
-    """Trials, the most useful first: those within the loss by speed, then the others by loss."""
-    return sorted(
-        trials, key=lambda each: (each.loss > max_loss, -(each.speedup or 0.0) if each.loss <= max_loss else each.loss)
-    )
+    """Trials, the most useful first: those within the largest loss by speed, then the others by difference."""
+
+    def order(each: Trial) -> tuple[bool, float]:
+        within = each.difference >= -max_loss
+        return not within, -(each.speedup or 0.0) if within else -each.difference
+
+    return sorted(trials, key=order)
 
 
 def save(trials: Sequence[Trial], path: Path) -> None:
@@ -92,7 +106,7 @@ _STYLE: dict[Stage, tuple[str, str]] = {
 
 @styled
 def trials_figure(trials: Sequence[Trial], max_loss: float) -> bytes:
-    """Plot the trials: loss of nDCG@10 against the teacher on the same queries, over median latency.
+    """Plot the trials: difference of nDCG@10 to the teacher on the same queries, over median latency.
 
     The line is the Pareto front, numbered from the fastest trial on and named in the legend, where the names cover no
     point; the dotted line is the largest loss allowed.
@@ -103,7 +117,7 @@ def trials_figure(trials: Sequence[Trial], max_loss: float) -> bytes:
     figure = Figure(figsize=(8.0, 5.0), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     best = pareto_front(trials)
-    axes.plot([_ms(each) for each in best], [-each.loss for each in best], color=INK, linewidth=1.0, zorder=1)
+    axes.plot([_ms(each) for each in best], [each.difference for each in best], color=INK, linewidth=1.0, zorder=1)
     shown: list[Artist] = []
     for stage, (marker, colour) in _STYLE.items():
         points = [each for each in trials if each.stage == stage and each.p50_ms is not None]
@@ -111,7 +125,7 @@ def trials_figure(trials: Sequence[Trial], max_loss: float) -> bytes:
             shown.append(
                 axes.scatter(
                     [_ms(each) for each in points],
-                    [-each.loss for each in points],
+                    [each.difference for each in points],
                     marker=marker,
                     color=colour,
                     s=140 if marker == "*" else 60,
@@ -123,7 +137,7 @@ def trials_figure(trials: Sequence[Trial], max_loss: float) -> bytes:
     shown.append(axes.axhline(-max_loss, color=INK, linestyle=":", linewidth=1.4, label=bound))
     names: list[Artist] = []
     for number, each in enumerate(best, 1):
-        point = (_ms(each), -each.loss)
+        point = (_ms(each), each.difference)
         axes.annotate(str(number), point, xytext=(-13, 5), textcoords="offset points", fontsize=9, weight="bold")
         names += axes.plot([], [], color=INK, linestyle="none", marker=f"${number}$", label=each.name)
     axes.set_yscale("symlog", linthresh=2 * max_loss)  # before recovery, a model may lose a hundred times as much

@@ -21,12 +21,18 @@ LENGTH_GROUPS = 4
 RELEVANT_BOUNDS = (1, 2, 3, 6, 11)  # smallest number of each group: 1, 2, 3 to 5, 6 to 10, 11 and more
 
 
-def primary_artifact(artifacts: Sequence[Artifact]) -> Artifact | None:
-    """The artifact that represents a run: the fastest non-inferior one, else the one that came closest.
+def primary_artifact(artifacts: Sequence[Artifact], sequence: Sequence[str] = ()) -> Artifact | None:
+    """The artifact that represents a run: the one to deploy, which was tested first.
 
-    Closest is the one with the highest lower end of the interval, since that end decides on non-inferiority. None if no
-    artifact was compared with the teacher.
+    Without a sequence, as in older reports, it is the fastest non-inferior artifact, else the one with the highest
+    lower end of the interval. None if no artifact was compared with the teacher.
+
+    Args:
+        artifacts: Artifacts of the run.
+        sequence: Names of the artifacts in the order in which they were tested.
     """
+    if sequence:
+        return next(artifact for artifact in artifacts if artifact.name == sequence[0])
     compared = [(artifact, artifact.delta) for artifact in artifacts if artifact.delta]
     passed = [artifact for artifact, delta in compared if delta.decision == "non-inferior"]
     if passed:
@@ -56,6 +62,7 @@ def explain(
     tokenizer: PreTrainedTokenizerFast,
     max_length: int,
     queries: int,
+    sequence: Sequence[str] = (),
 ) -> Explanation | None:
     """Explain the difference between the primary artifact and the teacher.
 
@@ -67,11 +74,12 @@ def explain(
         tokenizer: The teacher's tokenizer, for lengths of texts.
         max_length: Longest input in tokens.
         queries: Largest number of queries that lost, and of queries that gained.
+        sequence: Names of the artifacts in the order in which they were tested.
 
     Returns:
         None if no artifact was compared with the teacher.
     """
-    teacher, artifact = artifacts[0], primary_artifact(artifacts[1:])
+    teacher, artifact = artifacts[0], primary_artifact(artifacts[1:], sequence)
     if artifact is None:
         return None
     chosen = data.split(split)

@@ -27,6 +27,7 @@ Qrels = Mapping[str, Mapping[str, int]]
 """Relevance grades, `{query id: {document id: grade}}`."""
 
 CUTOFF = 10
+PRIMARY_METRIC = "ndcg@10"  # of the verdict
 METRICS = ("ndcg@10", "mrr@10", "map", "recall@10")  # default of `per_query`; higher is better
 REPORTED = (*METRICS, "p@10", "judged@10")  # in every report
 

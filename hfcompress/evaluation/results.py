@@ -15,6 +15,7 @@ from hfcompress.evaluation.benchmark import benchmark, benchmark_single_thread
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.cold_start import measure_cold_start
 from hfcompress.evaluation.metrics import (
+    PRIMARY_METRIC,
     REPORTED,
     Run,
     agreement,
@@ -24,7 +25,7 @@ from hfcompress.evaluation.metrics import (
     rank_correlation,
     tied_share,
 )
-from hfcompress.evaluation.significance import compare, holm
+from hfcompress.evaluation.significance import compare, fixed_sequence
 from hfcompress.models.architectures import architecture_of
 from hfcompress.models.load import PACKAGE_SCHEME, license_of, load_model, load_tokenizer, resolve
 from hfcompress.models.prompts import encode_pairs
@@ -38,8 +39,6 @@ from hfcompress.report.speed import ColdStart, SingleThread
 from hfcompress.report.structure import PruningSummary
 from hfcompress.utils.files import deflated_size_of, size_of
 from hfcompress.utils.machine import cpu_flags, cpu_name, memory_gb, thread_count, versions
-
-PRIMARY_METRIC = "ndcg@10"
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ def evaluate_candidates(
     progress: bool = True,
     split: str = "test",
     deflated: bool = False,
+    sequence: Sequence[str] = (),
 ) -> list[EvaluatedCandidate]:
     """Evaluate all candidates side by side; the first one is the teacher.
 
@@ -77,6 +77,8 @@ def evaluate_candidates(
         progress: Show a progress bar.
         split: The split.
         deflated: Also compress every file, to see what sparsity saves.
+        sequence: Names of the candidates after the first in the order in which they are tested against it; by default
+            their own order.
 
     Returns:
         One result for each candidate, in their order.
@@ -136,7 +138,7 @@ def evaluate_candidates(
                 cold_start=_cold_start(candidate, ranker, lists[0]) if step.cold_start else None,
             )
         )
-    return [EvaluatedCandidate(artifact, run) for artifact, run in zip(_corrected(artifacts), runs, strict=True)]
+    return [EvaluatedCandidate(artifact, run) for artifact, run in zip(_tested(artifacts, sequence), runs, strict=True)]
 
 
 def primary_values(by_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -162,10 +164,12 @@ def _texts(candidates: list[Candidate], data: RankingData) -> list[RankingData]:
     return [texts[candidate.score_text] if candidate.score_text else data for candidate in candidates]
 
 
-def _corrected(artifacts: list[Artifact]) -> list[Artifact]:
-    """Artifacts with verdicts that are corrected for the number of comparisons."""
-    deltas = iter(holm([each.delta for each in artifacts if each.delta]))
-    return [each.model_copy(update={"delta": next(deltas)}) if each.delta else each for each in artifacts]
+def _tested(artifacts: list[Artifact], sequence: Sequence[str]) -> list[Artifact]:
+    """Artifacts with the verdicts of tests in a fixed sequence."""
+    compared = {each.name: each.delta for each in artifacts if each.delta}
+    order = list(sequence or compared)
+    deltas = dict(zip(order, fixed_sequence([compared[name] for name in order]), strict=True))
+    return [each.model_copy(update={"delta": deltas[each.name]}) if each.delta else each for each in artifacts]
 
 
 def build_report(
@@ -175,6 +179,7 @@ def build_report(
     pruning: PruningSummary | None,
     results: list[Artifact],
     explanation: Explanation | None = None,
+    sequence: Sequence[str] = (),
 ) -> RunReport:
     """Build the report of a run; its steps are added when the run ends."""
     return RunReport(
@@ -194,6 +199,7 @@ def build_report(
         steps=[],
         machine=describe_machine(),
         explanation=explanation,
+        sequence=list(sequence),
     )
 
 

@@ -38,9 +38,9 @@ def compare(
     The p-values are those of paired randomisation tests (Fisher, 1935; Smucker, Allan and Carterette, CIKM, 2007): the
     share of random signs for which the mean of the differences is as far from zero (`p_difference`), and for which the
     mean of the differences plus the margin is as high (`p_non_inferior`). The final verdict, `corrected`, is
-    `non-inferior` only if both the interval and the p-value after Holm's correction allow it: with few queries and rare
-    large losses, the error rate of the interval alone is too high. `compare` corrects for one comparison, `holm` for
-    several.
+    `non-inferior` only if both the interval and the p-value allow it: with few queries and rare large losses, the error
+    rate of the interval alone is too high. `compare` decides for one comparison, `fixed_sequence` for several; the sets
+    of a comparison are corrected by Holm's method (1979).
 
     Power is the probability of `non-inferior` at a true difference of zero for one comparison, in the normal
     approximation with the observed standard error s / sqrt(n) of the differences:
@@ -93,27 +93,57 @@ def compare(
             for name, queries in groups.items()
             if len(queries) > 1
         }
-    return holm([delta])[0]
+    return fixed_sequence([delta])[0]
 
 
-def holm(deltas: Sequence[Delta]) -> list[Delta]:
-    """Correct the non-inferiority p-values and verdicts of several comparisons (Holm, 1979).
+def fixed_sequence(deltas: Sequence[Delta]) -> list[Delta]:
+    """Decide several comparisons in an order that was set before the queries were seen.
 
-    The comparisons over all queries are one family. Those of single data sets, of all comparisons and all sets, are
-    another, which shows where a loss comes from. The probability that any comparison of a family is falsely called
-    non-inferior is at most (1 - confidence) / 2, without assumptions about their dependence.
+    Each is tested at the full level, as long as all before it were non-inferior; after the first that was not, none is.
+    The probability that any is falsely called non-inferior is at most (1 - confidence) / 2, whatever their dependence:
+    before a first false one can be tested, all true ones before it are passed rightly, and it is tested once (Maurer,
+    Hothorn and Lehmacher, "Multiple comparisons in drug clinical trials and preclinical assays: a-priori ordered
+    hypotheses", 1995; Wiens and Dmitrienko, "The fallback procedure for evaluating a single family of hypotheses",
+    2005). The first comparison, of what is to be deployed, pays nothing for the others.
+
+    Single data sets show where a loss comes from. Those of one comparison are a family of their own, under Holm's
+    correction.
 
     Args:
-        deltas: Results of `compare`; those of older reports, without p-values, are returned unchanged.
+        deltas: Results of `compare`, in the order of the tests; those of older reports, without p-values, are returned
+            unchanged.
     """
-    overall = _corrected([delta for delta in deltas if delta.p_non_inferior is not None])
-    single = _corrected([part for delta in deltas for part in delta.by_set.values()])
-    ours, parts = iter(overall), iter(single)
-    results = []
+    results, highest, open_ = [], 0.0, True
     for delta in deltas:
-        changed = next(ours) if delta.p_non_inferior is not None else delta
-        results.append(changed.model_copy(update={"by_set": {name: next(parts) for name in delta.by_set}}))
+        if delta.p_non_inferior is None:
+            results.append(delta)
+            continue
+        highest = max(highest, delta.p_non_inferior)
+        decision = _decision(delta, highest if open_ else 1.0)
+        open_ = open_ and decision == "non-inferior"
+        parts = dict(zip(delta.by_set, holm(list(delta.by_set.values())), strict=True))
+        results.append(delta.model_copy(update={"p_corrected": highest, "corrected": decision, "by_set": parts}))
     return results
+
+
+def holm(family: Sequence[Delta]) -> list[Delta]:
+    """Correct the p-values and verdicts of a family of comparisons in no order (Holm, 1979).
+
+    The probability that any is falsely called non-inferior is at most (1 - confidence) / 2, whatever their dependence.
+
+    Args:
+        family: Comparisons with p-values.
+    """
+    values = [delta.p_non_inferior or 0.0 for delta in family]
+    adjusted = dict.fromkeys(range(len(values)), 0.0)
+    highest = 0.0
+    for rank, index in enumerate(sorted(adjusted, key=lambda index: values[index])):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = highest
+    return [
+        delta.model_copy(update={"p_corrected": adjusted[index], "corrected": _decision(delta, adjusted[index])})
+        for index, delta in enumerate(family)
+    ]
 
 
 def queries_needed(margin: float, deviation: float, power: float = 0.8, confidence: float = 0.95) -> int:
@@ -134,17 +164,41 @@ def queries_needed(margin: float, deviation: float, power: float = 0.8, confiden
     return max(2, ceil((z * deviation / margin) ** 2))
 
 
-def _corrected(family: Sequence[Delta]) -> list[Delta]:
-    values = [delta.p_non_inferior or 0.0 for delta in family]
-    adjusted = dict.fromkeys(range(len(values)), 0.0)
-    highest = 0.0
-    for rank, index in enumerate(sorted(adjusted, key=lambda index: values[index])):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
-        adjusted[index] = highest
-    return [
-        delta.model_copy(update={"p_corrected": adjusted[index], "corrected": _decision(delta, adjusted[index])})
-        for index, delta in enumerate(family)
-    ]
+def power_of(queries: int, deviation: float, margin: float, confidence: float = 0.95) -> float:
+    """Probability of `non-inferior` at a true difference of zero, see `compare`; 1 without any spread.
+
+    Args:
+        queries: Number of queries.
+        deviation: Standard deviation s of the per-query differences; an assumption before an evaluation.
+        margin: Non-inferiority margin: the largest acceptable loss.
+        confidence: Confidence level of the two-sided interval.
+    """
+    if not deviation:
+        return 1.0
+    return float(norm.cdf(margin * np.sqrt(queries) / deviation - norm.ppf((1 + confidence) / 2)))
+
+
+def expected_verdict(dev: Delta, queries: int) -> str:
+    """What a split of test queries can show, by the spread of differences on dev, as a sentence.
+
+    Args:
+        dev: Comparison of some compressed model with its teacher on dev. A model that differs more from its teacher
+            needs more queries.
+        queries: Number of test queries.
+    """
+    assert dev.queries_needed is not None
+    z = norm.ppf((1 + dev.confidence) / 2) + norm.ppf(_POWER)
+    power = power_of(queries, dev.margin * np.sqrt(dev.queries_needed) / z, dev.margin, dev.confidence)
+    sentence = (
+        f"with {queries:,} test queries and a margin of {dev.margin:g}, a model that loses nothing is shown to be "
+        f"non-inferior with a probability of about {power:.0%}, by the spread of differences of int8 alone on dev"
+    )
+    if power >= _POWER:
+        return sentence
+    return (
+        f"{sentence}; {_POWER:.0%} takes some {dev.queries_needed:,} queries: give more, several sets together, or "
+        "a larger margin"
+    )
 
 
 def _decision(delta: Delta, p_value: float) -> Verdict:
@@ -231,8 +285,7 @@ def interval_verdict(low: float, high: float, margin: float) -> Verdict:
 def _power(differences: np.ndarray, margin: float, confidence: float) -> float:
     if _constant(differences):
         return 1.0
-    error = differences.std(ddof=1) / np.sqrt(len(differences))
-    return float(norm.cdf(margin / error - norm.ppf((1 + confidence) / 2)))
+    return power_of(len(differences), float(differences.std(ddof=1)), margin, confidence)
 
 
 def _constant(differences: np.ndarray) -> bool:

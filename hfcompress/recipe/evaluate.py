@@ -14,6 +14,9 @@ class EvaluateStep(Strict):
 
     Attributes:
         margin: Largest loss in mean nDCG@10 at which two models count as equally good.
+        deploy: Name of the artifact to deploy, as reports name it, e.g. `student-openvino-int8-static`. It is tested
+            first, at the full level, and the card is about it. By default it is chosen on dev: the fastest int8 graph
+            whose loss is within the margin. The others are tested after it, by their quality on dev.
         confidence: Confidence level of the paired bootstrap interval.
         threads: Threads of every runtime; 0 uses all cores that the process may use, within the CPU
             quota of a container.
@@ -31,6 +34,7 @@ class EvaluateStep(Strict):
     """
 
     margin: Annotated[float, Field(gt=0)] = 0.01
+    deploy: str | None = None
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     threads: Annotated[int, Field(ge=0)] = 0
     batch_tokens: Positive = 2048

@@ -39,13 +39,14 @@ class Delta(ReportPart):
         p_difference: Two-sided p-value of the paired randomisation test; the null hypothesis is no difference.
         p_non_inferior: One-sided p-value of the paired randomisation test; the null hypothesis is a loss of the margin
             or more.
-        p_corrected: `p_non_inferior` after Holm's correction for all compared artifacts of the run.
+        p_corrected: Largest `p_non_inferior` of this artifact and of those that were tested before it, see `sequence`
+            of the report; for single sets, and in reports without `sequence`, `p_non_inferior` after Holm's correction.
         corrected: Final verdict: `verdict`, but `inconclusive` instead of `non-inferior` if `p_corrected` is above
-            (1 - confidence) / 2.
+            (1 - confidence) / 2, or if an artifact that was tested before this one is not non-inferior.
         worst_query: Id of the query with the lowest difference.
         worst: That difference.
         by_set: The same for each data set with 2 queries or more, if several were joined; p-values are corrected for
-            all artifacts and all sets.
+            all sets (in older reports also for all artifacts).
     """
 
     mean: float
@@ -253,6 +254,8 @@ class RunReport(ReportPart):
         steps: Steps of the run and their wall time.
         machine: The machine that speed was measured on.
         explanation: Where the primary artifact ranks differently from its teacher; None in older reports.
+        sequence: Names of the artifacts in the order in which they were tested, set before the test split was seen. The
+            first is the one to deploy. Empty in older reports, whose verdicts are corrected by Holm's method.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -272,6 +275,7 @@ class RunReport(ReportPart):
     steps: list[Step]
     machine: Machine
     explanation: Explanation | None = None
+    sequence: list[str] = Field(default_factory=list)
 
     def save(self, folder: Path) -> Path:
         """Write `report.json` into `folder` atomically: to a temporary file, which is then renamed."""

@@ -21,6 +21,7 @@ from hfcompress.pruning.search.explicit import check_shares
 from hfcompress.quantization.openvino import require_openvino
 from hfcompress.rankers.load import FILE_RUNTIMES, activation_of, ranking_tokenizer
 from hfcompress.recipe import OpenVinoInt8, Recipe
+from hfcompress.steps.evaluate import candidates_of
 from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
 
@@ -60,6 +61,18 @@ def check(recipe: Recipe) -> None:
     for artifact in recipe.quantize.artifacts:
         if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
             require_openvino()
+    _check_deploy(recipe)
+
+
+def _check_deploy(recipe: Recipe) -> None:
+    names = [candidate.name for candidate in candidates_of(recipe, recipe.teacher.model, Path())[1:]]
+    if recipe.evaluate.deploy is not None and recipe.evaluate.deploy not in names:
+        raise RecipeError(
+            "The artifact to deploy is none of this run",
+            value=f"evaluate.deploy: {recipe.evaluate.deploy}",
+            expected=f"one of {', '.join(names) or 'its artifacts, of which there is none'}",
+            remedy="correct evaluate.deploy, or leave it out; an artifact for OpenVINO needs OpenVINO",
+        )
 
 
 def _check_score_text(recipe: Recipe, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from hfcompress.evaluation.collapse import PartSensitivity, check_collapse, part
 from hfcompress.evaluation.explain import explain
 from hfcompress.evaluation.results import EvaluatedCandidate, build_report, evaluate_candidates
 from hfcompress.evaluation.saliency import add_saliency
+from hfcompress.evaluation.sequence import default_sequence, measured_sequence
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.pruning.write import sparsity_summary
 from hfcompress.quantization.artifacts import graph_file
@@ -18,15 +21,88 @@ from hfcompress.quantization.config import QuantizationConfig, WeightQuantizatio
 from hfcompress.quantization.rounding import fake_quantized, weight_steps
 from hfcompress.quantization.weights import packed_rounding
 from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.recipe import Recipe
 from hfcompress.report.explanation import Explanation
 from hfcompress.steps.context import RunContext, runnable
 from hfcompress.steps.prune import pruning_summary_of
 from hfcompress.steps.workspace import StepFolder, StepModel
+from hfcompress.utils.files import write_text
 from hfcompress.utils.quiet import quiet
+
+logger = logging.getLogger(__name__)
+
+
+SEQUENCE_FILE = "sequence.json"
+DEV_ROUNDS = 4
+
+
+def candidates_of(recipe: Recipe, teacher: str, checkpoint: Path) -> list[Candidate]:
+    """The teacher and every artifact of a run.
+
+    Args:
+        recipe: The recipe.
+        teacher: Name of the teacher.
+        checkpoint: Folder with the student and its graphs.
+    """
+    candidates = [Candidate.teacher(teacher, "teacher")]
+    if recipe.prune:
+        candidates.append(Candidate.student(checkpoint))
+    configs = [config_from_recipe(artifact) for artifact in runnable(recipe.quantize.artifacts)]
+    return candidates + [Candidate.graph(checkpoint, config, candidates[-1].name) for config in configs]
+
+
+def choose_sequence(context: RunContext, teacher: StepModel, checkpoint: StepFolder) -> StepFolder:
+    """Set the order in which artifacts are tested, by measurements on dev, before the test split is seen.
+
+    Args:
+        context: The run.
+        teacher: The teacher.
+        checkpoint: Folder with the student and its graphs.
+
+    Returns:
+        Folder with the names of the artifacts in that order.
+    """
+    recipe, dev = context.recipe, context.data.splits.get("dev")
+
+    def work(folder: Path, partial: Path) -> None:
+        candidates = candidates_of(recipe, teacher.name, checkpoint.path)
+        names = [each.name for each in candidates[1:]]
+        graphs = [each.name for each in candidates if each.runtime != "torch"]
+        first = recipe.evaluate.deploy
+        if dev and dev.labelled and len(names) > 2 - (first is None):
+            step = recipe.evaluate.model_copy(
+                update={"cold_start": False, "single_thread_queries": 0, "latency_queries": 1, "rounds": DEV_ROUNDS}
+            )
+            evaluated = evaluate_candidates(
+                candidates,
+                context.data,
+                step,
+                max_length=context.max_length,
+                seed=recipe.seed,
+                progress=context.progress,
+                split="dev",
+            )
+            names = measured_sequence([each.artifact for each in evaluated], graphs, recipe.evaluate.margin)
+        else:
+            names = default_sequence(names, graphs)
+        if first is not None:
+            names = [first, *(name for name in names if name != first)]
+        logger.info(f"sequence: {', then '.join(names)}")
+        write_text(folder / SEQUENCE_FILE, json.dumps(names))
+
+    settings = recipe.evaluate.model_dump(mode="json", include={"margin", "deploy", "threads", "batch_tokens"})
+    what = f"order of the tests: {recipe.evaluate.deploy or 'by dev queries'} first"
+    return context.workspace.step(
+        "sequence", [settings, context.data.fingerprint(), checkpoint.fingerprint], work, what
+    )
 
 
 def evaluate(
-    context: RunContext, teacher: StepModel, checkpoint: StepFolder, pruned: Sequence[StepModel]
+    context: RunContext,
+    teacher: StepModel,
+    checkpoint: StepFolder,
+    pruned: Sequence[StepModel],
+    sequence: StepFolder,
 ) -> StepFolder:
     """Measure the teacher and every artifact on the test split, in turns.
 
@@ -35,6 +111,7 @@ def evaluate(
         teacher: The teacher.
         checkpoint: Folder with the student and its graphs.
         pruned: The pruned model of each stage.
+        sequence: Folder with the order of the tests.
 
     Returns:
         Folder with the report; the steps of the run are not in it yet.
@@ -43,12 +120,10 @@ def evaluate(
     sparse = recipe.prune.weights if recipe.prune else None
 
     def work(folder: Path, partial: Path) -> None:
-        candidates = [Candidate.teacher(teacher.name, "teacher")]
-        if recipe.prune:
-            candidates.append(Candidate.student(checkpoint.path))
-        exact = candidates[-1].name
+        candidates = candidates_of(recipe, teacher.name, checkpoint.path)
         configs = [config_from_recipe(artifact) for artifact in runnable(recipe.quantize.artifacts)]
-        candidates += [Candidate.graph(checkpoint.path, config, exact) for config in configs]
+        exact = candidates[len(candidates) - len(configs) - 1].name
+        names = json.loads((sequence.path / SEQUENCE_FILE).read_text(encoding="utf-8"))
         evaluated = evaluate_candidates(
             candidates,
             context.data,
@@ -57,6 +132,7 @@ def evaluate(
             seed=recipe.seed,
             progress=context.progress,
             deflated=sparse is not None,
+            sequence=names,
         )
         results = [found.artifact for found in evaluated]
         by_path = {graph_file(config): config for config in configs}
@@ -70,8 +146,8 @@ def evaluate(
         student = load_model(checkpoint.model.name)
         if pruning and sparse:
             pruning = pruning.model_copy(update={"weights": sparsity_summary(student, sparse)})
-        explanation = _explanation(context, evaluated, teacher, checkpoint)
-        report = build_report(recipe, context.data, student.config, pruning, results, explanation)
+        explanation = _explanation(context, evaluated, teacher, checkpoint, names)
+        report = build_report(recipe, context.data, student.config, pruning, results, explanation, names)
         report.save(folder)
 
     data = context.data
@@ -81,13 +157,17 @@ def evaluate(
     what = (
         f"teacher and artifacts on {len(context.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
     )
-    return context.workspace.step("evaluate", [inputs, checkpoint.fingerprint], work, what)
+    return context.workspace.step("evaluate", [inputs, checkpoint.fingerprint, sequence.fingerprint], work, what)
 
 
 def _explanation(
-    context: RunContext, evaluated: list[EvaluatedCandidate], teacher: StepModel, checkpoint: StepFolder
+    context: RunContext,
+    evaluated: list[EvaluatedCandidate],
+    teacher: StepModel,
+    checkpoint: StepFolder,
+    sequence: Sequence[str],
 ) -> Explanation | None:
-    """Where the artifact that speaks for the run ranks otherwise than its teacher, and what the student looks at."""
+    """Where the artifact to deploy ranks otherwise than its teacher, and what the student looks at."""
     recipe = context.recipe
     artifacts = [found.artifact for found in evaluated]
     runs = {found.artifact.name: found.run for found in evaluated}
@@ -99,6 +179,7 @@ def _explanation(
         tokenizer=context.tokenizer(),
         max_length=context.max_length,
         queries=recipe.evaluate.moved_queries,
+        sequence=sequence,
     )
     if explanation is None or not (recipe.prune and explanation.moved):
         return explanation

@@ -16,6 +16,7 @@ from report_samples import MARGIN, QUERIES, example_artifact, example_delta, exa
 
 from hfcompress.card import render, write_card
 from hfcompress.card.front_matter import read_front_matter
+from hfcompress.card.verdicts import reason
 from hfcompress.evaluation.explain import primary_artifact
 from hfcompress.evaluation.significance import compare
 from hfcompress.report.explanation import (
@@ -443,6 +444,24 @@ def test_the_corrected_verdict_decides() -> None:
         "the test does not, with a p-value of 0.0400 after the correction for 1 artifact, where 0.025 is allowed"
         in alone
     )
+
+
+def test_artifacts_are_tested_in_sequence() -> None:
+    first = example_artifact("first", "openvino", 9.0, corrected_delta(0.01, "non-inferior", "non-inferior", 0.01))
+    second = example_artifact("second", "torch", 2.0, corrected_delta(0.02, "inconclusive", "inconclusive", 0.02))
+    third = example_artifact("third", "torch", 1.0, corrected_delta(0.005, "non-inferior", "inconclusive", 0.02))
+    report = example_report(artifacts=[third, second, first])
+    report = report.model_copy(update={"sequence": ["first", "second", "third"]})
+    text = body(report)
+    assert primary_artifact(report.artifacts, report.sequence) is first
+    assert "**`first` is non-inferior to its teacher:**" in text and "Holm" not in text
+    assert "| p in sequence |" in text and "(`first`, `second`, `third`): the first is the one to deploy" in text
+    rows = [line.split(" | ")[0] for line in text.partition("## Verdict")[2].splitlines() if line.startswith("| `")]
+    assert rows[:3] == ["| `first`", "| `second`", "| `third`"]
+    # What is to be deployed speaks for the run, whatever passed besides.
+    failed = body(report.model_copy(update={"sequence": ["third", "first", "second"]}))
+    assert "**`third` is not shown to be non-inferior to its teacher**" in failed
+    assert reason(report, third) == "it was to be tested only if `second`, tested before it, is non-inferior"
 
 
 def test_older_reports_have_no_section_on_the_verdict() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from hfcompress.compress.trials import Trial, load, pareto_front, ranked, save, trials_figure
@@ -10,7 +11,7 @@ from hfcompress.compress.trials import Trial, load, pareto_front, ranked, save, 
 def trial(name: str, loss: float, speedup: float | None = None, stage: str = "one-shot") -> Trial:
     p50 = 100 / speedup if speedup else None
     return Trial(
-        name=name, stage=stage, pruning_speedup=1, ndcg=0.5 - loss, loss=loss, speedup=speedup, p50_ms=p50,
+        name=name, stage=stage, pruning_speedup=1, ndcg=0.5 - loss, difference=-loss, speedup=speedup, p50_ms=p50,
         megabytes=None, seconds=1,
     )  # fmt: skip
 
@@ -30,6 +31,13 @@ def test_what_was_tried_is_kept(tmp_path: Path) -> None:
     found = [trial("a", 0.01, 2.0), trial("b", 0.02)]
     save(found, tmp_path / "trials.json")
     assert load(tmp_path / "trials.json") == found
+
+
+def test_trials_of_earlier_versions_had_a_loss(tmp_path: Path) -> None:
+    now = trial("a", 0.01, 2.0).model_dump(mode="json")
+    then = {**{key: value for key, value in now.items() if key != "difference"}, "loss": 0.01}
+    (tmp_path / "trials.json").write_text(json.dumps([then]))
+    assert load(tmp_path / "trials.json") == [trial("a", 0.01, 2.0)]
 
 
 def test_the_figure_depends_on_the_input_alone() -> None:

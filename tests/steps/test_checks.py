@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from run_samples import recipe_for
 
 from hfcompress.data.ranking import RankingData, Split
-from hfcompress.errors import DataError
+from hfcompress.errors import DataError, RecipeError
 from hfcompress.recipe import Recipe
-from hfcompress.steps.checks import check_data
+from hfcompress.steps.checks import check, check_data
 
 
 @pytest.fixture
@@ -19,6 +21,15 @@ def recipe() -> Recipe:
 
 def with_split(data: RankingData, name: str, split: Split) -> RankingData:
     return replace(data, splits={**data.splits, name: split})
+
+
+@pytest.mark.parametrize("name", ["student-openvino-int8", "onnx/model_quantized.onnx", "teacher"])
+def test_an_artifact_to_deploy_that_is_none_of_the_run_is_refused(run_inputs: Path, name: str) -> None:
+    settings = recipe_for(run_inputs)
+    check(Recipe.model_validate(settings | {"evaluate": {"deploy": "student-onnxruntime-int8-dynamic"}}))
+    with pytest.raises(RecipeError, match="student-torch, student-onnxruntime-int8-dynamic") as raised:
+        check(Recipe.model_validate(settings | {"evaluate": {"deploy": name}}))
+    assert f"evaluate.deploy: {name}" in str(raised.value)
 
 
 @pytest.mark.parametrize("left", [1, 2])
