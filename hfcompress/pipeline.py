@@ -13,20 +13,22 @@ from pathlib import Path
 from transformers import set_seed
 
 from hfcompress.card import write_card
+from hfcompress.card.zero_shot import warning as zero_shot_warning
 from hfcompress.evaluation.results import license_for
 from hfcompress.models.layout import PACKED_FOLDER, STRUCTURE_FILE, WORK_FOLDER
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.recipe import Recipe
 from hfcompress.report.report import RunReport
-from hfcompress.steps.checks import check, check_data, grades_by_teacher
+from hfcompress.steps.checks import check, check_data, check_zero_shot, grades_by_teacher
 from hfcompress.steps.context import RunContext, runnable, stages
 from hfcompress.steps.evaluate import choose_sequence, evaluate
-from hfcompress.steps.inputs import load_run_data
+from hfcompress.steps.inputs import load_run_data, load_zero_shot
 from hfcompress.steps.prune import prune
 from hfcompress.steps.quantize import quantize
 from hfcompress.steps.recover import recover, score
 from hfcompress.steps.teacher import grade_by_teacher, obtain_teacher
 from hfcompress.steps.workspace import Workspace
+from hfcompress.steps.zero_shot import load_result, zero_shot
 from hfcompress.utils.files import replaced_file, write_text
 from hfcompress.utils.log import lines_to
 from hfcompress.utils.machine import limited_torch_threads
@@ -66,11 +68,13 @@ def run(
     check(recipe)
     data = load_run_data(recipe, progress)
     check_data(recipe, data)
+    outside = load_zero_shot(recipe, data, progress)
+    check_zero_shot(data, outside)
     workspace.begin()
     logger.info(
         f"data: {', '.join(f'{len(split)} {name}' for name, split in data.splits.items())} queries of {data.name}"
     )
-    context, preview = RunContext(recipe, data, workspace, progress), workspace.preview()
+    context, preview = RunContext(recipe, data, workspace, progress, outside), workspace.preview()
     do_steps(replace(context, workspace=preview))
     for line in preview.lines(out):
         logger.info(line)
@@ -78,19 +82,26 @@ def run(
         logger.info("int8: leaves out OpenVINO, which is not installed (pip install 'hfcompress[openvino]')")
     set_seed(recipe.seed)
     start = time.perf_counter()
-    checkpoint, report_folder = do_steps(context)
-    metadata = {"steps": workspace.steps, "recipe": recipe.text, "license": license_for(recipe)}
+    checkpoint, report_folder, zero_shot_folder = do_steps(context)
+    metadata = {
+        "steps": workspace.steps,
+        "recipe": recipe.text,
+        "license": license_for(recipe),
+        "zero_shot": load_result(zero_shot_folder) if zero_shot_folder else None,
+    }
     report = RunReport.load(report_folder).model_copy(update=metadata)
     publish_locally(out, checkpoint, report)
+    if words := zero_shot_warning(report):
+        logger.warning(f"zero-shot: {words}")
     logger.info(f"card: {out / 'README.md'}, finished in {duration(time.perf_counter() - start)}")
     return report
 
 
-def do_steps(context: RunContext) -> tuple[Path, Path]:
+def do_steps(context: RunContext) -> tuple[Path, Path, Path | None]:
     """Run the steps of a run, or list them where the workspace is a preview.
 
     Returns:
-        The folder of the checkpoint and that of the report.
+        The folder of the checkpoint, that of the report, and that of the zero-shot results if the run has such sets.
     """
     teacher = obtain_teacher(context)
     if grades_by_teacher(context.recipe, context.data):
@@ -104,7 +115,10 @@ def do_steps(context: RunContext) -> tuple[Path, Path]:
             student = recover(context, teacher, lists, student, stage)
     checkpoint = quantize(context, student)
     sequence = choose_sequence(context, teacher, checkpoint)
-    return checkpoint.path, evaluate(context, teacher, checkpoint, pruned, sequence).path
+    evaluated = evaluate(context, teacher, checkpoint, pruned, sequence)
+    if not context.zero_shot:
+        return checkpoint.path, evaluated.path, None
+    return checkpoint.path, evaluated.path, zero_shot(context, teacher, checkpoint, sequence, evaluated).path
 
 
 def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:

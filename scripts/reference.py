@@ -17,7 +17,7 @@ from pydantic.fields import PydanticUndefined
 
 from hfcompress import recipe
 from hfcompress.cli import EXIT_CODES, app
-from hfcompress.report import explanation, report, schema, speed, structure
+from hfcompress.report import delta, explanation, report, schema, speed, structure, zero_shot
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECIPE = (
@@ -46,7 +46,7 @@ RECIPE = (
 REPORT = (
     report.RunReport,
     report.Artifact,
-    report.Delta,
+    delta.Delta,
     speed.Latency,
     schema.Interval,
     speed.SingleThread,
@@ -68,6 +68,10 @@ REPORT = (
     explanation.SaliencyAgreement,
     explanation.MeanSaliencyAgreement,
     explanation.QueryGroup,
+    zero_shot.ZeroShot,
+    zero_shot.ZeroShotSet,
+    zero_shot.VocabularyEffect,
+    zero_shot.VocabularyLoss,
 )
 PAGES = {
     "recipe.md": (

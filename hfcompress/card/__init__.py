@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hfcompress.card import figures, method, opening, pruning, queries, results, verdicts
+from hfcompress.card import figures, method, opening, pruning, queries, results, verdicts, zero_shot
 from hfcompress.card.front_matter import front_matter
 from hfcompress.card.snippets import loading_snippets
 from hfcompress.evaluation.explain import primary_artifact
@@ -38,6 +38,7 @@ def render(report: RunReport) -> str:
         results.more_quality(report),
         results.speed(report),
         verdicts.section(report),
+        zero_shot.section(report),
         f"## How to load it\n\n{loading_snippets(report)}",
         pruning.structure(report),
         queries.moved(report, subject),

@@ -58,7 +58,7 @@ def limits(report: RunReport) -> str:
     queries = len(report.teacher.per_query)
     points = [
         f"The verdict holds for the {queries:,} test queries of {report.data.name} and queries like them. Other "
-        "domains, languages and first stages were not measured: run the recipe on your own queries.",
+        f"domains, languages and first stages {_unmeasured(report)} not measured: run the recipe on your own queries.",
         "Non-inferior does not mean equal. It rules out a mean loss of the margin or more, at the confidence given; a "
         f"smaller loss is possible, and single queries do lose. {verdicts.several(report)} The other metrics have no "
         "verdict.",
@@ -70,6 +70,13 @@ def limits(report: RunReport) -> str:
     if queries < FEW_QUERIES:
         points.insert(1, f"{queries} queries are few: the interval is rough, and another sample may turn the verdict.")
     return f"## Limits\n\n{_points(points)}"
+
+
+def _unmeasured(report: RunReport) -> str:
+    """The verb about other domains, some of which zero-shot sets may stand for."""
+    if report.zero_shot is None:
+        return "were"
+    return f"than those of {', '.join(each.name for each in report.zero_shot.sets)} (zero-shot) were"
 
 
 def _scores(data: DataSummary) -> str:

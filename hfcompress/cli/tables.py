@@ -16,6 +16,7 @@ from hfcompress.utils.text import metric_label
 if TYPE_CHECKING:
     from hfcompress.evaluation.standalone import Evaluation, RunFileResult
     from hfcompress.report.report import Artifact, Delta, FirstStage, RunReport
+    from hfcompress.report.zero_shot import ZeroShot
 
 SHOWN = ("ndcg@10", "mrr@10")
 WIDE = 120  # columns that the whole table needs
@@ -25,12 +26,17 @@ _WIDE_ONLY = ("mrr@10", "docs/s")  # omitted in a narrow terminal unless request
 def print_report(report: RunReport, console: Console = out) -> None:
     """Print the results of a run as a table, then the verdict in words."""
     from hfcompress.card.verdicts import weak_teacher
+    from hfcompress.card.zero_shot import warning as outside_domain
 
     title = f"{report.name}: {len(report.teacher.per_query)} test queries of {report.data.name}"
     console.print(_table(title, report.first_stage, (report.teacher, *report.artifacts), (), console))
     console.print(verdict(report), markup=False)
     if warning := weak_teacher(report):
         console.print(warning, markup=False)
+    if report.zero_shot:
+        console.print(_zero_shot(report.zero_shot))
+    if warning := outside_domain(report):
+        console.print(f"WARNING: {warning}", markup=False)
 
 
 def print_evaluation(result: Evaluation, metrics: Sequence[str] = (), console: Console = out) -> None:
@@ -68,6 +74,23 @@ def _table(
     for cells in ({"": stage.name, **_quality(stage.quality)}, *(_cells(each, wide) for each in artifacts)):
         table.add_row(*(cells.get(str(column.header), "") for column in table.columns))
     return table
+
+
+def _zero_shot(found: ZeroShot) -> Table:
+    """The table of data sets that the run neither trained on nor chose by."""
+    table = Table(title=f"Zero-shot: {found.artifact} on other data", title_justify="left", box=box.SIMPLE)
+    for name in ("", "queries", "teacher", "artifact", "difference", "verdict", "tau"):
+        table.add_column(name, justify="left" if name in ("", "verdict") else "right", overflow="fold")
+    for each in found.sets:
+        figures = (f"{value:.4f}" for value in (each.teacher, each.artifact))
+        table.add_row(escape(each.name), *_compared(each.delta, *figures), f"{each.agreement['kendall_tau']:.2f}")
+    if found.pooled:
+        table.add_row("pooled", *_compared(found.pooled, "", ""), "")
+    return table
+
+
+def _compared(delta: Delta, teacher: str, artifact: str) -> tuple[str, ...]:
+    return str(delta.queries), teacher, artifact, f"{delta.mean:+.4f}\n{_interval(delta)}", delta.decision
 
 
 def _cells(artifact: Artifact | RunFileResult, wide: bool) -> dict[str, str]:

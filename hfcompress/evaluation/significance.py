@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap, monte_carlo_test, norm
 
 from hfcompress.errors import DataError
-from hfcompress.report.report import Delta, Verdict
+from hfcompress.report.delta import Delta, Verdict
 
 _SPREAD_OF_EQUALS = 1e-12  # Metrics lie in [0, 1]; smaller spreads are rounding errors.
 _POWER = 0.8  # of `queries_needed`

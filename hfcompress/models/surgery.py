@@ -156,6 +156,34 @@ def prune_embedding(model: ModelT, kept: Sequence[int]) -> ModelT:
     return model
 
 
+def restore_embedding(model: ModelT, original: torch.Tensor, kept: Sequence[int]) -> ModelT:
+    """Put back into `model`, in place, the rows of the input embedding that `prune_embedding` has removed.
+
+    The token ids in `model.config` get their former values; those of removed tokens stay None.
+
+    Args:
+        model: A model of `prune_embedding`, perhaps trained since.
+        original: Embedding weight of the model before, rows x hidden size; the removed rows are taken from it.
+        kept: The token ids that were kept, as given to `prune_embedding`.
+
+    Returns:
+        The unwrapped model. Its embedding weight is new, so create a new optimizer.
+    """
+    model = unwrap_(model)
+    embedding = input_embedding(model)
+    weight = original.detach().to(embedding.weight).clone()
+    weight[list(kept)] = embedding.weight.detach()
+    embedding.weight = nn.Parameter(weight, requires_grad=embedding.weight.requires_grad)
+    embedding.num_embeddings = len(weight)
+    if embedding.padding_idx is not None:
+        embedding.padding_idx = kept[embedding.padding_idx]
+    for name, value in model.config.to_dict().items():
+        if name.endswith("_token_id") and isinstance(value, int):
+            setattr(model.config, name, kept[value])
+    model.config.vocab_size = len(weight)
+    return model
+
+
 def encoder_macs(config: PretrainedConfig, plan: PruningPlan) -> int:
     """MACs per token in the linear layers of the pruned encoder, without the attention products."""
     hidden = config.hidden_size

@@ -31,6 +31,11 @@ class EvaluateStep(Strict):
             that drift of the machine's speed cancels out.
         min_rank_correlation: Least Spearman rank correlation of a quantized artifact with the fp32 model that
             was quantized, as the mean over test queries. A run below it fails.
+        zero_shot: Data sets that the run neither trains on nor chooses by, named as in `data.sets`. The teacher and the
+            artifact to deploy rank the test split of each, with `data.candidates` documents a query, to show what the
+            student keeps outside its domain.
+        zero_shot_queries: Maximum number of test queries of each of these sets, taken in the order of a hash of their
+            ids, so that a large set neither takes long nor outweighs the others when they are pooled.
     """
 
     margin: Annotated[float, Field(gt=0)] = 0.01
@@ -45,6 +50,8 @@ class EvaluateStep(Strict):
     metrics: list[str] = Field(default=[])
     rounds: Positive = 8
     min_rank_correlation: Annotated[float, Field(ge=0, le=1)] = 0.9
+    zero_shot: list[str] = Field(default=[])
+    zero_shot_queries: Positive = 500
 
 
 class PublishStep(Strict):

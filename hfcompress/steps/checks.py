@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -24,6 +25,7 @@ from hfcompress.recipe import OpenVinoInt8, Recipe
 from hfcompress.steps.evaluate import candidates_of
 from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
+from hfcompress.vocabulary.content import content_of
 
 
 def check(recipe: Recipe) -> None:
@@ -48,6 +50,8 @@ def check(recipe: Recipe) -> None:
             check_shares(recipe.prune, plan)
         if recipe.prune.runtime == "openvino":
             require_openvino()
+        if recipe.prune.vocabulary:
+            content_of(load_tokenizer(recipe.teacher.model))
         if recipe.recover:
             check_frozen(recipe.recover.optimization.freeze_layers, len(recipe.prune.layers or plan.layers))
             if recipe.recover.features and recipe.recover.features.relation:
@@ -62,6 +66,31 @@ def check(recipe: Recipe) -> None:
         if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
             require_openvino()
     _check_deploy(recipe)
+    _check_zero_shot_recipe(recipe)
+
+
+def _check_zero_shot_recipe(recipe: Recipe) -> None:
+    if recipe.evaluate.zero_shot and len(candidates_of(recipe, recipe.teacher.model, Path())) == 1:
+        raise RecipeError(
+            "The run makes no artifact that could be evaluated on zero-shot sets",
+            value=f"evaluate.zero_shot: {', '.join(recipe.evaluate.zero_shot)}",
+            expected="prune, or an entry of quantize.artifacts whose runtime is installed",
+            remedy="add one of them, or leave out evaluate.zero_shot",
+        )
+    trained = set(map(_source, recipe.data.sets))
+    if known := [name for name in recipe.evaluate.zero_shot if _source(name) in trained]:
+        raise RecipeError(
+            "A zero-shot set is also a set of the run",
+            value=f"evaluate.zero_shot: {', '.join(known)}",
+            expected="sets that are not in data.sets, on which the run trains and chooses",
+            remedy="leave it out of evaluate.zero_shot, or out of data.sets",
+        )
+
+
+def _source(name: str) -> str:
+    """A data set's name in a recipe: the real path where it is one."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
 
 
 def _check_deploy(recipe: Recipe) -> None:
@@ -165,6 +194,37 @@ def check_data(recipe: Recipe, data: RankingData) -> None:
         check_corpus(data, CALIBRATION_DOCUMENTS)
     if recipe.recover:
         check_corpus(data, recipe.recover.documents)
+
+
+def check_zero_shot(data: RankingData, sets: Sequence[RankingData]) -> None:
+    """Check that each zero-shot set has a name of its own, judged test queries, and documents to rank.
+
+    Args:
+        data: Data of the run.
+        sets: The zero-shot sets.
+
+    Raises:
+        DataError: A set does not fit.
+    """
+    names = [*(data.sets or (data.name,)), *(each.name for each in sets)]
+    if sets and len(set(names)) < len(names):
+        raise DataError(
+            "A zero-shot set has the name of another data set",
+            value=names,
+            expected="a different folder name for each set",
+            remedy="rename one of the folders, or leave out a set that is named twice",
+        )
+    for each in sets:
+        test = each.split("test")
+        judged = len(test.qrels) - len(without_relevant(test.qrels))
+        if judged < 2:
+            raise DataError(
+                f"The zero-shot set {each.name!r} has too few test queries for an interval",
+                value=f"{judged} of {len(test)} test queries have a relevant document",
+                expected="at least 2 such test queries; a few hundred for a narrow interval",
+                remedy="raise evaluate.zero_shot_queries, add test queries, or leave out the set",
+            )
+        _check_candidates(each, "test")
 
 
 def _check_candidates(data: RankingData, split: str) -> None:

@@ -24,12 +24,14 @@ class RunContext:
         data: Its data.
         workspace: Runs the steps, or only lists them.
         progress: Show progress bars.
+        zero_shot: Data sets that the run neither trains on nor chooses by.
     """
 
     recipe: Recipe
     data: RankingData
     workspace: Workspace | Preview
     progress: bool
+    zero_shot: tuple[RankingData, ...] = ()
 
     @property
     def max_length(self) -> int:

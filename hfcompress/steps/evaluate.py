@@ -153,7 +153,8 @@ def evaluate(
     data = context.data
     # Goes into the report; whether texts may be shown is part of it.
     metadata = [data.name, data.license, data.notes, data.first_stage, data.publish_texts]
-    inputs = [recipe.evaluate.model_dump(mode="json"), recipe.name, data.fingerprint(), metadata]
+    settings = recipe.evaluate.model_dump(mode="json", exclude={"zero_shot", "zero_shot_queries"})
+    inputs = [settings, recipe.name, data.fingerprint(), metadata]
     what = (
         f"teacher and artifacts on {len(context.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
     )

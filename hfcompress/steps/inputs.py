@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from itertools import islice
 
+from hfcompress.data.document import text_key
 from hfcompress.data.load import load_data
 from hfcompress.data.pseudo_queries import add_pseudo_queries
-from hfcompress.data.ranking import RankingData
+from hfcompress.data.ranking import RankingData, Split
 from hfcompress.data.teachers import Teacher
+from hfcompress.errors import DataError
 from hfcompress.models.load import load_model, model_fingerprint
 from hfcompress.rankers.base import Ranker
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.recipe import Recipe, ScoreSource
+from hfcompress.recipe import Recipe, ScoreSource, SplitLimits
 from hfcompress.steps.context import RunContext
 from hfcompress.steps.workspace import StepModel
 
+logger = logging.getLogger(__name__)
+
 RANKING_QUERIES, RANKING_DOCUMENTS = 32, 8  # mixed precision is chosen by their ranking
+KNOWN_SHARE = 0.1  # of the queries of a zero-shot set: a few common questions may recur, but not a part of the data
 
 
 def load_run_data(recipe: Recipe, progress: bool) -> RankingData:
@@ -32,6 +39,48 @@ def load_run_data(recipe: Recipe, progress: bool) -> RankingData:
     if recipe.data.dev_from_train and not data.splits.get("dev"):
         data = data.with_dev(recipe.data.dev_from_train)
     return data
+
+
+def load_zero_shot(recipe: Recipe, data: RankingData, progress: bool) -> tuple[RankingData, ...]:
+    """Load the zero-shot sets of a recipe, without queries that have the text (`text_key`) of a query of the run.
+
+    Args:
+        recipe: The recipe.
+        data: Data of the run.
+        progress: Show progress bars.
+
+    Raises:
+        DataError: A set cannot be used, or many of its queries are queries of the run.
+    """
+    # The other splits are unused: one query keeps them valid, and no candidates are retrieved for more.
+    limits = SplitLimits(train=1, dev=1, test=recipe.evaluate.zero_shot_queries)
+    known = {text_key(text) for text in data.queries.values()} if recipe.evaluate.zero_shot else set()
+    sets = []
+    for name in recipe.evaluate.zero_shot:
+        step = recipe.data.model_copy(update={"sets": [name], "max_queries": limits})
+        sets.append(_without_known(load_data(step, progress), known))
+    return tuple(sets)
+
+
+def _without_known(data: RankingData, known: Collection[str]) -> RankingData:
+    test = data.split("test")
+    found = {query for query in {**test.candidates, **test.qrels} if text_key(data.queries[query]) in known}
+    if not found:
+        return data
+    if len(found) > KNOWN_SHARE * len(test):
+        raise DataError(
+            f"The zero-shot set {data.name!r} shares queries with the data of the run",
+            value=f"{len(found)} of {len(test)} test queries, such as {sorted(found)[:3]}, are queries of the run, too",
+            expected="a set that the run neither trains on nor chooses by",
+            remedy="leave it out of evaluate.zero_shot, or out of data.sets",
+        )
+    rest = Split(
+        qrels={query: grades for query, grades in test.qrels.items() if query not in found},
+        candidates={query: listed for query, listed in test.candidates.items() if query not in found},
+    )
+    note = f"{len(found)} of {len(test)} test queries of {data.name} are left out: the run has them, too"
+    logger.info(f"zero-shot: {note}")
+    return replace(data, splits={**data.splits, "test": rest}, notes=(*data.notes, note))
 
 
 def with_pseudo_queries(recipe: Recipe, data: RankingData) -> RankingData:

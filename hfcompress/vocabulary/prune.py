@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from hfcompress.errors import ModelError, PlanError
 from hfcompress.models.architectures import architecture_of, input_embedding
 from hfcompress.models.prompts import prompts_of, set_prompts
-from hfcompress.models.surgery import prune_embedding
+from hfcompress.models.surgery import prune_embedding, restore_embedding
 from hfcompress.models.wrappers import unwrap_
 from hfcompress.utils.quiet import quiet
 from hfcompress.vocabulary.content import TokenizerContent, content_of
@@ -51,6 +51,34 @@ def prune_vocabulary(
     _check(model, content, plan, new_ids)
     pruned = _rebuilt(tokenizer, content.pruned(new_ids))
     return prune_embedding(model, plan.kept), pruned
+
+
+def restore_vocabulary(
+    model: ModelT,
+    tokenizer: PreTrainedTokenizerFast,
+    original: PreTrainedModel,
+    original_tokenizer: PreTrainedTokenizerFast,
+) -> ModelT:
+    """Undo `prune_vocabulary` in `model`, in place: removed tokens get the embeddings of the original model back.
+
+    With the original tokenizer, a text whose tokens are all kept gets the same scores as before. If the model was
+    trained since, it is the model that the same training with the whole vocabulary gives, but for weight decay, where
+    the removed tokens do not occur in the training texts: their embeddings would have got no gradient.
+
+    Args:
+        model: A model whose vocabulary was pruned.
+        tokenizer: Its tokenizer.
+        original: A model with the whole vocabulary and the same size of embeddings, such as the teacher.
+        original_tokenizer: Its tokenizer, from which `tokenizer` was made.
+
+    Returns:
+        The unwrapped model, which reads the original tokenizer's ids. Its embedding weight is new, so create a new
+        optimizer.
+    """
+    before = content_of(original_tokenizer).ids
+    tokens = sorted(content_of(tokenizer).ids.items(), key=lambda each: each[1])
+    kept = [before[token] for token, _ in tokens]
+    return restore_embedding(model, input_embedding(original).weight, kept)
 
 
 def _check(model: PreTrainedModel, content: TokenizerContent, plan: VocabularyPlan, new_ids: Mapping[int, int]) -> None:

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from hfcompress.cli.tables import print_report, verdict
-from hfcompress.report.report import RunReport, Verdict
+from hfcompress.report.delta import Verdict
+from hfcompress.report.report import RunReport
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 
