@@ -68,7 +68,7 @@ EXIT_CODES = {
     1: "`publish`: the Hub cannot be reached or is busy, try again later. `doctor`: a required package does not work. "
     "Otherwise an error in hfcompress, with a traceback; please report it",
     2: "an error that you can correct: arguments, recipe, data, model, output folder or disk; stderr says how",
-    compress.NOT_REACHED: "`compress`: no model that is fast enough was shown to rank as well",
+    compress.NOT_REACHED: "`compress`: no model that is fast and small enough was shown to rank as well",
     INTERRUPTED: "interrupted (Ctrl-C); stderr shows how to continue",
     TERMINATED: "terminated (SIGTERM), for example by a scheduler; stderr shows how to continue",
 }

@@ -31,6 +31,17 @@ def compress(
     ] = None,
     max_loss: options.Margin = 0.01,
     runtime: Annotated[str, typer.Option(help="Target runtime: auto, openvino, onnxruntime or torch.")] = "auto",
+    vocabulary: Annotated[
+        str, typer.Option(help="Tokens to keep: whole, or corpus, those of its documents and train queries.")
+    ] = "whole",
+    max_size_mb: Annotated[
+        float | None,
+        typer.Option(help="Largest size of a deployment in MB; the vocabulary is cut to the corpus where needed."),
+    ] = None,
+    zero_shot: Annotated[
+        list[str] | None,
+        typer.Option(help="Data set to evaluate the result on, never trained on or chosen by. Repeatable."),
+    ] = None,
     time_budget: Annotated[str, typer.Option(help="Time for the whole command, e.g. 60m or 1h30m.")] = "60m",
     max_length: options.MaxLength = None,
     candidates: options.Candidates = 20,
@@ -47,7 +58,7 @@ def compress(
     """Compress a cross-encoder as far as its ranking quality allows, within a time budget.
 
     The output contains the recipe that reproduces the result. The exit code is 0 if the goal was reached, and 3 if no
-    model that is fast enough was shown to rank as well.
+    model that is fast and small enough was shown to rank as well.
 
     Example: hfcompress compress path/or/hub-id --data path/to/beir-folder --out out/compressed --target-speedup 4
     """
@@ -55,7 +66,8 @@ def compress(
     from hfcompress.compress.goal import Goal, parse_duration
 
     console = start(json_file)
-    goal = Goal(target_speedup, target_latency_ms, max_loss, runtime, parse_duration(time_budget))  # type: ignore[arg-type]
+    seconds = parse_duration(time_budget)
+    goal = Goal(target_speedup, target_latency_ms, max_loss, runtime, seconds, vocabulary, max_size_mb)  # type: ignore[arg-type]
     with step_lines(console, quiet):
         outcome = work(
             model,
@@ -69,6 +81,7 @@ def compress(
             seed=seed,
             resume=resume,
             progress=not quiet,
+            zero_shot=zero_shot or [],
         )
     write_json(json_file, outcome.to_json())
     console.print(_trials(outcome))
@@ -110,6 +123,8 @@ def _in_words(outcome: Outcome, folder: Path) -> str:
     reasons = []
     if not outcome.fast_enough:
         reasons.append("it is slower than the target")
+    if not outcome.small_enough:
+        reasons.append(f"it takes {chosen.size_bytes / 1e6:.1f} MB, more than {goal.max_size_mb:g}")
     if delta.decision == "inferior":
         reasons.append(f"it loses more than {goal.max_loss:g}")
     if delta.decision == "inconclusive":

@@ -32,6 +32,7 @@ SMALLEST_STAGE = 1.2  # smallest speed-up that is worth another search
 ROUNDS = 2  # of short recoveries
 SHORT_SHARE = 0.15  # of the remaining time, for each round of short recoveries
 FULL_SHARE = 0.9  # of the time that then remains, for the full recovery; the rest is a reserve
+ZERO_SHOT = 2.0  # passes of the teacher over zero-shot pairs: its own, and those of student and artifact
 SEARCH = 0.5  # cost of pruning once, as a share of the time that the whole family took
 
 
@@ -164,7 +165,8 @@ class TimeBudget:
         context = self.context
         dev, test = len(context.data.splits["dev"]), len(context.data.splits["test"])
         evaluation = self._seconds("unpruned") * (1 + test / dev) / 2
-        return context.remaining - (context.loading + evaluation)
+        zero_shot = ZERO_SHOT * context.zero_shot_pairs / context.rate
+        return context.remaining - (context.loading + evaluation + zero_shot)
 
     def lists(self, rates: dict[float, float]) -> int:
         """Number of lists to score: as many as the full recovery of the median model has time for.

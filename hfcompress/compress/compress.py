@@ -32,7 +32,16 @@ from hfcompress.models.layout import FORMER_TRIALS_FILES, RECIPE_FILE, TRIALS_FI
 from hfcompress.models.load import load_config, resolve
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.rankers.load import ranking_tokenizer
-from hfcompress.recipe import DataStep, EvaluateStep, PublishStep, QuantizeStep, Recipe, TeacherStep
+from hfcompress.recipe import (
+    DataStep,
+    EvaluateStep,
+    PruneStep,
+    PublishStep,
+    QuantizeStep,
+    Recipe,
+    TeacherStep,
+    VocabularyStep,
+)
 from hfcompress.report.report import Artifact, Delta, RunReport
 from hfcompress.steps.workspace import StepFolder, Workspace
 from hfcompress.utils.files import write_bytes, write_text
@@ -73,9 +82,14 @@ class Outcome:
         return True
 
     @property
+    def small_enough(self) -> bool:
+        """Whether the artifact is at most as large as asked for."""
+        return self.goal.fits(self.chosen.size_bytes)
+
+    @property
     def reached(self) -> bool:
-        """Whether the goal was reached: fast enough and non-inferior to the teacher."""
-        return self.fast_enough and self.delta.decision == "non-inferior"
+        """Whether the goal was reached: fast enough, small enough, and non-inferior to the teacher."""
+        return self.fast_enough and self.small_enough and self.delta.decision == "non-inferior"
 
     def to_json(self) -> str:
         """The outcome with all trials and the report, as JSON."""
@@ -83,6 +97,7 @@ class Outcome:
         outcome = {
             "reached": self.reached,
             "fast_enough": self.fast_enough,
+            "small_enough": self.small_enough,
             "chosen": self.chosen.name,
             "trials": trials,
             "tried": trials,  # deprecated name
@@ -104,6 +119,7 @@ def compress(
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
+    zero_shot: Sequence[str] = (),
 ) -> Outcome:
     """Compress a cross-encoder as far as the goal asks, or as far as its ranking quality allows, within a time budget.
 
@@ -119,6 +135,8 @@ def compress(
         seed: Seed of everything random.
         resume: Continue an earlier call.
         progress: Show progress bars.
+        zero_shot: Data sets that are neither trained on nor chosen by, as in a recipe: the result is evaluated there,
+            too.
 
     Raises:
         HfCompressError: A fault that the user can mend.
@@ -134,13 +152,13 @@ def compress(
         evaluate=EvaluateStep(margin=goal.max_loss, threads=threads),
         publish=PublishStep(license=license),
     )
-    context = prepare(shared, workspace, goal, progress)
+    context = prepare(shared, workspace, goal, progress, zero_shot)
     logger.info(_intention(context))
     set_seed(seed)
     teacher, forms = measure_unpruned(context)
     form = choose_form(context, forms)
     choice = _choice(context, pruning_speedups(goal, form), teacher, form)
-    if choice is None and form.step is None:
+    if choice is None and form.step is None and not goal.cuts_vocabulary(form.artifact.size_bytes):
         latency = form.artifact.latency
         raise PlanError(
             "There is nothing to do",
@@ -195,6 +213,10 @@ def _intention(context: CompressContext) -> str:
         aim = f"{goal.target_speedup:g}x the speed of the teacher"
     if goal.target_latency_ms is not None:
         aim = f"{goal.target_latency_ms:g} ms a query"
+    if goal.max_size_mb is not None:
+        aim += f", in at most {goal.max_size_mb:g} MB"
+    if goal.vocabulary == "corpus":
+        aim += ", with the vocabulary of the corpus"
     sizes = ", ".join(f"{len(split)} {name}" for name, split in context.data.splits.items())
     return (
         f"plan: {aim}, at most {goal.max_loss:g} nDCG@10 lost, in {goal.seconds / 60:.0f} minutes, with {sizes} "
@@ -208,13 +230,16 @@ def _recipe(context: CompressContext, form: DeploymentForm, choice: Choice | Non
     recipe = context.recipe
     if choice and choice.recovery.lists:
         recipe = recovery(context, choice.recovery.lists, choice.recovery.epochs)
-    step = (
-        pruning(context.goal, choice.pruning_speedup, form, choice.member.vocabulary, choice.stages) if choice else None
-    )
+    step = None
+    if choice:
+        step = pruning(context.goal, choice.pruning_speedup, form, choice.member.vocabulary, choice.stages)
+    elif context.goal.cuts_vocabulary(form.artifact.size_bytes):
+        step = PruneStep(vocabulary=VocabularyStep())
+    evaluation = {"deploy": form.artifact_name, "zero_shot": list(context.zero_shot)}
     settings = recipe.model_copy(
         update={
             "prune": step,
-            "evaluate": recipe.evaluate.model_copy(update={"deploy": form.artifact_name}),
+            "evaluate": recipe.evaluate.model_copy(update=evaluation),
             "quantize": QuantizeStep(
                 artifacts=[form.step] if form.step else [], calibration_pairs=recipe.quantize.calibration_pairs
             ),
@@ -255,11 +280,13 @@ def _is_better_unpruned(context: CompressContext, out: Path, form: DeploymentFor
     """Whether the unpruned model is non-inferior if the pruned one is not.
 
     Two artifacts are then compared with the margin, each at a one-sided level of 2.5% (confidence 95%): together at
-    most 5%. If a target speed was given, a slower model is no alternative.
+    most 5%. If a target speed was given, a slower model is no alternative, nor is one that is too large.
     """
     assert chosen.delta is not None
     asked = context.goal.target_speedup is not None or context.goal.target_latency_ms is not None
     if chosen.delta.decision == "non-inferior" or asked or form.step is None or form.loss > context.goal.max_loss:
+        return False
+    if not context.goal.fits(form.artifact.size_bytes):
         return False
 
     def work(folder: Path, partial: Path) -> None:

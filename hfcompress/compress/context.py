@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,7 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.metrics import PRIMARY_METRIC, first_stage_run, means, per_query
 from hfcompress.evaluation.results import evaluate_candidates
-from hfcompress.models.load import (
-    model_fingerprint,
-)
+from hfcompress.models.load import load_tokenizer, model_fingerprint
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.recipe import (
     Recipe,
@@ -24,9 +23,10 @@ from hfcompress.recipe import (
     SplitLimits,
 )
 from hfcompress.report.report import Artifact
-from hfcompress.steps.checks import check, check_data
-from hfcompress.steps.inputs import load_run_data
+from hfcompress.steps.checks import check, check_data, check_zero_shot, check_zero_shot_names
+from hfcompress.steps.inputs import load_run_data, load_zero_shot
 from hfcompress.steps.workspace import Workspace
+from hfcompress.vocabulary.content import content_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ class CompressContext:
         progress: Show progress bars.
         began: Start of the call, by `time.perf_counter`.
         loading: Seconds that loading the data took, an upper bound for the final run.
+        zero_shot: Data sets on which the final run evaluates besides its own.
+        zero_shot_pairs: Number of pairs that it ranks there.
         trials: All trials so far.
     """
 
@@ -65,6 +67,8 @@ class CompressContext:
     progress: bool
     began: float
     loading: float
+    zero_shot: tuple[str, ...] = ()
+    zero_shot_pairs: int = 0
     trials: list[Trial] = field(default_factory=list)
 
     @property
@@ -155,17 +159,32 @@ def first_stage_quality(data: RankingData, split: str) -> float:
     return means(per_query(chosen.qrels, first_stage_run(chosen.candidates), data.relevant_from))[PRIMARY_METRIC]
 
 
-def prepare(recipe: Recipe, workspace: Workspace, goal: Goal, progress: bool) -> CompressContext:
+def prepare(
+    recipe: Recipe, workspace: Workspace, goal: Goal, progress: bool, zero_shot: Sequence[str] = ()
+) -> CompressContext:
     """Check the shared settings, load the data, and take as many queries as the time allows.
+
+    Args:
+        recipe: The shared settings.
+        workspace: Keeps the results of steps.
+        goal: The goal.
+        progress: Show progress bars.
+        zero_shot: Data sets on which the final run evaluates besides its own; they are checked here.
 
     Raises:
         HfCompressError: A fault that the user can mend.
     """
     began = time.perf_counter()
     check(recipe)
+    check_zero_shot_names(with_zero_shot(recipe, zero_shot))
+    if goal.vocabulary == "corpus" or goal.max_size_mb is not None:
+        content_of(load_tokenizer(recipe.teacher.model))
     recipe, supervision, data = _with_queries(recipe, progress)
     for checked in (recipe, _loading(recipe, supervision)):
         check_data(checked, data)
+    outside = load_zero_shot(with_zero_shot(recipe, zero_shot), data, progress)
+    check_zero_shot(data, outside)
+    zero_shot_pairs = sum(len(listed) for each in outside for listed in each.split("test").candidates.values())
     workspace.begin()
     teacher, threads = recipe.teacher, recipe.evaluate.threads
     known = [model_fingerprint(teacher.model), data.fingerprint(), teacher.max_length, threads]
@@ -185,7 +204,25 @@ def prepare(recipe: Recipe, workspace: Workspace, goal: Goal, progress: bool) ->
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_queries": limits})})
         data = load_run_data(_loading(recipe, supervision), progress)
     loading = max(start - began, time.perf_counter() - start)
-    return CompressContext(goal, recipe, supervision, data, workspace, rate, progress, began, loading)
+    return CompressContext(
+        goal=goal,
+        recipe=recipe,
+        supervision=supervision,
+        data=data,
+        workspace=workspace,
+        rate=rate,
+        progress=progress,
+        began=began,
+        loading=loading,
+        zero_shot=tuple(zero_shot),
+        zero_shot_pairs=zero_shot_pairs,
+    )
+
+
+def with_zero_shot(recipe: Recipe, sets: Sequence[str]) -> Recipe:
+    """A recipe that also evaluates on these data sets; the measurements of `compress` do not depend on them."""
+    evaluate = recipe.evaluate.model_copy(update={"zero_shot": list(sets)})
+    return recipe.model_copy(update={"evaluate": evaluate})
 
 
 def _with_queries(recipe: Recipe, progress: bool) -> tuple[Recipe, RecoverStep, RankingData]:

@@ -23,13 +23,11 @@ from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.rankers.load import activation_name
 from hfcompress.recipe import PruneStep, VocabularyStep
 from hfcompress.report.report import Artifact
-from hfcompress.report.structure import VocabularySummary
 from hfcompress.steps.inputs import calibration_pairs
-from hfcompress.utils.files import write_text
+from hfcompress.utils.files import size_of, write_text
 
 logger = logging.getLogger(__name__)
 
-CHANGED = 0.005  # share of held-out pairs that a smaller vocabulary may tokenize differently
 MODELS_FILE = "members.json"
 
 
@@ -107,16 +105,18 @@ def prune_family(
             progress=context.progress,
             reachable_only=True,
         )
-        candidates, records, vocabulary = [Candidate.teacher(context.teacher, "teacher")], [], True
+        candidates, records = [Candidate.teacher(context.teacher, "teacher")], []
         for plan in found.plans:
             assert plan.target
             speedup = plan.target[1]
             logger.info(f"pruned {speedup:g}x: {describe(plan)}")
-            path = folder / f"{speedup:g}"
-            vocabulary = _write(context, path, model, tokenizer, found, plan, vocabulary)
-            if form.step:
-                _quantize(context, path, form)
-            candidates.append(form.candidate(f"pruned {speedup:g}x", path))
+            candidate = form.candidate(f"pruned {speedup:g}x", folder / f"{speedup:g}")
+            vocabulary = context.goal.vocabulary == "corpus"
+            size = _write(context, candidate, form, model, tokenizer, found, plan, vocabulary)
+            if not vocabulary and (vocabulary := context.goal.cuts_vocabulary(size)):
+                logger.info(f"pruned {speedup:g}x: {size / 1e6:.1f} MB are too many: the vocabulary is cut")
+                _write(context, candidate, form, model, tokenizer, found, plan, vocabulary)
+            candidates.append(candidate)
             figures = {"macs_kept": plan.macs_kept, "calibration_loss": plan.loss}
             records.append({"pruning_speedup": speedup, **figures, "vocabulary": vocabulary})
         save_artifacts(folder, context.evaluate(candidates))
@@ -124,7 +124,8 @@ def prune_family(
 
     sizes = ", ".join(f"{speedup:g}x" for speedup in pruning_speedups)
     deployed = form.step.model_dump(mode="json") if form.step else None
-    inputs = [*context.identity(), list(pruning_speedups), context.goal.speed, deployed]
+    size = [context.goal.vocabulary, context.goal.max_size_mb]
+    inputs = [*context.identity(), list(pruning_speedups), context.goal.speed, deployed, size]
     step = context.workspace.step("family", inputs, work, f"search, prune and evaluate on dev: {sizes}")
     records = [_renamed(record) for record in json.loads((step.path / MODELS_FILE).read_text(encoding="utf-8"))]
     seconds = context.workspace.steps[-1].seconds / len(records)
@@ -143,7 +144,17 @@ def prune_family(
         )
         label = models[speedup].label
         context.record(label, "one-shot", speedup, quality(artifact), quality(teacher), seconds, artifact)
-    return Family(models, step.fingerprint)
+    return Family(_small_enough(context, models), step.fingerprint)
+
+
+def _small_enough(context: CompressContext, models: dict[float, FamilyMember]) -> dict[float, FamilyMember]:
+    """The models that are not too large; all of them if every one is."""
+    goal = context.goal
+    fitting = {speedup: each for speedup, each in models.items() if goal.fits(each.artifact.size_bytes)}
+    for speedup in (models.keys() - fitting.keys()) if fitting else ():
+        size = models[speedup].artifact.size_bytes / 1e6
+        context.record_decision(models[speedup].label, f"dropped: {size:.1f} MB, more than {goal.max_size_mb:g}")
+    return fitting or models
 
 
 def _renamed(record: dict[str, Any]) -> dict[str, Any]:
@@ -154,41 +165,46 @@ def _renamed(record: dict[str, Any]) -> dict[str, Any]:
 
 def _write(
     context: CompressContext,
-    folder: Path,
+    candidate: Candidate,
+    form: DeploymentForm,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     found: FoundPlans,
     plan: FoundPlan,
     vocabulary: bool,
-) -> bool:
-    """Write the pruned checkpoint, with its vocabulary cut unless that changes too many held-out pairs.
+) -> int:
+    """Write the pruned checkpoint and its graphs.
+
+    Args:
+        context: The call.
+        candidate: The model to write.
+        form: The form in which it is deployed.
+        model: The teacher.
+        tokenizer: Its tokenizer.
+        found: Importance that the plan was made from.
+        plan: What is pruned.
+        vocabulary: Whether to cut the vocabulary to the corpus.
 
     Returns:
-        Whether the vocabulary was cut.
+        Size of a deployment in bytes.
     """
-
-    def write(step: VocabularyStep | None) -> VocabularySummary | None:
-        summary, _ = write_pruned(
-            folder,
-            model,
-            tokenizer,
-            found.importance,
-            plan,
-            data=context.data,
-            max_length=context.max_length,
-            vocabulary=step,
-            progress=context.progress,
-        )
-        return summary.vocabulary
-
-    summary = write(VocabularyStep() if vocabulary else None)
-    if summary is None or summary.changed_share <= CHANGED:
-        return vocabulary
-    logger.info(
-        f"vocabulary: kept whole, since {summary.changed_share:.1%} of held-out pairs would tokenize differently"
+    folder = Path(candidate.folder)
+    summary, _ = write_pruned(
+        folder,
+        model,
+        tokenizer,
+        found.importance,
+        plan,
+        data=context.data,
+        max_length=context.max_length,
+        vocabulary=VocabularyStep() if vocabulary else None,
+        progress=context.progress,
     )
-    write(None)
-    return False
+    if summary.vocabulary:
+        logger.info(f"{candidate.name}: {summary.vocabulary.in_words()}")
+    if form.step:
+        _quantize(context, folder, form)
+    return size_of(candidate.files())
 
 
 def _quantize(context: CompressContext, folder: Path, form: DeploymentForm) -> None:

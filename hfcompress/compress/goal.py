@@ -11,6 +11,8 @@ from hfcompress.quantization.openvino import is_available, require_openvino
 from hfcompress.recipe import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8, Speed
 
 RuntimeChoice = Literal["auto", "openvino", "onnxruntime", "torch"]
+VocabularyChoice = Literal["whole", "corpus"]
+VOCABULARIES: tuple[VocabularyChoice, ...] = ("whole", "corpus")
 RUNTIMES: tuple[RuntimeChoice, ...] = ("auto", "openvino", "onnxruntime", "torch")
 SHORTEST = 60.0  # seconds in which anything at all can be done
 
@@ -28,6 +30,10 @@ class Goal:
         max_loss: Largest loss in mean nDCG@10 that counts as ranking as well.
         runtime: Runtime to deploy on; `auto` takes the fastest one here.
         seconds: Time budget.
+        vocabulary: Tokens to keep: the `whole` vocabulary, or those of the `corpus`, its documents and train queries.
+            A smaller vocabulary makes files smaller and nothing faster, and splits other texts into more tokens.
+        max_size_mb: Largest size of a deployment in 10^6 bytes, for which the vocabulary is cut to the corpus where
+            that is needed; None for no bound.
 
     Raises:
         RecipeError: A value does not fit.
@@ -39,6 +45,8 @@ class Goal:
     max_loss: float = 0.01
     runtime: RuntimeChoice = "auto"
     seconds: float = 3600.0
+    vocabulary: VocabularyChoice = "whole"
+    max_size_mb: float | None = None
 
     def __post_init__(self) -> None:
         if self.target_speedup is not None and self.target_latency_ms is not None:
@@ -52,6 +60,7 @@ class Goal:
             ("target-speedup", self.target_speedup, 1.0),
             ("target-latency-ms", self.target_latency_ms, 0.0),
             ("max-loss", self.max_loss, 0.0),
+            ("max-size-mb", self.max_size_mb, 0.0),
         ):
             if value is not None and not least < value < float("inf"):
                 raise RecipeError(
@@ -60,6 +69,13 @@ class Goal:
         if self.runtime not in RUNTIMES:
             raise RecipeError(
                 "There is no such runtime", value=self.runtime, expected=", ".join(RUNTIMES), remedy="correct --runtime"
+            )
+        if self.vocabulary not in VOCABULARIES:
+            raise RecipeError(
+                "There is no such choice of a vocabulary",
+                value=self.vocabulary,
+                expected=", ".join(VOCABULARIES),
+                remedy="correct --vocabulary",
             )
         if self.runtime == "openvino":
             require_openvino()
@@ -75,6 +91,14 @@ class Goal:
     def speed(self) -> Speed:
         """The speed that pruning has to improve: latency if it is bounded, else throughput."""
         return "throughput" if self.target_latency_ms is None else "latency"
+
+    def fits(self, size_bytes: int) -> bool:
+        """Whether a deployment of this size is small enough."""
+        return self.max_size_mb is None or size_bytes <= self.max_size_mb * 1e6
+
+    def cuts_vocabulary(self, size_bytes: int) -> bool:
+        """Whether a model that has this size with the whole vocabulary gets that of the corpus."""
+        return self.vocabulary == "corpus" or not self.fits(size_bytes)
 
     def artifacts(self) -> list[ArtifactStep]:
         """The int8 artifacts to choose from, each of which is tried on the unpruned model."""

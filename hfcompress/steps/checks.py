@@ -66,10 +66,6 @@ def check(recipe: Recipe) -> None:
         if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
             require_openvino()
     _check_deploy(recipe)
-    _check_zero_shot_recipe(recipe)
-
-
-def _check_zero_shot_recipe(recipe: Recipe) -> None:
     if recipe.evaluate.zero_shot and len(candidates_of(recipe, recipe.teacher.model, Path())) == 1:
         raise RecipeError(
             "The run makes no artifact that could be evaluated on zero-shot sets",
@@ -77,6 +73,15 @@ def _check_zero_shot_recipe(recipe: Recipe) -> None:
             expected="prune, or an entry of quantize.artifacts whose runtime is installed",
             remedy="add one of them, or leave out evaluate.zero_shot",
         )
+    check_zero_shot_names(recipe)
+
+
+def check_zero_shot_names(recipe: Recipe) -> None:
+    """Check that no zero-shot set is a set of the run.
+
+    Raises:
+        RecipeError: One is.
+    """
     trained = set(map(_source, recipe.data.sets))
     if known := [name for name in recipe.evaluate.zero_shot if _source(name) in trained]:
         raise RecipeError(

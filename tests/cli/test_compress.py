@@ -9,6 +9,7 @@ import pytest
 from report_samples import example_report
 
 from hfcompress.cli import main
+from hfcompress.cli.compress import _in_words
 from hfcompress.compress.compress import Outcome
 from hfcompress.compress.goal import Goal
 from hfcompress.compress.trials import Trial
@@ -33,6 +34,7 @@ def test_the_exit_code_says_whether_the_goal_was_reached(
     monkeypatch.setattr("hfcompress.compress.compress.compress", fake)
     command = ["compress", "model", "--data", "words", "--out", str(tmp_path / "out"), "--seed", "7"]
     command += ["--json", str(tmp_path / "result.json"), *(["--target-speedup", f"{target:g}"] if target else [])]
+    command += ["--vocabulary", "corpus", "--max-size-mb", "40", "--zero-shot", "a", "--zero-shot", "b"]
     if code:
         with pytest.raises(SystemExit) as ended:
             main(command)
@@ -42,9 +44,18 @@ def test_the_exit_code_says_whether_the_goal_was_reached(
     printed = capsys.readouterr().out
     assert "Trials" in printed and "pruned 2x *" in printed
     assert ("Not reached" in printed and "slower than the target" in printed) if code else "Reached" in printed
-    assert passed["goal"] == Goal(target_speedup=target) and passed["seed"] == 7
+    assert passed["goal"] == Goal(target_speedup=target, vocabulary="corpus", max_size_mb=40) and passed["seed"] == 7
+    assert passed["zero_shot"] == ["a", "b"]
     assert (passed["model"], passed["sets"]) == ("model", ["words"])
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["reached"], result["fast_enough"], result["chosen"]) == (not code, not code, chosen.name)
     assert result["trials"] == result["tried"] == [trial.model_dump(mode="json")]
     assert result["report"]["name"] == report.name
+
+
+def test_a_model_that_is_too_large_is_named_as_such() -> None:
+    report = example_report()
+    outcome = Outcome(Goal(max_size_mb=10), report, report.artifacts[1], [])
+    assert outcome.fast_enough and not outcome.small_enough and not outcome.reached
+    words = _in_words(outcome, Path("out"))
+    assert words.startswith("Not reached: openvino (9.30x") and "): it takes 14.9 MB, more than 10. The" in words

@@ -30,9 +30,19 @@ def test_what_is_no_duration(text: str) -> None:
         ({"max_loss": 0.0}, "max-loss"),
         ({"max_loss": float("nan")}, "max-loss"),
         ({"runtime": "tensorrt"}, "no such runtime"),
+        ({"vocabulary": "small"}, "no such choice of a vocabulary"),
+        ({"max_size_mb": 0.0}, "max-size-mb"),
         ({"seconds": 5}, "too short"),
     ],
 )
 def test_a_goal_that_does_not_fit(settings: dict, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         Goal(**settings)
+
+
+def test_the_vocabulary_is_cut_where_size_is_asked_for() -> None:
+    assert Goal().fits(10**12) and not Goal().cuts_vocabulary(10**12)
+    assert Goal(vocabulary="corpus").cuts_vocabulary(1)
+    bounded = Goal(max_size_mb=15.5)
+    assert bounded.fits(15_500_000) and not bounded.cuts_vocabulary(15_500_000)
+    assert not bounded.fits(15_500_001) and bounded.cuts_vocabulary(15_500_001)
