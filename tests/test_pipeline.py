@@ -39,7 +39,7 @@ def test_a_run_prints_its_plan_its_steps_and_its_verdict_and_nothing_of_other_li
     # stderr: nothing but lines of bars, which appear where a step takes long
     assert [line for line in errors if not re.match(r"[a-z0-9 ]+: \d+% \(\d+ of \d+\), ", line)] == []
     data, title, *rest = printed
-    assert data == "data: 40 train, 8 dev, 12 test queries of words" and title == f"plan for {out}: 6 steps"
+    assert data == "data: 40 train, 8 dev, 12 test queries of words" and title == f"plan for {out}: 7 steps"
     plan, rest = rest[:6], rest[6:]
     assert [line.split()[:2] for line in plan] == [[f"{number}.", name] for number, name in enumerate(steps, 1)]
     assert not any(" took " in line for line in plan)  # nothing has been measured yet

@@ -33,7 +33,7 @@ def test_what_the_report_says_of_the_data_is_measured_again(
                 return found
 
         context = RunContext(recipe, data, Noting(tmp_path, {}), False)
-        evaluate(context, StepModel("x", ""), StepFolder(tmp_path, ""), [])
+        evaluate(context, StepModel("x", ""), StepFolder(tmp_path, ""), [], StepFolder(tmp_path, ""))
         return fingerprints
 
     assert asked(word_data) == asked(replace(word_data))
