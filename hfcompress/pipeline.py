@@ -19,10 +19,10 @@ from hfcompress.models.layout import PACKED_FOLDER, STRUCTURE_FILE, WORK_FOLDER
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.recipe import Recipe
 from hfcompress.report.report import RunReport
-from hfcompress.steps.checks import check, check_data, check_zero_shot, grades_by_teacher
+from hfcompress.steps.checks import check, check_also, check_data, check_zero_shot, grades_by_teacher
 from hfcompress.steps.context import RunContext, runnable, stages
 from hfcompress.steps.evaluate import choose_sequence, evaluate
-from hfcompress.steps.inputs import load_run_data, load_zero_shot
+from hfcompress.steps.inputs import load_run_also, load_run_data, load_zero_shot
 from hfcompress.steps.prune import prune
 from hfcompress.steps.quantize import quantize
 from hfcompress.steps.recover import recover, score
@@ -70,11 +70,13 @@ def run(
     check_data(recipe, data)
     outside = load_zero_shot(recipe, data, progress)
     check_zero_shot(data, outside)
+    also = load_run_also(recipe, data, progress)
+    check_also(recipe, also)
     workspace.begin()
     logger.info(
         f"data: {', '.join(f'{len(split)} {name}' for name, split in data.splits.items())} queries of {data.name}"
     )
-    context, preview = RunContext(recipe, data, workspace, progress, outside), workspace.preview()
+    context, preview = RunContext(recipe, data, workspace, progress, also, outside), workspace.preview()
     do_steps(replace(context, workspace=preview))
     for line in preview.lines(out):
         logger.info(line)

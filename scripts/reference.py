@@ -55,6 +55,7 @@ REPORT = (
     report.Drift,
     report.FirstStage,
     report.DataSummary,
+    report.AlsoSummary,
     recipe.ScoreText,
     structure.PruningSummary,
     structure.VocabularySummary,

@@ -22,6 +22,7 @@ def measuring(report: RunReport) -> str:
         f"on average {data.candidates_per_query:.1f} candidates a query and {data.mean_tokens:.0f} tokens a pair. "
         f"SHA-256 of ids, texts, judgements and candidates: `{data.fingerprint}`.",
         *(f"**Note:** {note}" for note in data.notes),
+        *([_also(data)] if data.also else []),
         "**Quality:** on the test split; first stage, teacher and artifacts rank the same candidates. Metrics are "
         "trec_eval's; the gain of nDCG@10 is the grade. Documents without a judgement are not relevant, and queries "
         f"without a relevant document are left out{f' ({left_out:,} of the test queries)' if left_out > 0 else ''}.",
@@ -77,6 +78,20 @@ def _unmeasured(report: RunReport) -> str:
     if report.zero_shot is None:
         return "were"
     return f"than those of {', '.join(each.name for each in report.zero_shot.sets)} (zero-shot) were"
+
+
+def _also(data: DataSummary) -> str:
+    """The additional texts of the recovery."""
+    learned = "recovery also learned the teacher's scores, without labels, on them, and "
+    texts = ", ".join(
+        f"{each.name} ({md.count(each.lists, 'training list')}, {md.count(each.documents, 'document')}"
+        f"{f', licence: {each.license}' if each.license else ''})"
+        for each in data.also
+    )
+    return (
+        f"**Additional texts:** {texts}: {learned if any(each.lists for each in data.also) else ''}half of the "
+        "queries on which pruning was calibrated are from them. Nothing was evaluated on them."
+    )
 
 
 def _scores(data: DataSummary) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from statistics import mean
 from typing import Any
 
@@ -24,15 +24,18 @@ from hfcompress.compress.step_results import cached_value
 PASSES = 3.0  # cost of a training step in forward passes
 FIXED = 0.4  # share of a step that does not shrink with the model: embeddings, residual sums, the optimizer
 DOCUMENTS = 8  # of a list
+MORE_DOCUMENTS = (16, 30)  # of a list where there are no further queries
 FEWEST_LISTS = 48  # with fewer, training has no effect
 MOST_EPOCHS = 6  # of all stages together
-EPOCHS = 2  # target
+EPOCHS = 2  # passes over the lists, of all stages together, that come before a larger number of lists
+ONE_EPOCH_LISTS = 1500  # with as many lists, one epoch is enough for a stage; with fewer, EPOCHS
 MOST_STAGES = 3
 SMALLEST_STAGE = 1.2  # smallest speed-up that is worth another search
 ROUNDS = 2  # of short recoveries
 SHORT_SHARE = 0.15  # of the remaining time, for each round of short recoveries
 FULL_SHARE = 0.9  # of the time that then remains, for the full recovery; the rest is a reserve
 ZERO_SHOT = 2.0  # passes of the teacher over zero-shot pairs: its own, and those of student and artifact
+TYPICAL_MACS = 0.25  # share that a pruned model keeps, before any is found
 SEARCH = 0.5  # cost of pruning once, as a share of the time that the whole family took
 
 
@@ -41,12 +44,21 @@ class RecoverySize:
     """Size of a recovery that fits the budget.
 
     Attributes:
-        lists: Lists of documents to train on; 0 if there is no time for any.
-        epochs: Passes over them.
+        lists: Lists of train queries and pseudo-queries; 0 if there is no time for any.
+        epochs: Passes over all lists.
+        also: Further lists, of general text.
+        documents: Documents of a list.
     """
 
     lists: int
     epochs: int
+    also: int = 0
+    documents: int = DOCUMENTS
+
+    @property
+    def total(self) -> int:
+        """Number of all lists."""
+        return self.lists + self.also
 
 
 def pair_seconds(teacher_pairs_per_second: float, macs_kept: float) -> float:
@@ -54,44 +66,70 @@ def pair_seconds(teacher_pairs_per_second: float, macs_kept: float) -> float:
     return PASSES * (FIXED + (1 - FIXED) * macs_kept) / teacher_pairs_per_second
 
 
-def full_recovery(seconds: float, train_pair: float, score_pair: float, available: int) -> RecoverySize:
-    """The longest recovery that fits: first more lists at `EPOCHS` epochs, then more epochs.
+def full_recovery(
+    seconds: float,
+    train_pair: float,
+    score_pair: float,
+    available: int,
+    general: int = 0,
+    most_documents: int = DOCUMENTS,
+) -> RecoverySize:
+    """The longest recovery that fits.
+
+    New queries come before new documents, and both before further passes over the same lists: first more of the
+    available lists, then as many lists of general text, then more documents of each list, then more than `EPOCHS`
+    epochs.
 
     Args:
         seconds: Time for scoring and training.
         train_pair: Seconds of training on one pair.
         score_pair: Seconds of the teacher for one pair.
-        available: Number of train queries.
+        available: Number of train queries and of queries that can be made from documents.
+        general: Number of lists of general text.
+        most_documents: Maximum number of documents of a list.
     """
-    best = RecoverySize(0, 0)
-    for epochs in range(1, MOST_EPOCHS + 1):
-        lists = min(available, math.floor(seconds / (DOCUMENTS * (score_pair + epochs * train_pair))))
-        # More than EPOCHS epochs only once all lists are used.
-        if lists < FEWEST_LISTS or (epochs > EPOCHS and lists < available):
-            break
-        best = RecoverySize(lists, epochs)
-    return best
+
+    def affordable(epochs: int, documents: int = DOCUMENTS) -> int:
+        return math.floor(seconds / (documents * (score_pair + epochs * train_pair)))
+
+    lists = min(available, affordable(EPOCHS))
+    if lists < FEWEST_LISTS:
+        lists = min(available, affordable(1))
+        return RecoverySize(lists, 1) if lists >= FEWEST_LISTS else RecoverySize(0, 0)
+    if lists < available:
+        return RecoverySize(lists, EPOCHS)
+    also = min(general, lists, affordable(EPOCHS) - lists)
+    sizes = [DOCUMENTS, *(size for size in MORE_DOCUMENTS if size <= most_documents)]
+    documents = max(size for size in sizes if size == DOCUMENTS or affordable(EPOCHS, size) >= lists + also)
+    epochs = max(each for each in range(EPOCHS, MOST_EPOCHS + 1) if affordable(each, documents) >= lists + also)
+    return RecoverySize(lists, epochs, also, documents)
 
 
-def short_recoveries(seconds: float, train_pairs: Sequence[float], most: int) -> int:
+def short_recoveries(seconds: float, train_pairs: Sequence[float], most: int, documents: int = DOCUMENTS) -> int:
     """Number of lists on which every model can be trained for one epoch in the time given; 0 below `FEWEST_LISTS`.
 
     Args:
         seconds: Time for all of them.
         train_pairs: Seconds of training on one pair, for each model.
         most: Number of lists available.
+        documents: Documents of a list.
     """
-    lists = min(most, math.floor(seconds / (DOCUMENTS * sum(train_pairs))))
+    lists = min(most, math.floor(seconds / (documents * sum(train_pairs))))
     return lists if lists >= FEWEST_LISTS else 0
 
 
-def epochs_for(seconds: float, lists: int, train_pair: float) -> int:
+def epochs_for(seconds: float, lists: int, train_pair: float, documents: int = DOCUMENTS) -> int:
     """Epochs over lists that fit into the time; at least one if there is any time."""
-    return 0 if seconds <= 0 else max(1, min(MOST_EPOCHS, math.floor(seconds / (DOCUMENTS * lists * train_pair))))
+    return 0 if seconds <= 0 else max(1, min(MOST_EPOCHS, math.floor(seconds / (documents * lists * train_pair))))
 
 
 def stages_for(
-    seconds: float, lists: int, pruning_speedup: float, train_pair: Callable[[float], float], search: float
+    seconds: float,
+    lists: int,
+    pruning_speedup: float,
+    train_pair: Callable[[float], float],
+    search: float,
+    documents: int = DOCUMENTS,
 ) -> tuple[int, int]:
     """Stages of pruning and recovery that fit into the time, and the epochs of each.
 
@@ -103,18 +141,20 @@ def stages_for(
         pruning_speedup: Speed-up by pruning after the last stage.
         train_pair: Seconds of training on one pair, as a function of progress towards the speed-up, 1 at its end.
         search: Seconds of pruning in each of several stages; a single one takes over the plan that was found.
+        documents: Documents of a list.
 
     Returns:
-        Number of stages, at most `MOST_STAGES`, and epochs of each: at least `EPOCHS` if there are several stages, and
-        at most `MOST_EPOCHS` in all.
+        Number of stages, at most `MOST_STAGES`, and epochs of each: if there are several stages, at least `EPOCHS`, or
+        one from `ONE_EPOCH_LISTS` lists on; and at most `MOST_EPOCHS` in all.
     """
-    best = 1, epochs_for(seconds, lists, train_pair(1.0))
+    best = 1, epochs_for(seconds, lists, train_pair(1.0), documents)
+    least = EPOCHS if lists < ONE_EPOCH_LISTS else 1
     for stages in range(2, MOST_STAGES + 1):
         pair = mean(train_pair(number / stages) for number in range(1, stages + 1))
         each = (seconds - stages * search) / stages
-        if pruning_speedup ** (1 / stages) < SMALLEST_STAGE or each < EPOCHS * DOCUMENTS * lists * pair:
+        if pruning_speedup ** (1 / stages) < SMALLEST_STAGE or each < least * documents * lists * pair:
             break
-        best = stages, min(MOST_EPOCHS // stages, epochs_for(each, lists, pair))
+        best = stages, min(MOST_EPOCHS // stages, epochs_for(each, lists, pair, documents))
     return best
 
 
@@ -168,39 +208,49 @@ class TimeBudget:
         zero_shot = ZERO_SHOT * context.zero_shot_pairs / context.rate
         return context.remaining - (context.loading + evaluation + zero_shot)
 
-    def lists(self, rates: dict[float, float]) -> int:
-        """Number of lists to score: as many as the full recovery of the median model has time for.
+    def size(self, rates: dict[float, float]) -> RecoverySize:
+        """Lists to score: as many as the full recovery of the median model has time for.
 
         Args:
             rates: Seconds of training on one pair, of each model.
         """
+        context = self.context
         median = sorted(rates.values())[len(rates) // 2]
         share = (1 - SHORT_SHARE) ** (ROUNDS if len(rates) > 1 else 0) * FULL_SHARE
-        available, seconds = len(self.context.data.splits["train"]), share * self.remaining
-        lists = full_recovery(seconds, median, 1 / self.context.rate, available).lists
-        return int(self._cached("lists", [self.context.supervision.model_dump(mode="json")], lists))
+        found = full_recovery(
+            share * self.remaining,
+            median,
+            1 / context.rate,
+            context.own_lists,
+            len(context.also) if context.also else 0,
+            min(context.recipe.data.candidates, len(context.data.corpus) - 1),
+        )
+        known = [context.supervision.model_dump(mode="json"), context.also.fingerprint if context.also else ""]
+        return RecoverySize(**self._cached("lists", known, asdict(found)))
 
-    def short(self, number: int, rates: list[float], most: int) -> int:
+    def short(self, number: int, rates: list[float], size: RecoverySize) -> int:
         """Lists of a round of short recoveries, 0 for none."""
-        lists = short_recoveries(SHORT_SHARE * self.remaining, rates, most)
-        return int(self._cached(f"round{number}", [len(rates), most], lists))
+        lists = short_recoveries(SHORT_SHARE * self.remaining, rates, size.total, size.documents)
+        return int(self._cached(f"round{number}", [len(rates), *astuple(size)], lists))
 
-    def stages(self, pruning_speedup: float, macs_kept: float, rate: float, lists: int) -> tuple[int, int]:
+    def stages(self, pruning_speedup: float, macs_kept: float, rate: float, size: RecoverySize) -> tuple[int, int]:
         """Stages of pruning and recovery that there is time for, and the epochs of each.
 
         Args:
             pruning_speedup: Speed-up by pruning.
             macs_kept: Share of the encoder's MACs that the pruned model keeps.
             rate: Seconds of training on one pair of the pruned model.
-            lists: Lists to train on.
+            size: Lists to train on.
         """
         expected = pair_seconds(self.context.rate, macs_kept)
 
         def train_pair(progress: float) -> float:
             return rate / expected * pair_seconds(self.context.rate, macs_kept**progress)
 
-        found = stages_for(FULL_SHARE * self.remaining, lists, pruning_speedup, train_pair, self._search)
-        stages, epochs = self._cached("stages", [pruning_speedup, lists], found)
+        found = stages_for(
+            FULL_SHARE * self.remaining, size.total, pruning_speedup, train_pair, self._search, size.documents
+        )
+        stages, epochs = self._cached("stages", [pruning_speedup, *astuple(size)], found)
         return stages, epochs
 
     @property

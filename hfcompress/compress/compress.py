@@ -167,7 +167,8 @@ def compress(
             remedy="ask for more, or allow int8 with another --runtime",
         )
     recipe = _recipe(context, form, choice)
-    if choice and choice.stages == 1:
+    # Without a recovery a recipe has no additional texts, and finds another plan than a family calibrated on them.
+    if choice and choice.stages == 1 and (recipe.recover or context.also is None):
         _keep_plan(context, recipe, choice.member)
     report = _run(context, out, recipe)
     chosen = _deployed(report, form)
@@ -229,7 +230,7 @@ def _recipe(context: CompressContext, form: DeploymentForm, choice: Choice | Non
     """The recipe of the final run."""
     recipe = context.recipe
     if choice and choice.recovery.lists:
-        recipe = recovery(context, choice.recovery.lists, choice.recovery.epochs)
+        recipe = recovery(context, choice.recovery)
     step = None
     if choice:
         step = pruning(context.goal, choice.pruning_speedup, form, choice.member.vocabulary, choice.stages)
@@ -250,7 +251,7 @@ def _recipe(context: CompressContext, form: DeploymentForm, choice: Choice | Non
 
 def _keep_plan(context: CompressContext, recipe: Recipe, member: FamilyMember) -> None:
     """Take over a model of the family as the result of the recipe's pruning, which would search for the same plan."""
-    run = pipeline.RunContext(recipe, context.data, context.workspace.preview(), progress=False)
+    run = pipeline.RunContext(recipe, context.data, context.workspace.preview(), False, context.also)
     (stage,) = pipeline.stages(recipe)
     pruned = pipeline.prune(run, pipeline.obtain_teacher(run), stage)
 

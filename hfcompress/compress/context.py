@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from hfcompress.compress.goal import Goal
 from hfcompress.compress.step_results import cached_value, pairs_per_second
 from hfcompress.compress.trials import Stage, Trial
+from hfcompress.data.also import AlsoTexts
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.metrics import PRIMARY_METRIC, first_stage_run, means, per_query
@@ -24,7 +26,7 @@ from hfcompress.recipe import (
 )
 from hfcompress.report.report import Artifact
 from hfcompress.steps.checks import check, check_data, check_zero_shot, check_zero_shot_names
-from hfcompress.steps.inputs import load_run_data, load_zero_shot
+from hfcompress.steps.inputs import load_run_data, load_zero_shot, train_lists
 from hfcompress.steps.workspace import Workspace
 from hfcompress.vocabulary.content import content_of
 
@@ -36,6 +38,7 @@ DEV_SHARE = 5  # without a dev split, at most one of so many train queries becom
 TEST_QUERIES = (50, 2000)  # minimum and maximum: a margin of 0.01 takes some 1,000 to 2,000 for a power of 80%
 TEST_SHARE = 0.1  # of the time, for the teacher's scores of test queries
 PSEUDO_QUERIES = 1000  # if no train query has labels
+MOST_PSEUDO_QUERIES = 10_000  # beside labelled train queries; time allows fewer
 CALIBRATION_PAIRS = 128
 
 
@@ -56,6 +59,7 @@ class CompressContext:
         zero_shot: Data sets on which the final run evaluates besides its own.
         zero_shot_pairs: Number of pairs that it ranks there.
         trials: All trials so far.
+        also: General text, where there is time for more lists than the data can give.
     """
 
     goal: Goal
@@ -70,6 +74,20 @@ class CompressContext:
     zero_shot: tuple[str, ...] = ()
     zero_shot_pairs: int = 0
     trials: list[Trial] = field(default_factory=list)
+    also: AlsoTexts | None = None
+
+    @cached_property
+    def train_queries(self) -> int:
+        """Number of train queries that give training lists."""
+        return train_lists(_loading(self.recipe, self.supervision), self.data)
+
+    @cached_property
+    def own_lists(self) -> int:
+        """Number of training lists that the data can give: of train queries, and of queries made from its documents."""
+        most = max(self.supervision.pseudo_queries, MOST_PSEUDO_QUERIES)
+        return train_lists(
+            _loading(self.recipe, self.supervision.model_copy(update={"pseudo_queries": most})), self.data
+        )
 
     @property
     def teacher(self) -> str:

@@ -104,6 +104,7 @@ def prune_family(
             seed=context.recipe.seed + 1,  # that of a run of the recipe, which then finds the same plan
             progress=context.progress,
             reachable_only=True,
+            also=context.also,
         )
         candidates, records = [Candidate.teacher(context.teacher, "teacher")], []
         for plan in found.plans:
@@ -126,6 +127,7 @@ def prune_family(
     deployed = form.step.model_dump(mode="json") if form.step else None
     size = [context.goal.vocabulary, context.goal.max_size_mb]
     inputs = [*context.identity(), list(pruning_speedups), context.goal.speed, deployed, size]
+    inputs += [context.also.fingerprint] if context.also else []
     step = context.workspace.step("family", inputs, work, f"search, prune and evaluate on dev: {sizes}")
     records = [_renamed(record) for record in json.loads((step.path / MODELS_FILE).read_text(encoding="utf-8"))]
     seconds = context.workspace.steps[-1].seconds / len(records)

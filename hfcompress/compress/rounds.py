@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset, load_from_disk
@@ -17,6 +17,7 @@ from hfcompress.compress.budget import RecoverySize, TimeBudget
 from hfcompress.compress.choose import DeploymentForm
 from hfcompress.compress.context import CompressContext, quality
 from hfcompress.compress.family import Family, FamilyMember, prune_family
+from hfcompress.compress.general_text import add_general_text
 from hfcompress.compress.step_results import RESULT
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.recipe import Optimization, Recipe, RecoverStep
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 ENOUGH = 0.5  # share of the largest loss allowed: a loss below it after a short recovery is small enough
 LEARNING_RATE = 2e-4
+SHARE_DIGITS = 6  # of `also_share` in the recipe, which then stands for the same number of lists
 NEAR = 0.02  # calibration loss; about that of plain int8 of unpruned models
 
 
@@ -57,6 +59,7 @@ def search(
     context: CompressContext, pruning_speedups: tuple[float, ...], teacher: Artifact, form: DeploymentForm
 ) -> Choice:
     """Search a family, give its models short recoveries in rounds, and choose one for the full recovery."""
+    add_general_text(context)
     family = prune_family(context, pruning_speedups, teacher, form)
     models, max_loss = family.models, context.goal.max_loss
     _warn_of_few_queries(context, [model.artifact for model in models.values()])
@@ -70,16 +73,16 @@ def search(
     if len(pruning_speedups) == 1 and (speedup := _near(models, losses, max_loss)):
         return as_it_is(speedup, f"as near to the teacher as int8 is (loss {models[speedup].calibration_loss:.3f})")
     time_budget = TimeBudget(context, family.fingerprint)
-    lists = time_budget.lists(rates)
-    if not lists:
+    size = time_budget.size(rates)
+    if not size.lists:
         return as_it_is(budget.fastest_within(losses, max_loss), "no time is left for a recovery")
-    scored = _scored_lists(context, lists)
+    scored = _scored_lists(context, size)
     for number in range(budget.ROUNDS):
-        short = 0 if len(losses) == 1 else time_budget.short(number, [rates[speedup] for speedup in losses], lists)
+        short = 0 if len(losses) == 1 else time_budget.short(number, [rates[speedup] for speedup in losses], size)
         if not short:
             break
         for speedup in losses:
-            result = _recovered(context, family, models[speedup], scored, short)
+            result = _recovered(context, family, models[speedup], scored, short, size.documents)
             losses[speedup], rates[speedup] = quality(teacher) - result["ndcg"], result["seconds"] / result["pairs"]
             name = f"{models[speedup].label}, {short} lists"
             context.record(name, "short recovery", speedup, result["ndcg"], quality(teacher), result["seconds"])
@@ -91,22 +94,30 @@ def search(
             )
         losses = {speedup: losses[speedup] for speedup in kept}
     speedup = budget.fastest_within(losses, max_loss)
-    stages, epochs = time_budget.stages(speedup, models[speedup].macs_kept, rates[speedup], lists)
+    stages, epochs = time_budget.stages(speedup, models[speedup].macs_kept, rates[speedup], size)
     if not epochs:
         return as_it_is(speedup, "no time is left for a recovery")
-    return Choice(models[speedup], RecoverySize(lists, epochs), stages)
+    return Choice(models[speedup], replace(size, epochs=epochs), stages)
 
 
-def recovery(context: CompressContext, lists: int, epochs: int) -> Recipe:
+def recovery(context: CompressContext, size: RecoverySize) -> Recipe:
     """The shared settings of all trials, with a recovery; a pruning step is to be added."""
     step = context.supervision.model_copy(
         update={
-            "documents": budget.DOCUMENTS,
-            "queries": lists,
-            "optimization": Optimization(epochs=epochs, learning_rate=LEARNING_RATE, evaluations=2),
+            "documents": size.documents,
+            "queries": size.lists,
+            "pseudo_queries": max(context.supervision.pseudo_queries, size.lists - context.train_queries),
+            "also_share": round(size.also / size.total, SHARE_DIGITS),
+            "optimization": _optimization(size.documents, epochs=size.epochs, evaluations=2),
         }
     )
     return context.recipe.model_copy(update={"recover": step})
+
+
+def _optimization(documents: int, epochs: int = 1, evaluations: int = 1) -> Optimization:
+    """Settings of a training; longer lists make smaller batches of lists, so that a step has as many pairs."""
+    lists = max(1, Optimization().queries_per_batch * budget.DOCUMENTS // documents)
+    return Optimization(epochs=epochs, learning_rate=LEARNING_RATE, evaluations=evaluations, queries_per_batch=lists)
 
 
 def _near(models: Mapping[float, FamilyMember], losses: Mapping[float, float], max_loss: float) -> float | None:
@@ -121,9 +132,10 @@ def _near(models: Mapping[float, FamilyMember], losses: Mapping[float, float], m
     return max(near, default=None)
 
 
-def _scored_lists(context: CompressContext, lists: int) -> StepFolder:
+def _scored_lists(context: CompressContext, size: RecoverySize) -> StepFolder:
     """Training lists with the teacher's scores, as the final run will use them, too."""
-    run = pipeline.RunContext(recovery(context, lists, 1), context.data, context.workspace, context.progress)
+    recipe = recovery(context, replace(size, epochs=1))
+    run = pipeline.RunContext(recipe, context.data, context.workspace, context.progress, context.also)
     return pipeline.score(run, pipeline.obtain_teacher(run))
 
 
@@ -138,7 +150,7 @@ def _warn_of_few_queries(context: CompressContext, artifacts: list[Artifact]) ->
 
 
 def _recovered(
-    context: CompressContext, family: Family, model: FamilyMember, scored: StepFolder, lists: int
+    context: CompressContext, family: Family, model: FamilyMember, scored: StepFolder, lists: int, documents: int
 ) -> dict[str, float]:
     """Train a pruned model on the first lists for one epoch."""
 
@@ -151,7 +163,7 @@ def _recovered(
             load_tokenizer(str(model.folder), context.max_length),
             lists=rows,
             data=context.data,
-            settings=Optimization(learning_rate=LEARNING_RATE),
+            settings=_optimization(documents),
             folder=partial,
             seed=context.recipe.seed,
             progress=context.progress,

@@ -19,6 +19,7 @@ from hfcompress.data.values import mend_texts
 from hfcompress.recipe import DataStep
 
 API_SEARCH, RECOMMEND = "api-search", "recommend"
+GENERAL_TEXT = "general-text"  # in `recover.also`
 BUILT_IN: dict[str, Callable[[Mapping[str, int | None], bool], RankingData]] = {
     API_SEARCH: load_api_search,
     RECOMMEND: load_recommend,
@@ -44,16 +45,28 @@ def load_data(step: DataStep, progress: bool = True, unlabelled: bool = False) -
 def _load(name: str, step: DataStep, progress: bool, unlabelled: bool) -> RankingData:
     limits = step.max_queries.model_dump()
     if name in BUILT_IN:
-        built = BUILT_IN[name](limits, progress)
-        queries, corpus, notes = mend_texts(name, built.queries, built.corpus)
-        built = replace(built, queries=queries, corpus=corpus, notes=(*built.notes, *notes))
-        return validate(built).limited(limits, step.candidates)
+        return load_built_in(name, limits, step.candidates, progress)
     options = ReadOptions(step.label_threshold, unlabelled)
-    draft = _reader(name)(os.path.expanduser(name), options)
+    draft = reader_of(name)(os.path.expanduser(name), options)
     return finish(draft, limits, step.candidates, step.split_seed, unlabelled)
 
 
-def _reader(name: str) -> Reader:
+def load_built_in(name: str, limits: Mapping[str, int | None], candidates: int, progress: bool = True) -> RankingData:
+    """Build one of the sets in `BUILT_IN`.
+
+    Args:
+        name: Its name.
+        limits: Maximum number of queries by split.
+        candidates: Maximum number of candidates per query.
+        progress: Show progress bars.
+    """
+    built = BUILT_IN[name](limits, progress)
+    queries, corpus, notes = mend_texts(name, built.queries, built.corpus)
+    built = replace(built, queries=queries, corpus=corpus, notes=(*built.notes, *notes))
+    return validate(built).limited(limits, candidates)
+
+
+def reader_of(name: str) -> Reader:
     """Return the reader of a source. BEIR's reader reports missing paths and folders of unknown layout."""
     path = Path(name).expanduser()
     if name.startswith(HUB):

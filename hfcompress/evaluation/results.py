@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
+from hfcompress.data.also import AlsoPart
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.evaluation.batch_invariance import measure_batch_invariance
 from hfcompress.evaluation.benchmark import benchmark, benchmark_single_thread
@@ -34,7 +35,7 @@ from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import EvaluateStep, Recipe
 from hfcompress.report.explanation import Explanation
-from hfcompress.report.report import Artifact, DataSummary, FirstStage, Machine, RunReport
+from hfcompress.report.report import AlsoSummary, Artifact, DataSummary, FirstStage, Machine, RunReport
 from hfcompress.report.speed import ColdStart, SingleThread
 from hfcompress.report.structure import PruningSummary
 from hfcompress.utils.files import deflated_size_of, size_of
@@ -180,6 +181,7 @@ def build_report(
     results: list[Artifact],
     explanation: Explanation | None = None,
     sequence: Sequence[str] = (),
+    also: Sequence[AlsoPart] = (),
 ) -> RunReport:
     """Build the report of a run; its steps are added when the run ends."""
     return RunReport(
@@ -191,7 +193,7 @@ def build_report(
         query_prompt=cross_encoder_settings(resolve(recipe.teacher.model)).prompts.text,
         recipe=recipe.text,
         primary_metric=PRIMARY_METRIC,
-        data=summarize_data(recipe, data),
+        data=summarize_data(recipe, data, also),
         pruning=pruning,
         first_stage=first_stage_result(data, data.split("test"), report_metrics(recipe.evaluate)),
         teacher=results[0],
@@ -218,8 +220,8 @@ def license_for(recipe: Recipe) -> str:
     return recipe.publish.license or license_of(recipe.teacher.model)
 
 
-def summarize_data(recipe: Recipe, data: RankingData) -> DataSummary:
-    """Summarize the data, and the lengths of its test pairs."""
+def summarize_data(recipe: Recipe, data: RankingData, also: Sequence[AlsoPart] = ()) -> DataSummary:
+    """Summarize the data, the lengths of its test pairs, and the additional texts of the recovery."""
     test = data.split("test")
     tokenizer = load_tokenizer(recipe.teacher.model)
     pairs = [pair for query, documents in test.candidates.items() for pair in data.pairs(query, documents)]
@@ -240,6 +242,10 @@ def summarize_data(recipe: Recipe, data: RankingData) -> DataSummary:
         truncated_share=sum(length > limit for length in lengths) / len(lengths),
         notes=list(data.notes),
         score_text=data.score_text.settings if data.score_text else None,
+        also=[
+            AlsoSummary(name=each.name, documents=each.documents, lists=each.queries, license=each.license)
+            for each in also
+        ],
     )
 
 

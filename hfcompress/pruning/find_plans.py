@@ -11,6 +11,7 @@ from typing import cast
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from hfcompress.data.also import AlsoTexts
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData
 from hfcompress.models.plan import PruningPlan
@@ -101,6 +102,7 @@ def find_plans(
     seed: int,
     progress: bool = True,
     reachable_only: bool = False,
+    also: AlsoTexts | None = None,
 ) -> FoundPlans:
     """Find a plan and weights for each target. The model is not changed.
 
@@ -116,6 +118,7 @@ def find_plans(
         seed: Random seed.
         progress: Show progress bars.
         reachable_only: If some targets are reachable, skip those that are not, and log them.
+        also: Additional texts, on which importance and search are computed too.
 
     Raises:
         DataError: The calibration data cannot be used.
@@ -125,7 +128,7 @@ def find_plans(
     current = current_plan(model)
     if not (targets or step.has_shares):
         return FoundPlans(magnitude(model), [FoundPlan(None, current, weights={}, loss=0.0, macs_kept=1.0)])
-    calibration = Calibration(data, RankingCollator(tokenizer, max_length), step.calibration_queries, seed)
+    calibration = Calibration(data, RankingCollator(tokenizer, max_length), step.calibration_queries, seed, also)
     with timed("importance", logger):
         gradients = margin_gradients(model, calibration.fitting, seed, progress) if step.importance == "obs" else None
         importance = measure_importance(step.importance, model, calibration, gradients, progress)

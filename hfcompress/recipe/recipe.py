@@ -64,6 +64,17 @@ class Recipe(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _also_is_something_else(self) -> Recipe:
+        if self.recover and (same := sorted(set(self.recover.also) & set(self.data.sets))):
+            raise ValueError(
+                f"recover.also names {', '.join(same)}, which data.sets has: leave it out of recover.also, and set "
+                "recover.pseudo_queries for more queries of its documents"
+            )
+        if self.recover and self.recover.also and self.prune and self.prune.calibration_queries < 4:
+            raise ValueError("recover.also gives half of prune.calibration_queries, which must then be at least 4")
+        return self
+
     @property
     def text(self) -> str:
         """The YAML text that this recipe was read from, or `to_yaml()` if it was changed or created in code."""

@@ -130,12 +130,22 @@ class RecoverStep(Strict):
     Attributes:
         documents: Documents of a query's list: the relevant ones, hard negatives, and `random_negatives`.
         random_negatives: Negatives of a list drawn from the whole corpus.
-        queries: Maximum number of train queries; all by default.
+        queries: Maximum number of train queries, pseudo-queries included; all by default.
         teachers: Teachers whose scores are combined by weight; by default the teacher of the run.
         unlabelled: Also train on queries without a relevant document, including those in no qrels file. Loss terms on
             the teacher's scores use them, terms on labels do not; `loss.bce` cannot tell them apart and is refused.
-        pseudo_queries: Number of additional train queries, made from titles or first sentences of documents and placed
-            after the others. If no train query has labels, pruning is calibrated on them too.
+        pseudo_queries: Number of additional train queries, made from titles and sentences of documents, at first of
+            those in no training list, and placed after the others. If no train query has labels, pruning is calibrated
+            on them too.
+        also: Additional texts, on which the student learns the teacher's scores alone, so that it keeps what the
+            teacher knows of other domains. An entry is a data set as in `data.sets`, of which the train queries are
+            used (all of a set without judgements) and no judgements; a plain text file (`.txt`, also gzipped) with a
+            document on each line, or paragraphs between blank lines; or `general-text`: API search, and WordNet's
+            glosses where they are installed. Where queries are too few, sentences of documents become queries, with
+            their document and its neighbours by BM25 as candidates. Half of the calibration queries of `prune` are from
+            these texts.
+        also_share: Share of all training lists that are made of the texts in `also`. With 0 they are used for the
+            calibration of pruning only.
         loss: Terms of the loss.
         features: Additional loss terms on hidden states and self-attention; none by default. The student needs the
             whole vocabulary of the teacher.
@@ -149,6 +159,8 @@ class RecoverStep(Strict):
     teachers: list[ScoreSource] = Field(default=[])
     unlabelled: bool = False
     pseudo_queries: Annotated[int, Field(ge=0)] = 0
+    also: list[str] = Field(default=[])
+    also_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
     loss: DistillationLoss = DistillationLoss()
     features: FeatureLoss | None = None
     quantization_aware: QuantizationAware | None = None
@@ -156,6 +168,13 @@ class RecoverStep(Strict):
 
     @model_validator(mode="after")
     def _labels_for_bce(self) -> RecoverStep:
-        if self.unlabelled and self.loss.bce:
-            raise ValueError("unlabelled excludes loss.bce, which would treat every document as not relevant")
+        for name in ("unlabelled", "also"):
+            if getattr(self, name) and self.loss.bce:
+                raise ValueError(f"{name} excludes loss.bce, which would treat every document as not relevant")
+        return self
+
+    @model_validator(mode="after")
+    def _also_once(self) -> RecoverStep:
+        if repeated := sorted({name for name in self.also if self.also.count(name) > 1}):
+            raise ValueError(f"also names {', '.join(repeated)} twice: give each text once")
         return self

@@ -116,6 +116,22 @@ class FirstStage(ReportPart):
     per_query: dict[str, float]
 
 
+class AlsoSummary(ReportPart):
+    """An additional text of the recovery, without labels: `recover.also` of the recipe.
+
+    Attributes:
+        name: Its name.
+        documents: Number of its documents.
+        lists: Number of training lists that were made of it.
+        license: Its licence; empty if unknown.
+    """
+
+    name: str
+    documents: int
+    lists: int
+    license: str = ""
+
+
 class DataSummary(ReportPart):
     """The data of the run: ids and numbers only, no texts.
 
@@ -133,6 +149,7 @@ class DataSummary(ReportPart):
         notes: Other metadata of the data, such as versions of the libraries it was made from.
         score_text: Format of the BM25 scores that stand before the documents, as in `data.score_text` of the recipe;
             None without such scores, and in older reports.
+        also: Additional texts of the recovery; empty without any, and in older reports.
     """
 
     name: str
@@ -147,6 +164,7 @@ class DataSummary(ReportPart):
     truncated_share: float
     notes: list[str]
     score_text: ScoreText | None = None
+    also: list[AlsoSummary] = Field(default_factory=list)
 
 
 class Step(ReportPart):

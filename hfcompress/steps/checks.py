@@ -7,7 +7,9 @@ from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from hfcompress.data.also import AlsoTexts
 from hfcompress.data.lists import check_corpus
+from hfcompress.data.load import API_SEARCH, GENERAL_TEXT
 from hfcompress.data.pseudo_labels import unlabelled_splits
 from hfcompress.data.ranking import RankingData
 from hfcompress.data.score_text import HIGHEST, score_text_of
@@ -26,6 +28,8 @@ from hfcompress.steps.evaluate import candidates_of
 from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
 from hfcompress.vocabulary.content import content_of
+
+FEWEST_ALSO = 2  # queries of additional texts: one each for fitting and comparison
 
 
 def check(recipe: Recipe) -> None:
@@ -77,18 +81,19 @@ def check(recipe: Recipe) -> None:
 
 
 def check_zero_shot_names(recipe: Recipe) -> None:
-    """Check that no zero-shot set is a set of the run.
+    """Check that no zero-shot set is a set of the run, or one of its additional texts.
 
     Raises:
         RecipeError: One is.
     """
-    trained = set(map(_source, recipe.data.sets))
+    also = recipe.recover.also if recipe.recover else []
+    trained = set(map(_source, [*recipe.data.sets, *also, *([API_SEARCH] if GENERAL_TEXT in also else [])]))
     if known := [name for name in recipe.evaluate.zero_shot if _source(name) in trained]:
         raise RecipeError(
             "A zero-shot set is also a set of the run",
             value=f"evaluate.zero_shot: {', '.join(known)}",
-            expected="sets that are not in data.sets, on which the run trains and chooses",
-            remedy="leave it out of evaluate.zero_shot, or out of data.sets",
+            expected="sets that are not in data.sets or recover.also, on which the run trains and chooses",
+            remedy="leave it out of evaluate.zero_shot, or out of the others",
         )
 
 
@@ -230,6 +235,28 @@ def check_zero_shot(data: RankingData, sets: Sequence[RankingData]) -> None:
                 remedy="raise evaluate.zero_shot_queries, add test queries, or leave out the set",
             )
         _check_candidates(each, "test")
+
+
+def check_also(recipe: Recipe, also: AlsoTexts | None) -> None:
+    """Check that the additional texts are enough for the lists of recovery and calibration.
+
+    Args:
+        recipe: The recipe.
+        also: Its additional texts; None if it names none.
+
+    Raises:
+        DataError: They have too few documents or queries.
+    """
+    if also is None or recipe.recover is None:
+        return
+    check_corpus(also.data, max(recipe.recover.documents, CALIBRATION_DOCUMENTS))
+    if len(also) < FEWEST_ALSO:
+        raise DataError(
+            "The additional texts give too few queries",
+            value=f"{len(also)} of {', '.join(recipe.recover.also)}",
+            expected=f"at least {FEWEST_ALSO} queries or sentences; as many as there are train queries help",
+            remedy="add texts to recover.also, or leave it out",
+        )
 
 
 def _check_candidates(data: RankingData, split: str) -> None:

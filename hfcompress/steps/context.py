@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
+from hfcompress.data.also import AlsoTexts
 from hfcompress.data.ranking import RankingData
 from hfcompress.models.load import load_tokenizer
 from hfcompress.quantization.openvino import is_available
@@ -24,6 +25,7 @@ class RunContext:
         data: Its data.
         workspace: Runs the steps, or only lists them.
         progress: Show progress bars.
+        also: Additional texts of the recovery; None if the recipe names none.
         zero_shot: Data sets that the run neither trains on nor chooses by.
     """
 
@@ -31,6 +33,7 @@ class RunContext:
     data: RankingData
     workspace: Workspace | Preview
     progress: bool
+    also: AlsoTexts | None = None
     zero_shot: tuple[RankingData, ...] = ()
 
     @property

@@ -24,6 +24,7 @@ from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import Recipe
 from hfcompress.report.explanation import Explanation
 from hfcompress.steps.context import RunContext, runnable
+from hfcompress.steps.inputs import also_parts
 from hfcompress.steps.prune import pruning_summary_of
 from hfcompress.steps.workspace import StepFolder, StepModel
 from hfcompress.utils.files import write_text
@@ -116,7 +117,7 @@ def evaluate(
     Returns:
         Folder with the report; the steps of the run are not in it yet.
     """
-    recipe = context.recipe
+    recipe, also = context.recipe, also_parts(context)
     sparse = recipe.prune.weights if recipe.prune else None
 
     def work(folder: Path, partial: Path) -> None:
@@ -147,13 +148,14 @@ def evaluate(
         if pruning and sparse:
             pruning = pruning.model_copy(update={"weights": sparsity_summary(student, sparse)})
         explanation = _explanation(context, evaluated, teacher, checkpoint, names)
-        report = build_report(recipe, context.data, student.config, pruning, results, explanation, names)
+        report = build_report(recipe, context.data, student.config, pruning, results, explanation, names, also)
         report.save(folder)
 
     data = context.data
     # Goes into the report; whether texts may be shown is part of it.
     metadata = [data.name, data.license, data.notes, data.first_stage, data.publish_texts]
     settings = recipe.evaluate.model_dump(mode="json", exclude={"zero_shot", "zero_shot_queries"})
+    metadata += [[each.name, each.license] for each in also]
     inputs = [settings, recipe.name, data.fingerprint(), metadata]
     what = (
         f"teacher and artifacts on {len(context.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"

@@ -8,13 +8,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import islice
 
+from hfcompress.data.also import AlsoPart, AlsoTexts, also_count, load_also
 from hfcompress.data.document import text_key
 from hfcompress.data.load import load_data
-from hfcompress.data.pseudo_queries import add_pseudo_queries
+from hfcompress.data.pseudo_queries import add_pseudo_queries, has_pseudo_queries, make_queries
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.data.teachers import Teacher
 from hfcompress.errors import DataError
 from hfcompress.models.load import load_model, model_fingerprint
+from hfcompress.pruning.calibration import also_queries
 from hfcompress.rankers.base import Ranker
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import load_ranker
@@ -83,10 +85,53 @@ def _without_known(data: RankingData, known: Collection[str]) -> RankingData:
     return replace(data, splits={**data.splits, "test": rest}, notes=(*data.notes, note))
 
 
-def with_pseudo_queries(recipe: Recipe, data: RankingData) -> RankingData:
-    """Add as many pseudo-queries to the train split as the recipe asks for."""
+def with_pseudo_queries(
+    recipe: Recipe, data: RankingData, count: int | None = None, last: Collection[str] = ()
+) -> RankingData:
+    """Add pseudo-queries to the train split.
+
+    Args:
+        recipe: The recipe.
+        data: Its data.
+        count: Number of pseudo-queries; by default as many as the recipe asks for.
+        last: Documents that are used only after all others.
+    """
     assert recipe.recover is not None
-    return add_pseudo_queries(data, recipe.recover.pseudo_queries, recipe.seed, recipe.data.candidates)
+    wanted = recipe.recover.pseudo_queries if count is None else count
+    return add_pseudo_queries(data, wanted, recipe.seed, recipe.data.candidates, last)
+
+
+def load_run_also(recipe: Recipe, data: RankingData, progress: bool) -> AlsoTexts | None:
+    """Load the additional texts of a recipe, with queries for recovery and calibration; None if it names none.
+
+    Args:
+        recipe: The recipe.
+        data: Its data, whose queries are left out.
+        progress: Show progress bars.
+    """
+    if recipe.recover is None or not recipe.recover.also:
+        return None
+    calibration = also_queries(recipe.prune.calibration_queries) if recipe.prune else 0
+    wanted = max(also_count(train_lists(recipe, data), recipe.recover.also_share), calibration, 1)
+    return load_also(recipe.recover.also, recipe.data, wanted, recipe.seed, data.queries.values(), progress)
+
+
+def also_parts(context: RunContext) -> list[AlsoPart]:
+    """What each additional text gives to the training lists of a run; empty without additional texts."""
+    step = context.recipe.recover
+    if context.also is None or step is None:
+        return []
+    return context.also.parts(also_count(train_lists(context.recipe, context.data), step.also_share))
+
+
+def train_lists(recipe: Recipe, data: RankingData) -> int:
+    """Number of training lists of the data's own queries, pseudo-queries included."""
+    step, train = recipe.recover, data.splits.get("train", Split({}, {}))
+    assert step is not None
+    lists = len(train) if step.unlabelled else sum(bool(train.relevant(query)) for query in train.candidates)
+    if step.pseudo_queries and not has_pseudo_queries(data):
+        lists += len(make_queries(data.corpus, step.pseudo_queries, recipe.seed, known=data.queries.values()))
+    return lists if step.queries is None else min(lists, step.queries)
 
 
 def recovery_teachers(context: RunContext, teacher: StepModel) -> Iterator[Teacher]:

@@ -52,6 +52,7 @@ def prune(context: RunContext, dense: StepModel, stage: Stage) -> StepModel:
             max_length=context.max_length,
             seed=recipe.seed + 1,
             progress=context.progress,
+            also=context.also,
         )
         (plan,) = found.plans
         logger.info(f"prune: {describe(plan)}")
@@ -73,6 +74,7 @@ def prune(context: RunContext, dense: StepModel, stage: Stage) -> StepModel:
     runtime = recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
     where = [recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
     inputs = [step.model_dump(mode="json"), where, dense.fingerprint]
+    inputs += [context.also.fingerprint] if context.also else []
     return context.workspace.step(f"prune{stage.suffix}", inputs, work, _in_words(step)).model
 
 

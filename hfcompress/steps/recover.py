@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_from_disk
 from transformers import TrainerCallback
 
+from hfcompress.data.also import also_count, mixed
 from hfcompress.data.lists import training_lists
 from hfcompress.data.pseudo_queries import has_pseudo_queries
 from hfcompress.data.teachers import with_teacher_scores
@@ -18,7 +21,7 @@ from hfcompress.quantization.config import weights_from_recipe
 from hfcompress.rankers.load import activation_name
 from hfcompress.recipe import QuantizationAware, RecoverStep, WeightPruning
 from hfcompress.steps.context import RunContext, Stage, in_words
-from hfcompress.steps.inputs import recovery_teachers, source_fingerprint, with_pseudo_queries
+from hfcompress.steps.inputs import also_parts, recovery_teachers, source_fingerprint, with_pseudo_queries
 from hfcompress.steps.workspace import StepFolder, StepModel
 from hfcompress.training.fit import fit
 from hfcompress.training.quantization_aware import QuantizationAwareCallback
@@ -35,27 +38,53 @@ def score(context: RunContext, teacher: StepModel) -> StepFolder:
     step = context.recipe.recover
     assert step is not None
 
-    def work(folder: Path, partial: Path) -> None:
-        data = context.data
-        if step.pseudo_queries and not has_pseudo_queries(data):
-            data = with_pseudo_queries(context.recipe, data)
-        lists = training_lists(
-            data,
-            step.documents,
-            step.random_negatives,
-            context.recipe.seed + 1,
-            queries=step.queries,
-            unlabelled=step.unlabelled,
-        )
+    def work(folder: Path, partial_work: Path) -> None:
+        lists, also = draw_lists(context)
         with quiet():
-            scored = with_teacher_scores(lists, recovery_teachers(context, teacher), context.progress, partial)
+            scored = with_teacher_scores(lists, recovery_teachers(context, teacher), context.progress, partial_work)
+            if also is not None:
+                assert context.also is not None
+                elsewhere = replace(context, data=context.also.data)  # where BM25 as a teacher scores them
+                teachers = recovery_teachers(elsewhere, teacher)
+                scored = mixed(scored, with_teacher_scores(also, teachers, context.progress, partial_work))
             scored.save_to_disk(str(folder))
 
     sources = [[source.model_dump(mode="json"), source_fingerprint(source)] for source in step.teachers]
     inputs: list[Any] = [step.documents, step.random_negatives, step.queries, teacher.fingerprint]
-    teachers = count(max(1, len(step.teachers)), "teacher")
-    what = f"scores of {teachers} for {step.documents} documents each of {step.queries or 'all'} train queries"
-    return context.workspace.step("scores", [*inputs, sources, step.unlabelled, step.pseudo_queries], work, what)
+    inputs += [sources, step.unlabelled, step.pseudo_queries]
+    inputs += [[context.also.fingerprint, step.also_share]] if context.also else []
+    return context.workspace.step("scores", inputs, work, _in_words(context, step))
+
+
+def draw_lists(context: RunContext) -> tuple[Dataset, Dataset | None]:
+    """Draw the training lists of the data's own queries, and those of additional texts; None if there are none.
+
+    Pseudo-queries are made of documents that are in no list yet, as long as there are any.
+    """
+    step, data, seed = context.recipe.recover, context.data, context.recipe.seed + 1
+    assert step is not None
+    shape = step.documents, step.random_negatives, seed
+    own = partial(training_lists, queries=step.queries, unlabelled=step.unlabelled)
+    lists = own(data, *shape)
+    missing = step.pseudo_queries if step.queries is None else min(step.pseudo_queries, step.queries - len(lists))
+    if missing > 0 and not has_pseudo_queries(data):
+        used = {document for documents in lists["document_ids"] for document in documents}
+        lists = own(with_pseudo_queries(context.recipe, data, missing, used), *shape)
+    wanted = also_count(len(lists), step.also_share)
+    also = context.also.lists(*shape, wanted) if context.also and wanted else None
+    return lists, also
+
+
+def _in_words(context: RunContext, step: RecoverStep) -> str:
+    """Description of the scores for the log."""
+    what = (
+        f"scores of {count(max(1, len(step.teachers)), 'teacher')} for {step.documents} documents each of "
+        f"{step.queries or 'all'} train queries"
+    )
+    if context.also is None or not step.also_share:
+        return what
+    parts = ", ".join(f"{part.queries:,} of {part.name}" for part in also_parts(context))
+    return f"{what}, and of other texts: {parts}"
 
 
 def recover(context: RunContext, teacher: StepModel, lists: StepFolder, pruned: StepModel, stage: Stage) -> StepModel:
@@ -97,7 +126,8 @@ def recover(context: RunContext, teacher: StepModel, lists: StepFolder, pruned: 
         save_checkpoint(folder, model, tokenizer, activation, context.max_length)
 
     weights = stage.step.weights.model_dump(mode="json") if stage.step.weights else None
-    inputs = [step.model_dump(mode="json"), lists.fingerprint, pruned.fingerprint, weights]
+    settings = step.model_dump(mode="json", exclude={"also", "also_share"})  # the lists depend on them
+    inputs = [settings, lists.fingerprint, pruned.fingerprint, weights]
     what = f"distil the scores into the pruned model, {count(step.optimization.epochs, 'epoch')}"
     return context.workspace.step(f"recover{stage.suffix}", inputs, work, what).model
 

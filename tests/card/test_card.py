@@ -27,7 +27,7 @@ from hfcompress.report.explanation import (
     RelevantDocument,
     SaliencyAgreement,
 )
-from hfcompress.report.report import Delta, Drift, RunReport, Stability
+from hfcompress.report.report import AlsoSummary, Delta, Drift, RunReport, Stability
 from hfcompress.report.schema import Interval
 from hfcompress.report.speed import ColdStart, SingleThread
 from hfcompress.report.structure import SparsitySummary, VocabularySummary
@@ -257,6 +257,22 @@ def test_stability_is_shown_if_it_was_measured(tmp_path: Path) -> None:
         del artifact["stability"]  # a report from before it was measured
     (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
     assert RunReport.load(tmp_path) == report
+
+
+def test_additional_texts_of_the_recovery_are_named(tmp_path: Path) -> None:
+    report = example_report()
+    assert "Additional texts" not in render(report)
+    also = [
+        AlsoSummary(name="notes", documents=40, lists=12, license="mit"),
+        AlsoSummary(name="x", documents=1, lists=1),
+    ]
+    report = report.model_copy(update={"data": report.data.model_copy(update={"also": also})})
+    report.save(tmp_path)
+    text = render(RunReport.load(tmp_path))
+    assert "notes (12 training lists, 40 documents, licence: mit), x (1 training list, 1 document): recovery" in text
+    unused = [each.model_copy(update={"lists": 0}) for each in also]
+    text = render(report.model_copy(update={"data": report.data.model_copy(update={"also": unused})}))
+    assert "documents, licence: mit), x (0 training lists, 1 document): half of the queries" in text
 
 
 def test_queries_left_out_are_counted() -> None:

@@ -43,6 +43,29 @@ def test_no_recovery_where_it_would_teach_nothing() -> None:
     assert budget.short_recoveries(1000, [0.05, 0.03], 500) == 500
 
 
+def test_new_queries_come_before_new_documents_and_both_before_further_epochs() -> None:
+    def size(seconds: float, general: int = 400, documents: int = 20) -> tuple[int, ...]:
+        found = budget.full_recovery(seconds, 0.05, 0.01, 400, general, documents)
+        return found.lists, found.also, found.documents, found.epochs
+
+    list_seconds = 8 * (0.01 + 2 * 0.05)
+    assert size(399 * list_seconds + 0.1) == (399, 0, 8, 2)
+    assert size(500 * list_seconds + 0.1) == (400, 100, 8, 2)
+    assert size(900 * list_seconds) == (400, 400, 8, 2)  # at most half of the lists are of general text
+    assert size(910 * list_seconds, general=50) == (400, 50, 16, 2)
+    assert size(1601 * list_seconds) == (400, 400, 16, 2)
+    assert size(3001 * list_seconds) == (400, 400, 16, 3)  # no more documents than there are candidates
+    assert size(3001 * list_seconds, documents=30) == (400, 400, 30, 2)
+    assert size(3001 * list_seconds, general=0, documents=8) == (400, 0, 8, 6)
+
+
+def test_many_lists_need_one_epoch_in_a_stage() -> None:
+    def stages(lists: int) -> tuple[int, int]:
+        return budget.stages_for(3.2 * lists * 8 * 0.05, lists, 8.0, lambda way: 0.05, 0.0)
+
+    assert stages(budget.ONE_EPOCH_LISTS) == (3, 1) and stages(budget.ONE_EPOCH_LISTS - 1) == (1, 3)
+
+
 def test_epochs_for() -> None:
     assert budget.epochs_for(1000, 500, 0.05) == 5
     assert budget.epochs_for(1, 500, 0.05) == 1  # less than a pass is none

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import IDENTITY, make_pico, write_beir
+from conftest import IDENTITY, WORDS, make_pico, write_beir
 from safetensors.numpy import load_file
 from transformers import BertTokenizerFast
 
 from hfcompress import pipeline
-from hfcompress.compress import budget, choose, family, rounds
+from hfcompress.compress import budget, choose, context, family, general_text, rounds
 from hfcompress.compress.compress import Outcome, compress
 from hfcompress.compress.goal import Goal
-from hfcompress.data.ranking import RankingData
+from hfcompress.data.document import Document
+from hfcompress.data.load import BUILT_IN
+from hfcompress.data.ranking import RankingData, Split
 from hfcompress.errors import OutputError, PlanError
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_model
@@ -45,6 +47,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "FAMILY", (1.5, 2.0, 3.0, 50.0))
     monkeypatch.setattr(budget, "FEWEST_LISTS", 4)
     monkeypatch.setattr(budget, "MOST_STAGES", 1)
+    monkeypatch.setattr(context, "MOST_PSEUDO_QUERIES", 8)
+    monkeypatch.setattr(general_text, "has_general_text", lambda sets: False)  # reading it takes half a minute
     monkeypatch.setattr(rounds, "NEAR", -1.0)  # a teacher of random weights is near to anything
 
     def small(goal: Goal, ratio: float, base: choose.DeploymentForm, vocabulary: bool, stages: int = 1) -> PruneStep:
@@ -110,6 +114,33 @@ def test_a_family_is_halved_and_one_member_recovered(inputs: Path, tmp_path: Pat
     # The folder is an ordinary run's: its recipe resumes there with every step kept.
     with lines_to(again.append):
         pipeline.run(Recipe.load(out / "recipe.yaml"), out, True, False)
+    assert not [line for line in again if ": done in" in line]
+
+
+def test_general_text_fills_up_what_the_data_cannot_give(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = {f"api.{each}": Document(f"api.{each}", " ".join(WORDS[each : each + 6])) for each in range(60)}
+    queries = {f"api.{each}": " ".join(WORDS[each + 2 : each + 5]) for each in range(60)}
+    split = Split({}, {query: list(corpus)[:9] for query in queries})
+    built = RankingData("api-search", queries, corpus, {"train": split})
+    monkeypatch.setitem(BUILT_IN, "api-search", lambda limits, progress: built.limited(limits))
+    monkeypatch.setattr("hfcompress.data.also.find_wordnet", lambda: None)
+    monkeypatch.setattr(general_text, "has_general_text", lambda sets: True)
+    monkeypatch.setattr(choose, "FAMILY", (2.0,))
+    monkeypatch.setattr(budget, "MOST_EPOCHS", 2)
+    out, said = tmp_path / "out", []
+    outcome = run(inputs, out, Goal(runtime="torch", seconds=600, max_loss=0.2), said)
+    assert any("general-text is added" in line for line in said)
+    recover = Recipe.load(out / "recipe.yaml").recover
+    assert recover is not None and recover.also == ["general-text"]
+    # 40 train queries, the queries made from documents, and as many lists of general text.
+    assert (recover.queries, recover.pseudo_queries) == (48, 8)
+    assert [(part.name, part.lists) for part in outcome.report.data.also] == [("api-search", 48)]
+    for step in ("prune", "scores"):  # the recipe finds the plan of the family, and its lists
+        assert any(line.startswith(f"{step}: kept") for line in said)
+    again: list[str] = []
+    run(inputs, out, Goal(runtime="torch", seconds=600, max_loss=0.2), again, resume=True)
     assert not [line for line in again if ": done in" in line]
 
 

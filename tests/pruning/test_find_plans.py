@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import FFN, HEADS, LAYERS, make_pico, stock_plan, uneven_plan
+from conftest import FFN, HEADS, LAYERS, WORDS, make_pico, stock_plan, uneven_plan
 from torch import Tensor
 from transformers import BertTokenizerFast
 
+from hfcompress.data.also import load_also
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.errors import DataError, PlanError
@@ -23,7 +25,7 @@ from hfcompress.pruning.find_plans import FoundPlans, budget_of, deployment_of, 
 from hfcompress.pruning.search.calibration_loss import CalibrationLoss
 from hfcompress.quantization.config import OpenVINOQuantizationConfig
 from hfcompress.rankers.base import RankerOptions
-from hfcompress.recipe import OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Target
+from hfcompress.recipe import DataStep, OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Target
 from hfcompress.utils.log import lines_to
 
 QUICK: dict[str, Any] = {"calibration_queries": 12, "search_steps": 3, "ffn_multiple": 8}
@@ -89,6 +91,26 @@ def test_no_query_is_for_both_fitting_and_comparison(word_data: RankingData, tok
     assert all(len(batch["list_mask"]) == 1 for batch in calibration.by_query)
     assert all(batch["list_mask"].shape[1] == 8 for batch in calibration.fitting)
     assert all(batch["list_mask"].shape[1] == 6 for batch in calibration.held_out)  # what the first stage found
+
+
+def test_half_of_the_queries_are_of_additional_texts(
+    word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path
+) -> None:
+    lines = [" ".join(WORDS[number : number + 5]) for number in range(40)]
+    (tmp_path / "other.txt").write_text("\n".join(lines))
+    also = load_also([str(tmp_path / "other.txt")], DataStep(sets=["words"], candidates=6), 20, 0, progress=False)
+    collate = RankingCollator(tokenizer, 32)
+    both = Calibration(word_data, collate, 20, 0, also)
+    for batches in (both.fitting, both.held_out):
+        queries = queries_of(batches, tokenizer)
+        assert len(queries) == 10 and sum(query in lines for query in queries) == 5
+    assert not any(query in lines for query in queries_of(both.by_query, tokenizer))  # Fisher information needs labels
+    step, options = PruneStep(heads=0.5, calibration_queries=12), {"deployment": Deployment(), "max_length": 32}
+    losses = [
+        find_plans(make_pico(), tokenizer, word_data, step, [], **options, seed=0, progress=False, also=texts)
+        for texts in (None, also)
+    ]
+    assert losses[0].plans[0].loss != losses[1].plans[0].loss
 
 
 @pytest.mark.parametrize("queries", [2, 3])

@@ -17,6 +17,8 @@ from hfcompress.recipe import Recipe
         ("recover.loss.temperature", 0, "greater than 0"),
         ("recover.loss.listwise_kl", 0, "at least one of margin_mse, listwise_kl, ranknet"),
         ("recover.loss.hard", -1, "greater than or equal to 0"),
+        ("recover.also_share", 1.0, "less than 1"),
+        ("recover.also", ["a.txt", "b", "a.txt"], "also names a.txt twice"),
     ],
 )
 def test_invalid_values_are_named(path: str, value: Any, words: str) -> None:
@@ -33,3 +35,13 @@ def test_features_are_off_until_their_section_is_there() -> None:
         assert features.items() <= recipe.recover.features.model_dump().items()
         assert same(Recipe.from_yaml(recipe.to_yaml()), recipe)
     assert "recover.features" in fault(changed(FULL, "recover.features", {}))  # it has prune.vocabulary
+
+
+def test_additional_texts_have_no_labels_and_are_not_those_of_the_data() -> None:
+    settings = changed(FULL, "recover.also", ["general-text", "other/set", "notes.txt"])
+    recipe = read(changed(settings, "recover.also_share", 0.25))
+    assert recipe.recover is not None and (recipe.recover.also[2], recipe.recover.also_share) == ("notes.txt", 0.25)
+    assert same(Recipe.from_yaml(recipe.to_yaml()), recipe)
+    assert "also excludes loss.bce" in fault(changed(settings, "recover.loss.bce", 0.1))
+    assert "recover.also names data/ä, which data.sets has" in fault(changed(FULL, "recover.also", ["data/ä"]))
+    assert "at least 4" in fault(changed(settings, "prune.calibration_queries", 3))

@@ -18,6 +18,7 @@ from hfcompress.data.ranking import RankingData, Split
 from hfcompress.errors import DataError, RecipeError
 from hfcompress.evaluation.metrics import split_quality
 from hfcompress.models.load import load_model, load_tokenizer
+from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import DataStep, Recipe
@@ -75,10 +76,12 @@ def test_the_artifact_to_deploy_and_its_teacher_on_other_data(
     found = report.zero_shot
     assert found is not None and found.artifact == report.sequence[0] == "student-onnxruntime-int8-dynamic"
     assert [(each.name, each.delta.queries) for each in found.sets] == [("first", 8), ("second", 6)]
+    evaluation = Recipe.model_validate(settings).evaluate
+    options = RankerOptions(evaluation.threads, evaluation.batch_tokens)  # dynamic int8 depends on the batch
     rankers = {
         "teacher": load_ranker(run_inputs / "encoder", "torch", max_length=32),
         "student": load_ranker(out, "torch", max_length=32),
-        "artifact": load_ranker(out, file="onnx/model_quantized.onnx", max_length=32),
+        "artifact": load_ranker(out, file="onnx/model_quantized.onnx", max_length=32, options=options),
     }
     for each, name in zip(found.sets, outside, strict=True):
         data = loaded(name)
@@ -127,6 +130,11 @@ def test_a_set_of_the_run_is_refused_before_its_data_is_read(run_inputs: Path, o
     with pytest.raises(RecipeError, match="zero-shot set is also a set of the run") as raised:
         check(Recipe.model_validate(settings_for(run_inputs, [*outside, f"{words}/../words"])))
     assert "words" in str(raised.value) and "first" not in str(raised.value.value)
+    for also, zero_shot in ((outside[0], outside[0]), ("general-text", "api-search")):
+        settings = settings_for(run_inputs, [zero_shot])
+        settings["recover"] = {**settings.get("recover", {}), "also": [also]}
+        with pytest.raises(RecipeError, match="zero-shot set is also a set of the run"):
+            check(Recipe.model_validate(settings))
     settings = settings_for(run_inputs, outside)
     check(Recipe.model_validate(settings))
     del settings["prune"]
