@@ -14,6 +14,8 @@ from transformers import set_seed
 
 from hfcompress.card import write_card
 from hfcompress.card.zero_shot import warning as zero_shot_warning
+from hfcompress.evaluation.metrics import judged_queries
+from hfcompress.evaluation.power import planned_verdict
 from hfcompress.evaluation.results import license_for
 from hfcompress.models.layout import PACKED_FOLDER, STRUCTURE_FILE, WORK_FOLDER
 from hfcompress.optimum_config import RankerCompressionConfig
@@ -27,7 +29,7 @@ from hfcompress.steps.prune import prune
 from hfcompress.steps.quantize import quantize
 from hfcompress.steps.recover import recover, score
 from hfcompress.steps.teacher import grade_by_teacher, obtain_teacher
-from hfcompress.steps.workspace import Workspace
+from hfcompress.steps.workspace import StepFolder, StepModel, Workspace
 from hfcompress.steps.zero_shot import load_result, zero_shot
 from hfcompress.utils.files import replaced_file, write_text
 from hfcompress.utils.log import lines_to
@@ -82,6 +84,9 @@ def run(
         logger.info(line)
     if len(runnable(recipe.quantize.artifacts)) < len(recipe.quantize.artifacts):
         logger.info("int8: leaves out OpenVINO, which is not installed (pip install 'hfcompress[openvino]')")
+    if not grades_by_teacher(recipe, data):
+        step = recipe.evaluate
+        logger.info(f"verdict: {planned_verdict(judged_queries(data, 'test'), step.margin, step.confidence)}")
     set_seed(recipe.seed)
     start = time.perf_counter()
     checkpoint, report_folder, zero_shot_folder = do_steps(context)
@@ -105,6 +110,20 @@ def do_steps(context: RunContext) -> tuple[Path, Path, Path | None]:
     Returns:
         The folder of the checkpoint, that of the report, and that of the zero-shot results if the run has such sets.
     """
+    context, teacher, pruned, checkpoint = make(context)
+    sequence = choose_sequence(context, teacher, checkpoint)
+    evaluated = evaluate(context, teacher, checkpoint, pruned, sequence)
+    if not context.zero_shot:
+        return checkpoint.path, evaluated.path, None
+    return checkpoint.path, evaluated.path, zero_shot(context, teacher, checkpoint, sequence, evaluated).path
+
+
+def make(context: RunContext) -> tuple[RunContext, StepModel, list[StepModel], StepFolder]:
+    """Do the steps of a run that make its artifacts, before any is evaluated.
+
+    Returns:
+        The run with all its judgements, the teacher, the pruned model of each stage, and the student with its graphs.
+    """
     teacher = obtain_teacher(context)
     if grades_by_teacher(context.recipe, context.data):
         context = grade_by_teacher(context, teacher)
@@ -115,12 +134,7 @@ def do_steps(context: RunContext) -> tuple[Path, Path, Path | None]:
         if context.recipe.recover:
             lists = lists or score(context, teacher)
             student = recover(context, teacher, lists, student, stage)
-    checkpoint = quantize(context, student)
-    sequence = choose_sequence(context, teacher, checkpoint)
-    evaluated = evaluate(context, teacher, checkpoint, pruned, sequence)
-    if not context.zero_shot:
-        return checkpoint.path, evaluated.path, None
-    return checkpoint.path, evaluated.path, zero_shot(context, teacher, checkpoint, sequence, evaluated).path
+    return context, teacher, pruned, quantize(context, student)
 
 
 def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:

@@ -54,6 +54,7 @@ REPORT = (
     report.Stability,
     report.Drift,
     report.FirstStage,
+    report.Alternative,
     report.DataSummary,
     report.AlsoSummary,
     recipe.ScoreText,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hfcompress.card import verdicts
 from hfcompress.card.front_matter import hub_id
 from hfcompress.card.wording import interval, metric
-from hfcompress.report.report import Artifact, RunReport
+from hfcompress.report.report import Alternative, Artifact, RunReport
 from hfcompress.utils import text as md
 
 
@@ -35,7 +35,18 @@ def verdict(report: RunReport, subject: Artifact | None) -> str:
             f"**No artifact is shown to be non-inferior to its teacher** at a margin of {delta.margin:g} "
             f"{metric(report)}. The closest is {name}, with the verdict *{delta.decision}*: {reason} ({found})."
         )
-    return f"{shown}\n\n{_gain(report, subject)}"
+    parts = [shown, _gain(report, subject), *([would_pass(report.would_pass)] if report.would_pass else [])]
+    return "\n\n".join(parts)
+
+
+def would_pass(other: Alternative) -> str:
+    """The model that can be expected to pass, in a sentence."""
+    return (
+        f"**{md.times(other.speedup)} would pass:** {other.name}, measured on {other.delta.queries or 0:,} dev queries "
+        f"(difference {md.signed(other.delta.mean)}, {md.percent(other.delta.confidence)} interval "
+        f"{interval(other.delta)}), can be expected to be non-inferior with a probability of "
+        f"{md.percent(other.probability)}. It was not tested on test queries, so this is no verdict."
+    )
 
 
 def _gain(report: RunReport, subject: Artifact) -> str:

@@ -29,7 +29,12 @@ def compress(
     target_latency_ms: Annotated[
         float | None, typer.Option(help="Median milliseconds for one query with all its candidates.")
     ] = None,
-    max_loss: options.Margin = 0.01,
+    max_loss: Annotated[
+        float | None, typer.Option(help="Non-inferiority margin: largest acceptable loss in nDCG@10; 0.01 by default.")
+    ] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="The same as a share of the teacher's nDCG@10 on dev to keep, e.g. 0.99.")
+    ] = None,
     runtime: Annotated[str, typer.Option(help="Target runtime: auto, openvino, onnxruntime or torch.")] = "auto",
     vocabulary: Annotated[
         str, typer.Option(help="Tokens to keep: whole, or corpus, those of its documents and train queries.")
@@ -63,11 +68,20 @@ def compress(
     Example: hfcompress compress path/or/hub-id --data path/to/beir-folder --out out/compressed --target-speedup 4
     """
     from hfcompress.compress.compress import compress as work
-    from hfcompress.compress.goal import Goal, parse_duration
+    from hfcompress.compress.goal import MAX_LOSS, Goal, check_one_margin, parse_duration
 
     console = start(json_file)
-    seconds = parse_duration(time_budget)
-    goal = Goal(target_speedup, target_latency_ms, max_loss, runtime, seconds, vocabulary, max_size_mb)  # type: ignore[arg-type]
+    check_one_margin(max_loss, keep)
+    goal = Goal(
+        target_speedup=target_speedup,
+        target_latency_ms=target_latency_ms,
+        max_loss=MAX_LOSS if max_loss is None else max_loss,
+        keep=keep,
+        runtime=runtime,  # type: ignore[arg-type]
+        vocabulary=vocabulary,  # type: ignore[arg-type]
+        max_size_mb=max_size_mb,
+        seconds=parse_duration(time_budget),
+    )
     with step_lines(console, quiet):
         outcome = work(
             model,
@@ -132,4 +146,18 @@ def _in_words(outcome: Outcome, folder: Path) -> str:
             f"{len(chosen.per_query)} test queries cannot tell whether it loses more than {goal.max_loss:g} (power "
             f"{delta.power:.0%}; 80% needs about {delta.queries_needed or 0:,})"
         )
-    return f"Not reached: {chosen.path} ({found}): {' and '.join(reasons)}. {where}"
+    return f"Not reached: {chosen.path} ({found}): {' and '.join(reasons)}. {_would_pass(outcome)}{where}"
+
+
+def _would_pass(outcome: Outcome) -> str:
+    """What can be expected to pass, and where it is or how it is made."""
+    other = outcome.report.would_pass
+    if other is None:
+        return ""
+    folder = outcome.alternative
+    made = f"it is in {folder}" if folder else f"--target-speedup {other.speedup:.1f} makes it, in another folder"
+    return (
+        f"{other.speedup:.1f}x would pass: {other.name}, with a probability of {other.probability:.0%} by its "
+        f"difference on dev ({other.delta.mean:+.4f} [{other.delta.ci_low:+.4f}, {other.delta.ci_high:+.4f}]), not "
+        f"tested on test; {made}. "
+    )

@@ -49,7 +49,7 @@ def check(
     from hfcompress.data.load import load_data
     from hfcompress.data.score_text import score_text_of
     from hfcompress.data.statistics import dataset_statistics
-    from hfcompress.evaluation.significance import queries_needed
+    from hfcompress.evaluation.power import queries_needed
     from hfcompress.models.load import load_config
     from hfcompress.rankers.load import ranking_tokenizer
     from hfcompress.recipe import DataStep, SplitLimits

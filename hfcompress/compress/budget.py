@@ -4,16 +4,15 @@ A training step costs about three times a forward pass: the backward pass comput
 each with as many MACs as the forward pass. The teacher's measured speed gives the first estimate, and the first short
 recovery the actual rate.
 
-Which pruned models get a longer recovery is decided by successive halving (Jamieson and Talwalkar, "Non-stochastic
-Best Arm Identification and Hyperparameter Optimization", AISTATS 2016). Their goal is the best arm, ours the fastest
-model that ranks well enough. More recovery only lowers a loss, so an early loss that is small enough rules out all
-slower models.
+The full recovery takes all the time that remains, in as many epochs as it has room for. Early stopping ends it where
+dev no longer improves. The learning rate decays over the whole of it, and most of the gain comes late; the patience
+is therefore a share of the training.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from statistics import mean
 from typing import Any
@@ -26,9 +25,10 @@ FIXED = 0.4  # share of a step that does not shrink with the model: embeddings, 
 DOCUMENTS = 8  # of a list
 MORE_DOCUMENTS = (16, 30)  # of a list where there are no further queries
 FEWEST_LISTS = 48  # with fewer, training has no effect
-MOST_EPOCHS = 6  # of all stages together
 EPOCHS = 2  # passes over the lists, of all stages together, that come before a larger number of lists
 ONE_EPOCH_LISTS = 1500  # with as many lists, one epoch is enough for a stage; with fewer, EPOCHS
+MOST_EPOCHS = 30  # of all stages together
+EVALUATIONS = 2  # on dev in each epoch of the full recovery
 MOST_STAGES = 3
 SMALLEST_STAGE = 1.2  # smallest speed-up that is worth another search
 ROUNDS = 2  # of short recoveries
@@ -36,6 +36,8 @@ SHORT_SHARE = 0.15  # of the remaining time, for each round of short recoveries
 FULL_SHARE = 0.9  # of the time that then remains, for the full recovery; the rest is a reserve
 ZERO_SHOT = 2.0  # passes of the teacher over zero-shot pairs: its own, and those of student and artifact
 TYPICAL_MACS = 0.25  # share that a pruned model keeps, before any is found
+PATIENCE_SHARE = 3  # a recovery ends after one of so many parts of it without an improvement on dev
+FEWEST_EVALUATIONS = 3  # without an improvement
 SEARCH = 0.5  # cost of pruning once, as a share of the time that the whole family took
 
 
@@ -118,18 +120,40 @@ def short_recoveries(seconds: float, train_pairs: Sequence[float], most: int, do
     return lists if lists >= FEWEST_LISTS else 0
 
 
-def epochs_for(seconds: float, lists: int, train_pair: float, documents: int = DOCUMENTS) -> int:
-    """Epochs over lists that fit into the time; at least one if there is any time."""
-    return 0 if seconds <= 0 else max(1, min(MOST_EPOCHS, math.floor(seconds / (documents * lists * train_pair))))
+def epoch_pairs(lists: int, documents: int, dev_pairs: int) -> float:
+    """Cost of an epoch in trained pairs, evaluations on dev included.
+
+    Args:
+        lists: Lists to train on.
+        documents: Documents of a list.
+        dev_pairs: Pairs of an evaluation on dev.
+    """
+    return documents * lists + EVALUATIONS * dev_pairs / PASSES
+
+
+def epochs_for(seconds: float, pairs: float, train_pair: float) -> int:
+    """Epochs that fit into the time; at least one if there is any time.
+
+    Args:
+        seconds: Time for all of them.
+        pairs: Cost of an epoch, in trained pairs.
+        train_pair: Seconds of training on one pair.
+    """
+    return 0 if seconds <= 0 else max(1, min(MOST_EPOCHS, math.floor(seconds / (pairs * train_pair))))
+
+
+def patience(epochs: int) -> int:
+    """Evaluations on dev without an improvement after which a recovery of so many epochs ends."""
+    return max(FEWEST_EVALUATIONS, math.ceil(epochs * EVALUATIONS / PATIENCE_SHARE))
 
 
 def stages_for(
     seconds: float,
-    lists: int,
+    size: RecoverySize,
+    dev_pairs: int,
     pruning_speedup: float,
     train_pair: Callable[[float], float],
     search: float,
-    documents: int = DOCUMENTS,
 ) -> tuple[int, int]:
     """Stages of pruning and recovery that fit into the time, and the epochs of each.
 
@@ -137,51 +161,26 @@ def stages_for(
 
     Args:
         seconds: Time for all of it.
-        lists: Lists to train on.
+        size: Lists to train on.
+        dev_pairs: Pairs of an evaluation on dev.
         pruning_speedup: Speed-up by pruning after the last stage.
         train_pair: Seconds of training on one pair, as a function of progress towards the speed-up, 1 at its end.
         search: Seconds of pruning in each of several stages; a single one takes over the plan that was found.
-        documents: Documents of a list.
 
     Returns:
         Number of stages, at most `MOST_STAGES`, and epochs of each: if there are several stages, at least `EPOCHS`, or
         one from `ONE_EPOCH_LISTS` lists on; and at most `MOST_EPOCHS` in all.
     """
-    best = 1, epochs_for(seconds, lists, train_pair(1.0), documents)
-    least = EPOCHS if lists < ONE_EPOCH_LISTS else 1
+    pairs = epoch_pairs(size.total, size.documents, dev_pairs)
+    best = 1, epochs_for(seconds, pairs, train_pair(1.0))
+    least = EPOCHS if size.total < ONE_EPOCH_LISTS else 1
     for stages in range(2, MOST_STAGES + 1):
         pair = mean(train_pair(number / stages) for number in range(1, stages + 1))
         each = (seconds - stages * search) / stages
-        if pruning_speedup ** (1 / stages) < SMALLEST_STAGE or each < least * documents * lists * pair:
+        if pruning_speedup ** (1 / stages) < SMALLEST_STAGE or each < least * pairs * pair:
             break
-        best = stages, min(MOST_EPOCHS // stages, epochs_for(each, lists, pair, documents))
+        best = stages, min(MOST_EPOCHS // stages, epochs_for(each, pairs, pair))
     return best
-
-
-def survivors(losses: Mapping[float, float], enough: float) -> list[float]:
-    """The half of the models that stays in the race.
-
-    Args:
-        losses: Loss of each model so far, by its speed-up.
-        enough: A loss that is small enough already.
-
-    Returns:
-        The fastest model whose loss is small enough and, of the faster ones, those with the smallest loss; if there is
-        no such model, those with the smallest loss. At most half of the models, rounded up, the fastest first.
-    """
-    keep = math.ceil(len(losses) / 2)
-    good = [speed for speed, loss in losses.items() if loss <= enough]
-    if not good:
-        return sorted(sorted(losses, key=lambda speed: losses[speed])[:keep], reverse=True)
-    safe = max(good)
-    faster = sorted((speed for speed in losses if speed > safe), key=lambda speed: losses[speed])
-    return sorted([safe, *faster[: keep - 1]], reverse=True)
-
-
-def fastest_within(losses: Mapping[float, float], max_loss: float) -> float:
-    """The model to recover fully: the fastest one within the loss, else the one with the smallest loss."""
-    good = [speed for speed, loss in losses.items() if loss <= max_loss]
-    return max(good) if good else min(losses, key=lambda speed: losses[speed])
 
 
 @dataclass(frozen=True)
@@ -200,11 +199,11 @@ class TimeBudget:
     def remaining(self) -> float:
         """Seconds for training and for the teacher's scores.
 
-        The final run needs time beside it: it loads the data, exports, and evaluates on the test split.
+        The final run needs time beside it: it loads the data, exports, and evaluates on dev, test and zero-shot sets.
         """
         context = self.context
         dev, test = len(context.data.splits["dev"]), len(context.data.splits["test"])
-        evaluation = self._seconds("unpruned") * (1 + test / dev) / 2
+        evaluation = self._seconds("unpruned") * (2 + test / dev) / 2
         zero_shot = ZERO_SHOT * context.zero_shot_pairs / context.rate
         return context.remaining - (context.loading + evaluation + zero_shot)
 
@@ -247,9 +246,8 @@ class TimeBudget:
         def train_pair(progress: float) -> float:
             return rate / expected * pair_seconds(self.context.rate, macs_kept**progress)
 
-        found = stages_for(
-            FULL_SHARE * self.remaining, size.total, pruning_speedup, train_pair, self._search, size.documents
-        )
+        dev_pairs = sum(map(len, self.context.data.splits["dev"].candidates.values()))
+        found = stages_for(FULL_SHARE * self.remaining, size, dev_pairs, pruning_speedup, train_pair, self._search)
         stages, epochs = self._cached("stages", [pruning_speedup, *astuple(size)], found)
         return stages, epochs
 

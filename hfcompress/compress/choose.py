@@ -12,7 +12,7 @@ from hfcompress.compress.context import CALIBRATION_PAIRS, CompressContext, firs
 from hfcompress.compress.goal import Goal
 from hfcompress.compress.step_results import load_artifacts, save_artifacts
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.significance import expected_verdict
+from hfcompress.evaluation.power import deviation_of, expected_verdict
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.quantizer import write_quantized
@@ -48,6 +48,11 @@ class DeploymentForm:
     def label(self) -> str:
         """Runtime and precision."""
         return f"{self.artifact.runtime} {self.artifact.precision}"
+
+    @property
+    def unpruned_name(self) -> str:
+        """Name of the trial of the unpruned model in this form."""
+        return f"unpruned, {self.label}"
 
     @property
     def artifact_name(self) -> str:
@@ -99,14 +104,13 @@ def measure_unpruned(context: CompressContext) -> tuple[Artifact, list[Deploymen
         DeploymentForm(step, artifact, quality(teacher) - quality(artifact), folder / "model")
         for step, artifact in zip(steps, others, strict=True)
     ]
-    known = [form.artifact.delta for form in forms if form.artifact.delta]
-    if known:
-        least = min(known, key=lambda delta: delta.queries_needed or 0)
-        logger.info(f"verdict: {expected_verdict(least, len(context.data.split('test')))}")
+    least = min((form.artifact.delta for form in forms if form.artifact.delta), key=deviation_of)
+    logger.info(f"verdict: {expected_verdict(least, context.test_queries, 'int8 alone')}")
     for form in forms:
         context.record(
-            f"unpruned, {form.label}", "int8", 1.0, quality(form.artifact), quality(teacher), seconds, form.artifact
+            form.unpruned_name, "int8", 1.0, quality(form.artifact), quality(teacher), seconds, form.artifact
         )
+        context.candidates[form.unpruned_name] = form.candidate(form.unpruned_name, form.folder)
     return teacher, forms
 
 
@@ -125,7 +129,7 @@ def choose_form(context: CompressContext, forms: Sequence[DeploymentForm]) -> De
             verdict = f"loses more than {goal.max_loss:g}"
         else:
             verdict = f"slower than {chosen.label}"
-        context.record_decision(f"unpruned, {form.label}", f"{found}: {verdict}")
+        context.record_decision(form.unpruned_name, f"{found}: {verdict}")
     return chosen
 
 

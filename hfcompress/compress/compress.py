@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,34 +18,27 @@ from pathlib import Path
 from transformers import set_seed
 
 from hfcompress import pipeline
+from hfcompress.card import write_card
+from hfcompress.compress.alternative import find_alternative, offer
 from hfcompress.compress.choose import DeploymentForm, choose_form, measure_unpruned, pruning_speedups
-from hfcompress.compress.context import CALIBRATION_PAIRS, CompressContext, prepare, quality
-from hfcompress.compress.family import FamilyMember, pruning
+from hfcompress.compress.context import CALIBRATION_PAIRS, CompressContext, quality
+from hfcompress.compress.final import confirmed, final_recipe, keep_plan
 from hfcompress.compress.goal import Goal
-from hfcompress.compress.rounds import Choice, recovery, search
-from hfcompress.compress.step_results import load_artifacts, save_artifacts
+from hfcompress.compress.prepare import prepare, set_margin
+from hfcompress.compress.rounds import Choice, search
 from hfcompress.compress.trials import Stage, Trial, save, trials_figure
 from hfcompress.data.score_text import score_text_of
 from hfcompress.errors import PlanError
-from hfcompress.evaluation.candidate import Candidate
 from hfcompress.models.layout import FORMER_TRIALS_FILES, RECIPE_FILE, TRIALS_FIGURE, TRIALS_FILE
 from hfcompress.models.load import load_config, resolve
-from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.rankers.load import ranking_tokenizer
-from hfcompress.recipe import (
-    DataStep,
-    EvaluateStep,
-    PruneStep,
-    PublishStep,
-    QuantizeStep,
-    Recipe,
-    TeacherStep,
-    VocabularyStep,
-)
-from hfcompress.report.report import Artifact, Delta, RunReport
-from hfcompress.steps.workspace import StepFolder, Workspace
+from hfcompress.recipe import DataStep, EvaluateStep, PublishStep, QuantizeStep, Recipe, TeacherStep
+from hfcompress.report.delta import Delta
+from hfcompress.report.report import Artifact, RunReport
+from hfcompress.steps.workspace import Workspace
 from hfcompress.utils.files import write_bytes, write_text
 from hfcompress.utils.machine import limited_torch_threads
+from hfcompress.utils.text import duration
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +52,14 @@ class Outcome:
         report: Report of the final run.
         chosen: The artifact to deploy, from that report.
         trials: All trials, in order.
+        alternative: Folder with the model of `report.would_pass`; None if there is none, or it has to be made first.
     """
 
     goal: Goal
     report: RunReport
     chosen: Artifact
     trials: list[Trial]
+    alternative: Path | None = None
 
     @property
     def delta(self) -> Delta:
@@ -99,6 +94,8 @@ class Outcome:
             "fast_enough": self.fast_enough,
             "small_enough": self.small_enough,
             "chosen": self.chosen.name,
+            "would_pass": self.report.would_pass.model_dump(mode="json") if self.report.would_pass else None,
+            "alternative": self.alternative.name if self.alternative else None,
             "trials": trials,
             "tried": trials,  # deprecated name
             "report": self.report.model_dump(mode="json"),
@@ -153,6 +150,7 @@ def compress(
         publish=PublishStep(license=license),
     )
     context = prepare(shared, workspace, goal, progress, zero_shot)
+    set_margin(context)
     logger.info(_intention(context))
     set_seed(seed)
     teacher, forms = measure_unpruned(context)
@@ -166,22 +164,23 @@ def compress(
             expected="a target that the model in fp32 PyTorch is too slow for",
             remedy="ask for more, or allow int8 with another --runtime",
         )
-    recipe = _recipe(context, form, choice)
-    # Without a recovery a recipe has no additional texts, and finds another plan than a family calibrated on them.
-    if choice and choice.stages == 1 and (recipe.recover or context.also is None):
-        _keep_plan(context, recipe, choice.member)
+    recipe = final_recipe(context, form, choice)
+    if choice:
+        keep_plan(context, recipe, choice)
+        choice = confirmed(context, form, choice, recipe)
+        recipe = recipe if choice else final_recipe(context, form, None)
     report = _run(context, out, recipe)
     chosen = _deployed(report, form)
     _record_verdict(context, choice, report, chosen)
-    if choice and _is_better_unpruned(context, out, form, chosen):
-        report = _run(context, out, _recipe(context, form, None))
-        chosen = _deployed(report, form)
-        _record_verdict(context, None, report, chosen)
+    report, alternative = _with_alternative(context, out, form, choice, report, chosen)
+    report.save(out)
+    write_card(out, report)
     save(context.trials, out / TRIALS_FILE)
     for former in FORMER_TRIALS_FILES:
         (out / former).unlink(missing_ok=True)
-    write_bytes(out / TRIALS_FIGURE, trials_figure(context.trials, goal.max_loss))
-    return Outcome(goal, report, chosen, context.trials)
+    write_bytes(out / TRIALS_FIGURE, trials_figure(context.trials, context.goal.max_loss))
+    logger.info(f"time: {duration(time.perf_counter() - context.began)} of {duration(goal.seconds)}")
+    return Outcome(context.goal, report, chosen, context.trials, alternative)
 
 
 def recipe_name(model: str) -> str:
@@ -200,7 +199,7 @@ def _choice(
     try:
         return search(context, speedups, teacher, form)
     except PlanError as error:
-        if context.goal.target_speedup is not None or context.goal.target_latency_ms is not None or form.step is None:
+        if context.goal.has_target or form.step is None:
             raise
         logger.info(f"prune: left out. {error}")
         return None
@@ -226,49 +225,33 @@ def _intention(context: CompressContext) -> str:
     )
 
 
-def _recipe(context: CompressContext, form: DeploymentForm, choice: Choice | None) -> Recipe:
-    """The recipe of the final run."""
-    recipe = context.recipe
-    if choice and choice.recovery.lists:
-        recipe = recovery(context, choice.recovery)
-    step = None
-    if choice:
-        step = pruning(context.goal, choice.pruning_speedup, form, choice.member.vocabulary, choice.stages)
-    elif context.goal.cuts_vocabulary(form.artifact.size_bytes):
-        step = PruneStep(vocabulary=VocabularyStep())
-    evaluation = {"deploy": form.artifact_name, "zero_shot": list(context.zero_shot)}
-    settings = recipe.model_copy(
-        update={
-            "prune": step,
-            "evaluate": recipe.evaluate.model_copy(update=evaluation),
-            "quantize": QuantizeStep(
-                artifacts=[form.step] if form.step else [], calibration_pairs=recipe.quantize.calibration_pairs
-            ),
-        }
-    )
-    return Recipe.model_validate(settings.model_dump())
-
-
-def _keep_plan(context: CompressContext, recipe: Recipe, member: FamilyMember) -> None:
-    """Take over a model of the family as the result of the recipe's pruning, which would search for the same plan."""
-    run = pipeline.RunContext(recipe, context.data, context.workspace.preview(), False, context.also)
-    (stage,) = pipeline.stages(recipe)
-    pruned = pipeline.prune(run, pipeline.obtain_teacher(run), stage)
-
-    def write(folder: Path) -> None:
-        for path in member.folder.iterdir():
-            if path.is_file() and path.name != RankerCompressionConfig.CONFIG_NAME:  # of its graphs
-                shutil.copyfile(path, folder / path.name)
-
-    context.workspace.take_over(StepFolder(Path(pruned.name), pruned.fingerprint), write, member.seconds)
-
-
 def _run(context: CompressContext, out: Path, recipe: Recipe) -> RunReport:
     """Run a recipe in the output folder, where finished steps are kept."""
     write_text(out / RECIPE_FILE, recipe.to_yaml())
+    made = {step.name for step in context.workspace.steps if not step.reused}  # by this call, for the same recipe
     report = pipeline.run(recipe, out, True, context.progress)
     context.workspace = Workspace(out, True)
-    return report
+    steps = [step.model_copy(update={"reused": step.reused and step.name not in made}) for step in report.steps]
+    return report.model_copy(update={"steps": steps})
+
+
+def _with_alternative(
+    context: CompressContext,
+    out: Path,
+    form: DeploymentForm,
+    choice: Choice | None,
+    report: RunReport,
+    chosen: Artifact,
+) -> tuple[RunReport, Path | None]:
+    """The report with what would pass if the deployed model did not, and the folder of that model if there is one."""
+    assert chosen.delta is not None
+    alternative = None
+    if chosen.delta.decision != "non-inferior":
+        pruning_speedup = choice.pruning_speedup if choice else None
+        fitting = [each for each in context.trials if context.goal.fits(round(1e6 * (each.megabytes or 0)))]
+        alternative = find_alternative(fitting, chosen, form.unpruned_name, pruning_speedup)
+    folder = offer(out, alternative, context.candidates.get(alternative.name) if alternative else None)
+    return report.model_copy(update={"would_pass": alternative}), folder
 
 
 def _deployed(report: RunReport, form: DeploymentForm) -> Artifact:
@@ -277,37 +260,15 @@ def _deployed(report: RunReport, form: DeploymentForm) -> Artifact:
     return next(each for each in report.artifacts if (each.runtime, each.precision) == wanted)
 
 
-def _is_better_unpruned(context: CompressContext, out: Path, form: DeploymentForm, chosen: Artifact) -> bool:
-    """Whether the unpruned model is non-inferior if the pruned one is not.
-
-    Two artifacts are then compared with the margin, each at a one-sided level of 2.5% (confidence 95%): together at
-    most 5%. If a target speed was given, a slower model is no alternative, nor is one that is too large.
-    """
-    assert chosen.delta is not None
-    asked = context.goal.target_speedup is not None or context.goal.target_latency_ms is not None
-    if chosen.delta.decision == "non-inferior" or asked or form.step is None or form.loss > context.goal.max_loss:
-        return False
-    if not context.goal.fits(form.artifact.size_bytes):
-        return False
-
-    def work(folder: Path, partial: Path) -> None:
-        candidates = [Candidate.teacher(context.teacher, "teacher"), form.candidate("unpruned", form.folder)]
-        save_artifacts(folder, context.evaluate(candidates, "test"))
-
-    inputs = [*context.identity(), form.step.model_dump(mode="json")]
-    step = context.workspace.step("fallback", inputs, work, "evaluate the unpruned model on test")
-    delta = load_artifacts(step.path)[1].delta
-    assert delta is not None
-    return delta.decision == "non-inferior"
-
-
 def _record_verdict(context: CompressContext, choice: Choice | None, report: RunReport, chosen: Artifact) -> None:
     assert chosen.delta is not None
     name = f"pruned {choice.pruning_speedup:g}x, on test" if choice else "unpruned, on test"
     seconds = sum(step.seconds for step in report.steps if not step.reused)
     pruning_speedup = choice.pruning_speedup if choice else 1.0
     stage: Stage = "int8" if choice is None else "full recovery" if choice.recovery.lists else "one-shot"
-    context.record(name, stage, pruning_speedup, quality(chosen), quality(report.teacher), seconds, chosen)
+    context.record(
+        name, stage, pruning_speedup, quality(chosen), quality(report.teacher), seconds, chosen, on_test=True
+    )
     delta = chosen.delta
     context.record_decision(
         name,

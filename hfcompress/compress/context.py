@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from hfcompress.compress.goal import Goal
-from hfcompress.compress.step_results import cached_value, pairs_per_second
 from hfcompress.compress.trials import Stage, Trial
 from hfcompress.data.also import AlsoTexts
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.metrics import PRIMARY_METRIC, first_stage_run, means, per_query
+from hfcompress.evaluation.metrics import PRIMARY_METRIC, first_stage_run, judged_queries, means, per_query
+from hfcompress.evaluation.power import pass_probability
 from hfcompress.evaluation.results import evaluate_candidates
-from hfcompress.models.load import load_tokenizer, model_fingerprint
+from hfcompress.models.load import model_fingerprint
 from hfcompress.rankers.base import RankerOptions
-from hfcompress.recipe import (
-    Recipe,
-    RecoverStep,
-    SplitLimits,
-)
+from hfcompress.recipe import Recipe, RecoverStep
+from hfcompress.report.delta import Delta
 from hfcompress.report.report import Artifact
-from hfcompress.steps.checks import check, check_data, check_zero_shot, check_zero_shot_names
-from hfcompress.steps.inputs import load_run_data, load_zero_shot, train_lists
+from hfcompress.steps.inputs import train_lists
 from hfcompress.steps.workspace import Workspace
-from hfcompress.vocabulary.content import content_of
 
 logger = logging.getLogger(__name__)
 
-DEV_QUERIES = 100  # for choices
-FEWEST_DEV = 2  # for an interval
-DEV_SHARE = 5  # without a dev split, at most one of so many train queries becomes dev
-TEST_QUERIES = (50, 2000)  # minimum and maximum: a margin of 0.01 takes some 1,000 to 2,000 for a power of 80%
-TEST_SHARE = 0.1  # of the time, for the teacher's scores of test queries
-PSEUDO_QUERIES = 1000  # if no train query has labels
 MOST_PSEUDO_QUERIES = 10_000  # beside labelled train queries; time allows fewer
 CALIBRATION_PAIRS = 128
 
@@ -60,6 +48,7 @@ class CompressContext:
         zero_shot_pairs: Number of pairs that it ranks there.
         trials: All trials so far.
         also: General text, where there is time for more lists than the data can give.
+        candidates: The models of trials that were measured in the form of deployment, by the name of the trial.
     """
 
     goal: Goal
@@ -75,19 +64,19 @@ class CompressContext:
     zero_shot_pairs: int = 0
     trials: list[Trial] = field(default_factory=list)
     also: AlsoTexts | None = None
+    candidates: dict[str, Candidate] = field(default_factory=dict)
 
     @cached_property
     def train_queries(self) -> int:
         """Number of train queries that give training lists."""
-        return train_lists(_loading(self.recipe, self.supervision), self.data)
+        return train_lists(loading_recipe(self.recipe, self.supervision), self.data)
 
     @cached_property
     def own_lists(self) -> int:
         """Number of training lists that the data can give: of train queries, and of queries made from its documents."""
         most = max(self.supervision.pseudo_queries, MOST_PSEUDO_QUERIES)
-        return train_lists(
-            _loading(self.recipe, self.supervision.model_copy(update={"pseudo_queries": most})), self.data
-        )
+        supervision = self.supervision.model_copy(update={"pseudo_queries": most})
+        return train_lists(loading_recipe(self.recipe, supervision), self.data)
 
     @property
     def teacher(self) -> str:
@@ -110,6 +99,11 @@ class CompressContext:
         kept = sum(step.seconds for step in self.workspace.steps if step.reused)
         return self.goal.seconds - kept - (time.perf_counter() - self.began)
 
+    @property
+    def test_queries(self) -> int:
+        """Number of test queries that the verdict is on."""
+        return judged_queries(self.data, "test")
+
     def identity(self) -> list[Any]:
         """Inputs that every measurement depends on."""
         return [
@@ -120,8 +114,8 @@ class CompressContext:
             self.recipe.evaluate.model_dump(mode="json"),
         ]
 
-    def evaluate(self, candidates: list[Candidate], split: str = "dev") -> list[Artifact]:
-        """Evaluate candidates side by side; the first is the teacher."""
+    def evaluate(self, candidates: list[Candidate]) -> list[Artifact]:
+        """Evaluate candidates on dev, side by side; the first is the teacher."""
         quick = self.recipe.evaluate.model_copy(update={"cold_start": False, "single_thread_queries": 0})
         evaluated = evaluate_candidates(
             candidates,
@@ -130,7 +124,7 @@ class CompressContext:
             max_length=self.max_length,
             seed=self.recipe.seed,
             progress=self.progress,
-            split=split,
+            split="dev",
         )
         return [each.artifact for each in evaluated]
 
@@ -143,8 +137,11 @@ class CompressContext:
         teacher: float,
         seconds: float,
         artifact: Artifact | None = None,
+        delta: Delta | None = None,
+        on_test: bool = False,
     ) -> None:
-        """Record a trial."""
+        """Record a trial; `delta` is by default that of the artifact."""
+        delta = delta or (artifact.delta if artifact else None)
         self.trials.append(
             Trial(
                 name=name,
@@ -156,6 +153,8 @@ class CompressContext:
                 p50_ms=artifact.latency.p50_ms if artifact else None,
                 megabytes=artifact.size_bytes / 1e6 if artifact else None,
                 seconds=seconds,
+                delta=delta,
+                probability=None if delta is None or on_test else pass_probability(delta, self.test_queries),
             )
         )
 
@@ -177,91 +176,6 @@ def first_stage_quality(data: RankingData, split: str) -> float:
     return means(per_query(chosen.qrels, first_stage_run(chosen.candidates), data.relevant_from))[PRIMARY_METRIC]
 
 
-def prepare(
-    recipe: Recipe, workspace: Workspace, goal: Goal, progress: bool, zero_shot: Sequence[str] = ()
-) -> CompressContext:
-    """Check the shared settings, load the data, and take as many queries as the time allows.
-
-    Args:
-        recipe: The shared settings.
-        workspace: Keeps the results of steps.
-        goal: The goal.
-        progress: Show progress bars.
-        zero_shot: Data sets on which the final run evaluates besides its own; they are checked here.
-
-    Raises:
-        HfCompressError: A fault that the user can mend.
-    """
-    began = time.perf_counter()
-    check(recipe)
-    check_zero_shot_names(with_zero_shot(recipe, zero_shot))
-    if goal.vocabulary == "corpus" or goal.max_size_mb is not None:
-        content_of(load_tokenizer(recipe.teacher.model))
-    recipe, supervision, data = _with_queries(recipe, progress)
-    for checked in (recipe, _loading(recipe, supervision)):
-        check_data(checked, data)
-    outside = load_zero_shot(with_zero_shot(recipe, zero_shot), data, progress)
-    check_zero_shot(data, outside)
-    zero_shot_pairs = sum(len(listed) for each in outside for listed in each.split("test").candidates.values())
-    workspace.begin()
-    teacher, threads = recipe.teacher, recipe.evaluate.threads
-    known = [model_fingerprint(teacher.model), data.fingerprint(), teacher.max_length, threads]
-
-    def measure() -> float:
-        return pairs_per_second(teacher.model, data, "dev", teacher.max_length, RankerOptions(threads))
-
-    rate = cached_value(workspace, "probe", known, measure)
-    fewest, most = TEST_QUERIES
-    affordable = int(TEST_SHARE * goal.seconds * rate / recipe.data.candidates)
-    # Not by the budget of a resumed call: with other test queries, all measurements would be void.
-    test = cached_value(workspace, "test", known, lambda: min(most, max(fewest, affordable)))
-    each = max(1, test // len(recipe.data.sets))
-    start = time.perf_counter()
-    if len(data.splits["test"]) > each:
-        limits = recipe.data.max_queries.model_copy(update={"test": each})
-        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_queries": limits})})
-        data = load_run_data(_loading(recipe, supervision), progress)
-    loading = max(start - began, time.perf_counter() - start)
-    return CompressContext(
-        goal=goal,
-        recipe=recipe,
-        supervision=supervision,
-        data=data,
-        workspace=workspace,
-        rate=rate,
-        progress=progress,
-        began=began,
-        loading=loading,
-        zero_shot=tuple(zero_shot),
-        zero_shot_pairs=zero_shot_pairs,
-    )
-
-
-def with_zero_shot(recipe: Recipe, sets: Sequence[str]) -> Recipe:
-    """A recipe that also evaluates on these data sets; the measurements of `compress` do not depend on them."""
-    evaluate = recipe.evaluate.model_copy(update={"zero_shot": list(sets)})
-    return recipe.model_copy(update={"evaluate": evaluate})
-
-
-def _with_queries(recipe: Recipe, progress: bool) -> tuple[Recipe, RecoverStep, RankingData]:
-    """The data with train and dev queries, derived from what the sets offer."""
-    supervision = RecoverStep()
-    step = recipe.data.model_copy(update={"max_queries": SplitLimits(dev=-(-DEV_QUERIES // len(recipe.data.sets)))})
-    recipe = recipe.model_copy(update={"data": step})
-    data = load_run_data(recipe, progress)
-    train = data.splits.get("train")
-    if not (train and train.labelled):
-        supervision = RecoverStep(unlabelled=True, pseudo_queries=PSEUDO_QUERIES)
-        data = load_run_data(_loading(recipe, supervision), progress)
-    if not data.splits.get("dev"):
-        grades = data.split("train").qrels.values()
-        labelled = sum(any(grade > 0 for grade in each.values()) for each in grades)
-        step = step.model_copy(update={"dev_from_train": max(FEWEST_DEV, min(DEV_QUERIES, labelled // DEV_SHARE))})
-        recipe = recipe.model_copy(update={"data": step})
-        data = load_run_data(_loading(recipe, supervision), progress)
-    return recipe, supervision, data
-
-
-def _loading(recipe: Recipe, supervision: RecoverStep) -> Recipe:
+def loading_recipe(recipe: Recipe, supervision: RecoverStep) -> Recipe:
     """A recipe for loading the data, with the supervision of the recovery; it is never run."""
     return recipe.model_copy(update={"recover": supervision})

@@ -22,6 +22,7 @@ from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.rankers.load import activation_name
 from hfcompress.recipe import PruneStep, VocabularyStep
+from hfcompress.report.delta import Delta
 from hfcompress.report.report import Artifact
 from hfcompress.steps.inputs import calibration_pairs
 from hfcompress.utils.files import size_of, write_text
@@ -57,6 +58,12 @@ class FamilyMember:
     def label(self) -> str:
         """Name in tables."""
         return f"pruned {self.pruning_speedup:g}x"
+
+    @property
+    def delta(self) -> Delta:
+        """Difference to the teacher on dev before any recovery."""
+        assert self.artifact.delta is not None
+        return self.artifact.delta
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,7 @@ def prune_family(
             seconds=seconds,
         )
         label = models[speedup].label
+        context.candidates[label] = form.candidate(label, folder)
         context.record(label, "one-shot", speedup, quality(artifact), quality(teacher), seconds, artifact)
     return Family(_small_enough(context, models), step.fingerprint)
 

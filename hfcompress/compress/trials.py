@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, Symmetri
 from pydantic import ConfigDict, TypeAdapter, model_validator
 
 from hfcompress.card.figures import COLOURS, FAINT, INK, png, styled
+from hfcompress.report.delta import Delta
 from hfcompress.utils.files import write_text
 from hfcompress.utils.settings import Closed
 
@@ -32,6 +33,9 @@ class Trial(Closed):
         megabytes: Size of a deployment, in 10^6 bytes; None if it was not exported.
         seconds: Duration of the trial.
         decision: The decision that followed.
+        delta: `difference` with its interval; None for the teacher.
+        probability: Probability that its verdict on test is non-inferior, by its differences on dev; None for the
+            teacher, and for what was measured on test.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,6 +50,8 @@ class Trial(Closed):
     megabytes: float | None
     seconds: float
     decision: str = ""
+    delta: Delta | None = None
+    probability: float | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -168,9 +168,20 @@ def scores_of_split(ranker: Ranker, data: RankingData, split: str) -> dict[str, 
 
 def split_quality(ranker: Ranker, data: RankingData, split: str) -> dict[str, float]:
     """Score the candidates of a split, and return the mean of every metric over its judged queries."""
+    return means(split_values(ranker, data, split))
+
+
+def judged_queries(data: RankingData, split: str) -> int:
+    """Number of queries of a split that have a relevant document, and count in its metrics."""
+    qrels = data.splits[split].qrels
+    return len(qrels) - len(without_relevant(qrels))
+
+
+def split_values(ranker: Ranker, data: RankingData, split: str) -> dict[str, dict[str, float]]:
+    """Score the candidates of a split, and return every metric of its judged queries, see `per_query`."""
     chosen = data.splits[split]
     run = run_from_scores(chosen.candidates, scores_of_split(ranker, data, split))
-    return means(per_query(chosen.qrels, run, data.relevant_from))
+    return per_query(chosen.qrels, run, data.relevant_from)
 
 
 def agreement(teacher: Run, student: Run) -> dict[str, float]:

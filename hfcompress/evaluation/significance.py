@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from math import ceil
 from typing import Literal
 
 import numpy as np
-from scipy.stats import DegenerateDataWarning, bootstrap, monte_carlo_test, norm
+from scipy.stats import DegenerateDataWarning, bootstrap, monte_carlo_test
 
 from hfcompress.errors import DataError
+from hfcompress.evaluation.power import power_of, queries_needed
 from hfcompress.report.delta import Delta, Verdict
 
 _SPREAD_OF_EQUALS = 1e-12  # Metrics lie in [0, 1]; smaller spreads are rounding errors.
-_POWER = 0.8  # of `queries_needed`
 _BATCH = 1_000  # resamples in memory at a time: 1,000 x queries x 8 bytes
 
 
@@ -146,61 +145,6 @@ def holm(family: Sequence[Delta]) -> list[Delta]:
     ]
 
 
-def queries_needed(margin: float, deviation: float, power: float = 0.8, confidence: float = 0.95) -> int:
-    """Number of queries for a non-inferiority test of a given power.
-
-    n = (z + z_power)^2 s^2 / margin^2, the sample size of a non-inferiority test of a paired mean at a true difference
-    of zero (Chow, Shao, Wang and Lokhnygina, "Sample Size Calculations in Clinical Research", chapter 3), with z the
-    (1 + confidence) / 2 and z_power the `power` quantile of the normal distribution; at least 2. This is the inverse of
-    the power that `compare` reports.
-
-    Args:
-        margin: Non-inferiority margin: the largest acceptable loss.
-        deviation: Standard deviation s of the per-query differences; an assumption before an evaluation.
-        power: Probability of `non-inferior` at a true difference of zero.
-        confidence: Confidence level of the two-sided interval.
-    """
-    z = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
-    return max(2, ceil((z * deviation / margin) ** 2))
-
-
-def power_of(queries: int, deviation: float, margin: float, confidence: float = 0.95) -> float:
-    """Probability of `non-inferior` at a true difference of zero, see `compare`; 1 without any spread.
-
-    Args:
-        queries: Number of queries.
-        deviation: Standard deviation s of the per-query differences; an assumption before an evaluation.
-        margin: Non-inferiority margin: the largest acceptable loss.
-        confidence: Confidence level of the two-sided interval.
-    """
-    if not deviation:
-        return 1.0
-    return float(norm.cdf(margin * np.sqrt(queries) / deviation - norm.ppf((1 + confidence) / 2)))
-
-
-def expected_verdict(dev: Delta, queries: int) -> str:
-    """What a split of test queries can show, by the spread of differences on dev, as a sentence.
-
-    Args:
-        dev: Comparison of some compressed model with its teacher on dev. A model that differs more from its teacher
-            needs more queries.
-        queries: Number of test queries.
-    """
-    assert dev.queries_needed is not None
-    z = norm.ppf((1 + dev.confidence) / 2) + norm.ppf(_POWER)
-    power = power_of(queries, dev.margin * np.sqrt(dev.queries_needed) / z, dev.margin, dev.confidence)
-    sentence = (
-        f"with {queries:,} test queries and a margin of {dev.margin:g}, a model that loses nothing is shown to be "
-        f"non-inferior with a probability of about {power:.0%}, by the spread of differences of int8 alone on dev"
-    )
-    if power >= _POWER:
-        return sentence
-    return (
-        f"{sentence}; {_POWER:.0%} takes some {dev.queries_needed:,} queries: give more, several sets together, or "
-        "a larger margin"
-    )
-
-
 def _decision(delta: Delta, p_value: float) -> Verdict:
     allowed = p_value <= (1 - delta.confidence) / 2
     return delta.verdict if allowed or delta.verdict != "non-inferior" else "inconclusive"
@@ -219,7 +163,7 @@ def _compare(by_query: Mapping[str, float], margin: float, confidence: float, re
         verdict=interval_verdict(low, high, margin),
         power=_power(differences, margin, confidence),
         queries=len(by_query),
-        queries_needed=queries_needed(margin, float(differences.std(ddof=1)), _POWER, confidence),
+        queries_needed=queries_needed(margin, float(differences.std(ddof=1)), confidence=confidence),
         p_difference=_randomisation(differences, "two-sided", resamples, seed),
         p_non_inferior=_randomisation(differences + margin, "greater", resamples, seed),
         worst_query=worst,

@@ -15,7 +15,16 @@ from hfcompress.card.front_matter import read_front_matter
 from hfcompress.errors import OutputError
 from hfcompress.hub.leaks import is_absolute_path, machine_paths_in, machine_paths_in_file, secrets_in
 from hfcompress.models.graph_files import graph_files
-from hfcompress.models.layout import ADDED, CARD_FILE, COMMON_FILES, GENERATED, VOCABULARIES, WORK_FOLDER, matches
+from hfcompress.models.layout import (
+    ADDED,
+    ALTERNATIVE_FOLDER,
+    CARD_FILE,
+    COMMON_FILES,
+    GENERATED,
+    VOCABULARIES,
+    WORK_FOLDER,
+    matches,
+)
 from hfcompress.models.load import load_config
 from hfcompress.models.surgery import plan_of_config
 from hfcompress.optimum_config import RankerCompressionConfig
@@ -62,7 +71,7 @@ def read_repository(folder: Path, token: str | None = None) -> Repository:
     """Read the folder of a finished run, with all checks that do not need the Hub.
 
     Args:
-        folder: Output folder of `hfcompress run`; its `.hfcompress` folder is ignored.
+        folder: Output folder of `hfcompress run`; its folders `.hfcompress` and `alternative` are ignored.
         token: The Hub token in use, which no file may contain.
 
     Raises:
@@ -83,7 +92,7 @@ def read_repository(folder: Path, token: str | None = None) -> Repository:
 
 
 def _files(folder: Path) -> tuple[str, ...]:
-    """Paths of all files in the folder except in its work folder."""
+    """Paths of all files in the folder except in its work folder and that of an alternative."""
     files, stray = [], []
     for path in sorted(_walk(folder)):
         name = path.relative_to(folder).as_posix()
@@ -102,11 +111,11 @@ def _files(folder: Path) -> tuple[str, ...]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files and links below a folder except in its work folder; links to folders are not followed."""
+    """Files and links below a folder, without work folder and alternative; links to folders are not followed."""
     for path in folder.iterdir():
         if path.is_symlink() or not path.is_dir():
             yield path
-        elif path.name != WORK_FOLDER:
+        elif path.name not in (WORK_FOLDER, ALTERNATIVE_FOLDER):
             yield from _walk(path)
 
 

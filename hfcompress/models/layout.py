@@ -26,6 +26,7 @@ CARD_FILE = "README.md"
 RECIPE_FILE = "recipe.yaml"  # of `compress`: the recipe that it ran
 TRIALS_FILE = "trials.json"  # of `compress`: all its trials
 TRIALS_FIGURE = "figures/trials.png"
+ALTERNATIVE_FOLDER = "alternative"  # of `compress`: a model that would pass where the result did not; never published
 FORMER_TRIALS_FILES = ("tried.json", "figures/front.png")  # names of both in earlier versions
 
 # All files that a run writes, as patterns of paths in the repository; publishing refuses all others.

@@ -132,6 +132,22 @@ class AlsoSummary(ReportPart):
     license: str = ""
 
 
+class Alternative(ReportPart):
+    """A model that was measured on dev alone, and would pass where the deployed one did not.
+
+    Attributes:
+        name: Its trial, e.g. `unpruned, openvino int8-static`.
+        speedup: Speed-up over the teacher in fp32 PyTorch, measured on dev.
+        delta: Difference to the teacher on dev.
+        probability: Probability that its verdict on test would be non-inferior, by `delta`; it has not been tested.
+    """
+
+    name: str
+    speedup: float
+    delta: Delta
+    probability: float
+
+
 class DataSummary(ReportPart):
     """The data of the run: ids and numbers only, no texts.
 
@@ -226,6 +242,8 @@ class RunReport(ReportPart):
             first is the one to deploy. Empty in older reports, whose verdicts are corrected by Holm's method.
         zero_shot: Quality on data sets that the run neither trained on nor chose by; None without any, and in older
             reports.
+        would_pass: Of `compress`, where the artifact to deploy is not non-inferior: the fastest trial that can be
+            expected to pass; None if there is none, and in other reports.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -247,6 +265,7 @@ class RunReport(ReportPart):
     explanation: Explanation | None = None
     sequence: list[str] = Field(default_factory=list)
     zero_shot: ZeroShot | None = None
+    would_pass: Alternative | None = None
 
     def save(self, folder: Path) -> Path:
         """Write `report.json` into `folder` atomically: to a temporary file, which is then renamed."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.collapse import PartSensitivity, check_collapse, part_sensitivities
 from hfcompress.evaluation.explain import explain
+from hfcompress.evaluation.metrics import judged_queries
+from hfcompress.evaluation.power import expected_verdict, pass_probability
 from hfcompress.evaluation.results import EvaluatedCandidate, build_report, evaluate_candidates
 from hfcompress.evaluation.saliency import add_saliency
 from hfcompress.evaluation.sequence import default_sequence, measured_sequence
@@ -23,6 +25,7 @@ from hfcompress.quantization.weights import packed_rounding
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import Recipe
 from hfcompress.report.explanation import Explanation
+from hfcompress.report.report import Artifact
 from hfcompress.steps.context import RunContext, runnable
 from hfcompress.steps.inputs import also_parts
 from hfcompress.steps.prune import pruning_summary_of
@@ -84,6 +87,7 @@ def choose_sequence(context: RunContext, teacher: StepModel, checkpoint: StepFol
                 split="dev",
             )
             names = measured_sequence([each.artifact for each in evaluated], graphs, recipe.evaluate.margin)
+            _log_power(context, [each.artifact for each in evaluated], first or names[0])
         else:
             names = default_sequence(names, graphs)
         if first is not None:
@@ -95,6 +99,17 @@ def choose_sequence(context: RunContext, teacher: StepModel, checkpoint: StepFol
     what = f"order of the tests: {recipe.evaluate.deploy or 'by dev queries'} first"
     return context.workspace.step(
         "sequence", [settings, context.data.fingerprint(), checkpoint.fingerprint], work, what
+    )
+
+
+def _log_power(context: RunContext, artifacts: Sequence[Artifact], first: str) -> None:
+    """Log what the test queries can show of the artifact that is tested first, by its spread on dev."""
+    delta = next(each.delta for each in artifacts if each.name == first)
+    assert delta is not None
+    queries = judged_queries(context.data, "test")
+    logger.info(
+        f"verdict: {expected_verdict(delta, queries, first)}. By its difference on dev ({delta.mean:+.4f}), it is "
+        f"non-inferior on test with a probability of {pass_probability(delta, queries):.0%}"
     )
 
 

@@ -27,7 +27,7 @@ from hfcompress.report.explanation import (
     RelevantDocument,
     SaliencyAgreement,
 )
-from hfcompress.report.report import AlsoSummary, Delta, Drift, RunReport, Stability
+from hfcompress.report.report import AlsoSummary, Alternative, Delta, Drift, RunReport, Stability
 from hfcompress.report.schema import Interval
 from hfcompress.report.speed import ColdStart, SingleThread
 from hfcompress.report.structure import SparsitySummary, VocabularySummary
@@ -460,6 +460,18 @@ def test_the_corrected_verdict_decides() -> None:
         "the test does not, with a p-value of 0.0400 after the correction for 1 artifact, where 0.025 is allowed"
         in alone
     )
+
+
+def test_the_card_says_what_would_pass() -> None:
+    delta = example_delta(-0.001, "inconclusive").model_copy(update={"queries": 100})
+    other = Alternative(name="unpruned, openvino int8", speedup=4.6, delta=delta, probability=0.91)
+    report = example_report()
+    lost = [each.model_copy(update={"delta": example_delta(-0.012, "inconclusive")}) for each in report.artifacts]
+    report = report.model_copy(update={"artifacts": lost})
+    assert "would pass" not in body(report)
+    opening = body(report.model_copy(update={"would_pass": other}))[:1600]
+    assert "**4.6x would pass:** unpruned, openvino int8, measured on 100 dev queries (difference -0.0010" in opening
+    assert "with a probability of 91%. It was not tested on test queries" in opening
 
 
 def test_artifacts_are_tested_in_sequence() -> None:

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from report_samples import example_report
+from report_samples import example_delta, example_report
 
 from hfcompress.cli import main
 from hfcompress.cli.compress import _in_words
 from hfcompress.compress.compress import Outcome
 from hfcompress.compress.goal import Goal
 from hfcompress.compress.trials import Trial
+from hfcompress.report.report import Alternative
 
 
 @pytest.mark.parametrize(("target", "code"), [(1000.0, 3), (None, 0)])
@@ -59,3 +60,32 @@ def test_a_model_that_is_too_large_is_named_as_such() -> None:
     assert outcome.fast_enough and not outcome.small_enough and not outcome.reached
     words = _in_words(outcome, Path("out"))
     assert words.startswith("Not reached: openvino (9.30x") and "): it takes 14.9 MB, more than 10. The" in words
+
+
+def test_the_margin_may_be_a_share_to_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And where it is missed, the terminal and the JSON say what would pass, and where it is."""
+    delta = example_delta(-0.001, "inconclusive").model_copy(update={"queries": 100, "queries_needed": 900})
+    other = Alternative(name="unpruned, openvino int8", speedup=4.6, delta=delta, probability=0.91)
+    report = example_report().model_copy(update={"would_pass": other})
+    chosen = report.artifacts[0].model_copy(update={"delta": example_delta(-0.012, "inconclusive")})
+    goals = []
+
+    def fake(model: str, sets: list[str], out: Path, goal: Goal, **options: object) -> Outcome:
+        goals.append(goal)
+        return Outcome(goal, report, chosen, [], out / "alternative")
+
+    monkeypatch.setattr("hfcompress.compress.compress.compress", fake)
+    command = ["compress", "model", "--data", "words", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--keep", "0.99", "--json", str(tmp_path / "result.json")])
+    assert ended.value.code == 3 and goals == [Goal(keep=0.99)]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "4.6x would pass: unpruned, openvino int8, with a probability of 91%" in printed
+    assert f"it is in {tmp_path / 'out' / 'alternative'}" in printed
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["would_pass"]["speedup"], result["alternative"]) == (4.6, "alternative")
+    with pytest.raises(SystemExit) as ended:  # also where the loss is that of the default
+        main([*command, "--keep", "0.99", "--max-loss", "0.01"])
+    assert ended.value.code == 2 and "The margin is given in two ways" in capsys.readouterr().err

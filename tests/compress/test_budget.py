@@ -1,24 +1,11 @@
-"""What fits into the time budget, and which models get a longer recovery."""
+"""What fits into the time budget."""
 
 from __future__ import annotations
 
 import pytest
 
 from hfcompress.compress import budget
-from hfcompress.compress.budget import fastest_within, survivors
-
-
-def test_half_of_a_family_goes_on() -> None:
-    losses = {1.5: 0.004, 2.0: 0.012, 3.0: 0.02, 4.0: 0.05, 6.0: 0.2}
-    assert survivors(losses, 0.005) == [3.0, 2.0, 1.5]
-    assert survivors(losses, 0.001) == [3.0, 2.0, 1.5]  # none is good enough: those that lose least
-    assert survivors({1.5: 0.0, 2.0: 0.001, 3.0: 0.004, 4.0: 0.05}, 0.005) == [4.0, 3.0]  # 1.5x and 2x are settled
-    assert survivors({2.0: 0.0, 4.0: 0.001}, 0.005) == [4.0]
-
-
-def test_the_fastest_that_is_good_enough_is_chosen() -> None:
-    assert fastest_within({1.5: 0.0, 2.0: 0.009, 3.0: 0.02}, 0.01) == 2.0
-    assert fastest_within({2.0: 0.05, 3.0: 0.02, 4.0: 0.3}, 0.01) == 3.0
+from hfcompress.compress.budget import RecoverySize
 
 
 @pytest.mark.parametrize("seconds", [60, 300, 1000, 5000, 50_000])
@@ -56,38 +43,57 @@ def test_new_queries_come_before_new_documents_and_both_before_further_epochs() 
     assert size(1601 * list_seconds) == (400, 400, 16, 2)
     assert size(3001 * list_seconds) == (400, 400, 16, 3)  # no more documents than there are candidates
     assert size(3001 * list_seconds, documents=30) == (400, 400, 30, 2)
-    assert size(3001 * list_seconds, general=0, documents=8) == (400, 0, 8, 6)
+    assert size(3001 * list_seconds, general=0, documents=8) == (400, 0, 8, 16)
 
 
 def test_many_lists_need_one_epoch_in_a_stage() -> None:
     def stages(lists: int) -> tuple[int, int]:
-        return budget.stages_for(3.2 * lists * 8 * 0.05, lists, 8.0, lambda way: 0.05, 0.0)
+        return budget.stages_for(3.2 * lists * 8 * 0.05, RecoverySize(lists, 1), 0, 8.0, lambda way: 0.05, 0.0)
 
     assert stages(budget.ONE_EPOCH_LISTS) == (3, 1) and stages(budget.ONE_EPOCH_LISTS - 1) == (1, 3)
 
 
+def test_stages_take_the_time_of_all_lists_of_all_documents_and_of_dev() -> None:
+    """A pass over 1,000 lists of 8 documents takes 400 s."""
+
+    def stages(also: int = 0, documents: int = 8, dev_pairs: int = 0) -> tuple[int, int]:
+        size = RecoverySize(1000, 1, also, documents)
+        return budget.stages_for(2400, size, dev_pairs, 1.0, lambda way: 0.05, 0.0)
+
+    assert [stages(), stages(also=1000), stages(documents=16)] == [(1, 6), (1, 3), (1, 3)]
+    assert stages(dev_pairs=12_000) == (1, 3)  # two evaluations of 12,000 pairs are as much as 8,000 trained pairs
+
+
 def test_epochs_for() -> None:
-    assert budget.epochs_for(1000, 500, 0.05) == 5
-    assert budget.epochs_for(1, 500, 0.05) == 1  # less than a pass is none
-    assert budget.epochs_for(-1, 500, 0.05) == 0
-    assert budget.epochs_for(1e6, 500, 0.05) == budget.MOST_EPOCHS
+    assert budget.epochs_for(1000, 4000, 0.05) == 5
+    assert budget.epochs_for(1, 4000, 0.05) == 1  # less than a pass is none
+    assert budget.epochs_for(-1, 4000, 0.05) == 0
+    assert budget.epochs_for(1e6, 4000, 0.05) == budget.MOST_EPOCHS
+
+
+def test_an_epoch_counts_its_evaluations() -> None:
+    assert budget.epoch_pairs(500, 8, 0) == 4000
+    assert budget.epoch_pairs(500, 8, 3000) == 4000 + 2 * 1000  # two evaluations, a third of a training step each
+
+
+def test_a_long_recovery_is_more_patient() -> None:
+    """Its learning rate is high for longer, and most of the gain comes when it is low."""
+    assert [budget.patience(epochs) for epochs in (1, 4, 6, 30)] == [3, 3, 4, 20]
 
 
 def test_rounds_of_pruning_and_recovery() -> None:
     """A pass over the lists takes 400 s at the end of the way, more on the way there, and a search 100 s."""
 
     def stages(seconds: float, pruning_speedup: float = 4.0) -> tuple[int, int]:
-        return budget.stages_for(seconds, 1000, pruning_speedup, lambda way: 0.05 * (2 - way), 100)
+        return budget.stages_for(seconds, RecoverySize(1000, 1), 0, pruning_speedup, lambda way: 0.05 * (2 - way), 100)
 
     assert stages(300) == (1, 1) and stages(900) == (1, 2)
     # Two rounds have passes of 500 s on average, and three of 533 s.
     assert stages(2100) == (1, 5) and stages(2200) == (2, 2)
     assert stages(3400) == (2, 3) and stages(3501) == (3, 2)
-    assert (
-        stages(1e6) == (3, 2)
-        and stages(1e6, pruning_speedup=1.5) == (2, 3)
-        and stages(1e6, pruning_speedup=1.3) == (1, 6)
-    )
+    # All of the time is planned for, up to a bound.
+    assert stages(10_000) == (3, 6) and stages(1e6) == (3, 10)
+    assert stages(1e6, pruning_speedup=1.5) == (2, 15) and stages(1e6, pruning_speedup=1.3) == (1, 30)
 
 
 def test_a_smaller_model_trains_faster() -> None:

@@ -46,6 +46,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hfcompress.pruning.find_plans.measure_costs", lambda *given, **settings: SECONDS)
     monkeypatch.setattr(choose, "FAMILY", (1.5, 2.0, 3.0, 50.0))
     monkeypatch.setattr(budget, "FEWEST_LISTS", 4)
+    monkeypatch.setattr(budget, "MOST_EPOCHS", 2)
     monkeypatch.setattr(budget, "MOST_STAGES", 1)
     monkeypatch.setattr(context, "MOST_PSEUDO_QUERIES", 8)
     monkeypatch.setattr(general_text, "has_general_text", lambda sets: False)  # reading it takes half a minute
@@ -65,7 +66,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     monkeypatch.setattr(family, "pruning", small)
-    monkeypatch.setattr("hfcompress.compress.compress.pruning", small)
+    monkeypatch.setattr("hfcompress.compress.final.pruning", small)
 
 
 def run(inputs: Path, out: Path, goal: Goal, said: list[str] | None = None, resume: bool = False) -> Outcome:
@@ -78,17 +79,24 @@ def run(inputs: Path, out: Path, goal: Goal, said: list[str] | None = None, resu
 
 def test_a_family_is_halved_and_one_member_recovered(inputs: Path, tmp_path: Path) -> None:
     out, said = tmp_path / "out", []
-    outcome = run(inputs, out, Goal(runtime="torch", seconds=600, max_loss=0.2), said)
+    outcome = run(inputs, out, Goal(runtime="torch", seconds=600, keep=0.75), said)
     stages = [each.stage for each in outcome.trials]
     assert stages[0] == "teacher" and stages.count("one-shot") == 3 and "full recovery" in stages
     assert stages.count("short recovery") in (3, 5)  # a second round has the two that are left, if any is
     assert any(line.startswith("prune: out of reach and left out: 50") for line in said)
     assert sum(line.startswith("scores: done in") for line in said) == 1  # the last run takes them over
-    assert said[0].startswith("plan: as fast as the ranking allows, at most 0.2 nDCG@10 lost")
+    margin = outcome.goal.max_loss
+    assert margin == round(0.25 * outcome.trials[0].ndcg, 4)
+    assert said[0].startswith(f"margin: {margin:g} nDCG@10, which keeps 0.75 of the teacher's")
+    assert said[1].startswith(f"plan: as fast as the ranking allows, at most {margin:g} nDCG@10 lost")
+    # Every choice has its interval on dev and the probability of the verdict; the verdict itself has none.
+    assert all(each.delta and each.probability is not None for each in outcome.trials[1:-1])
+    assert outcome.trials[-1].probability is None and any(line.startswith("choice: pruned") for line in said)
     # What is deployed comes from an ordinary recipe.
     recipe = Recipe.load(out / "recipe.yaml")
     report = RunReport.load(out)
     assert report == outcome.report and Recipe.from_yaml(report.recipe) == recipe
+    assert recipe.evaluate.margin == margin and not any(step.reused for step in report.steps if step.name != "prune")
     assert recipe.recover and recipe.recover.queries and recipe.prune and recipe.prune.target_speedup in (1.5, 2.0, 3.0)
     assert outcome.chosen.name == "student-torch" and outcome.trials[-1].pruning_speedup == recipe.prune.target_speedup
     assert len(json.loads((out / "trials.json").read_text())) == len(outcome.trials)
@@ -108,7 +116,7 @@ def test_a_family_is_halved_and_one_member_recovered(inputs: Path, tmp_path: Pat
     assert files[0] == files[1]
     # Nothing is done twice.
     again: list[str] = []
-    tried = run(inputs, out, Goal(runtime="torch", seconds=600, max_loss=0.2), again, resume=True).trials
+    tried = run(inputs, out, Goal(runtime="torch", seconds=600, keep=0.75), again, resume=True).trials
     assert [each.decision for each in tried] == [each.decision for each in outcome.trials]
     assert not [line for line in again if ": done in" in line]
     # The folder is an ordinary run's: its recipe resumes there with every step kept.
@@ -233,7 +241,8 @@ def test_no_time_for_a_recovery(inputs: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(budget, "FEWEST_LISTS", 1000)
     said: list[str] = []
     outcome = run(inputs, tmp_path / "out", Goal(runtime="torch", seconds=600, max_loss=0.001), said)
-    assert any(line.startswith("verdict: 12 test queries, where it takes some") for line in said)
+    (power,) = [line for line in said if line.startswith("verdict: with 12 test queries and a margin of 0.001")]
+    assert "of a pruned model on dev; 80% takes some" in power
     assert outcome.report.pruning is not None and Recipe.load(tmp_path / "out" / "recipe.yaml").recover is None
     assert any("no time is left" in each.decision for each in outcome.trials)
 
@@ -262,6 +271,10 @@ def test_an_interrupted_call_goes_on(inputs: Path, tmp_path: Path, monkeypatch: 
     run(inputs, out, Goal(runtime="onnxruntime", seconds=900, max_loss=0.2), said, resume=True)
     for step in ("unpruned", "family", "scores"):
         assert any(line.startswith(f"{step}: kept") for line in said)
+    # The recovered model and int8 alone were compared on dev, before the test split was seen.
+    order = ["confirm: ", "choice: ", "evaluate: "]
+    last = [max(number for number, line in enumerate(said) if line.startswith(start)) for start in order]
+    assert last == sorted(last) and " is deployed, " in said[last[1]]
 
 
 @pytest.mark.soak

@@ -28,6 +28,9 @@ def test_what_is_no_duration(text: str) -> None:
         ({"target_speedup": 1.0}, "target-speedup"),
         ({"target_latency_ms": 0.0}, "target-latency-ms"),
         ({"max_loss": 0.0}, "max-loss"),
+        ({"keep": 1.0}, "--keep does not fit"),
+        ({"keep": 99.0}, "--keep does not fit"),
+        ({"keep": 0.99, "max_loss": 0.02}, "two ways"),
         ({"max_loss": float("nan")}, "max-loss"),
         ({"runtime": "tensorrt"}, "no such runtime"),
         ({"vocabulary": "small"}, "no such choice of a vocabulary"),
@@ -46,3 +49,10 @@ def test_the_vocabulary_is_cut_where_size_is_asked_for() -> None:
     bounded = Goal(max_size_mb=15.5)
     assert bounded.fits(15_500_000) and not bounded.cuts_vocabulary(15_500_000)
     assert not bounded.fits(15_500_001) and bounded.cuts_vocabulary(15_500_001)
+
+
+def test_a_share_to_keep_is_a_margin() -> None:
+    goal = Goal(keep=0.99, target_speedup=4)
+    assert goal.with_margin(0.8161) == Goal(target_speedup=4, max_loss=0.0082)
+    assert goal.with_margin(0.001).max_loss == 1e-4  # a margin of 0 has no verdict
+    assert Goal(max_loss=0.02).with_margin(0.8) == Goal(max_loss=0.02)

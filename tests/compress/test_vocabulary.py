@@ -57,7 +57,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         )  # fmt: skip
 
     monkeypatch.setattr(family, "pruning", small)
-    monkeypatch.setattr("hfcompress.compress.compress.pruning", small)
+    monkeypatch.setattr("hfcompress.compress.final.pruning", small)
 
 
 def run(inputs: Path, out: Path, goal: Goal, zero_shot: list[str], said: list[str] | None = None) -> Outcome:

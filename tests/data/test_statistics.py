@@ -11,7 +11,8 @@ from transformers import BertTokenizerFast
 from hfcompress.data.document import Document
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.data.statistics import dataset_statistics
-from hfcompress.evaluation.significance import compare, queries_needed
+from hfcompress.evaluation.power import queries_needed
+from hfcompress.evaluation.significance import compare
 
 CORPUS = {
     "d1": Document("", "ba be bi"),

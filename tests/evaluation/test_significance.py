@@ -18,11 +18,9 @@ from hfcompress.errors import DataError
 from hfcompress.evaluation import significance
 from hfcompress.evaluation.significance import (
     compare,
-    expected_verdict,
     fixed_sequence,
     holm,
     interval_verdict,
-    power_of,
 )
 from hfcompress.report.report import Delta
 
@@ -270,24 +268,6 @@ def test_every_data_set_by_itself() -> None:
     least = delta.by_set["a"].p_non_inferior
     assert least is not None and found[1].by_set["a"].p_corrected == pytest.approx(3 * least)
     assert compare(teacher, student, 0.01, set_of=lambda _: "one").by_set == {}
-
-
-def test_the_power_of_a_deviation_is_that_of_a_comparison() -> None:
-    values = np.random.default_rng(0).normal(scale=0.05, size=200).tolist()
-    delta = compare(queries([0.5] * 200), queries([0.5 + value for value in values]), 0.01, resamples=RESAMPLES)
-    assert power_of(200, float(np.std(values, ddof=1)), 0.01) == pytest.approx(delta.power)
-    assert power_of(50, 0.0, 0.01) == 1.0
-    assert delta.queries_needed is not None
-    assert power_of(delta.queries_needed, float(np.std(values, ddof=1)), 0.01) == pytest.approx(0.8, abs=0.01)
-
-
-def test_what_test_queries_can_show_is_said_with_a_remedy() -> None:
-    values = np.random.default_rng(0).normal(scale=0.05, size=100).tolist()
-    dev = compare(queries([0.5] * 100), queries([0.5 + value for value in values]), 0.01, resamples=RESAMPLES)
-    assert dev.queries_needed is not None
-    few, enough = expected_verdict(dev, 20), expected_verdict(dev, dev.queries_needed)
-    assert "with 20 test queries and a margin of 0.01" in few and f"takes some {dev.queries_needed:,} queries" in few
-    assert "about 80%" in enough and "takes some" not in enough
 
 
 def verdict_level() -> ModuleType:

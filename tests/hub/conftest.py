@@ -19,7 +19,7 @@ from transformers import BertTokenizerFast
 from hfcompress.card import write_card
 from hfcompress.hub import client
 from hfcompress.models.checkpoint import save_checkpoint
-from hfcompress.models.layout import WORK_FOLDER
+from hfcompress.models.layout import ALTERNATIVE_FOLDER, WORK_FOLDER
 from hfcompress.models.surgery import apply_plan
 from hfcompress.optimum_config import RankerCompressionConfig
 
@@ -32,6 +32,8 @@ def stub_run(tmp_path_factory: pytest.TempPathFactory, tokenizer: BertTokenizerF
     (folder / "onnx").mkdir()
     (folder / "onnx" / "model_quantized.onnx").write_bytes(stub_graph("graph"))
     (folder / WORK_FOLDER / "teacher").mkdir(parents=True)
+    (folder / ALTERNATIVE_FOLDER).mkdir()  # of `compress`: without a verdict, so it is not published
+    (folder / ALTERNATIVE_FOLDER / "README.md").write_text("# another model", encoding="utf-8")
     (folder / WORK_FOLDER / "state.json").write_text(f'"{folder} {TOKEN}"', encoding="utf-8")
     RankerCompressionConfig(recipe={"name": "quickstart"}, versions={"hfcompress": "0"}).save_pretrained(folder)
     report = run_report()

@@ -1,0 +1,152 @@
+"""What comes before any choice of `compress`: checks, as many queries as the time allows, and the margin."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from hfcompress.compress.context import CompressContext, loading_recipe
+from hfcompress.compress.goal import Goal
+from hfcompress.compress.step_results import cached_value, pairs_per_second
+from hfcompress.data.ranking import RankingData
+from hfcompress.evaluation.metrics import PRIMARY_METRIC, judged_queries, split_quality
+from hfcompress.models.load import load_model, load_tokenizer, model_fingerprint
+from hfcompress.rankers.base import RankerOptions
+from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.recipe import Recipe, RecoverStep, SplitLimits
+from hfcompress.steps.checks import check, check_data, check_zero_shot, check_zero_shot_names
+from hfcompress.steps.inputs import load_run_data, load_zero_shot
+from hfcompress.steps.workspace import Workspace
+from hfcompress.vocabulary.content import content_of
+
+logger = logging.getLogger(__name__)
+
+DEV_QUERIES = (100, 400)  # minimum and maximum for choices: with more, a plan can be expected to pass by more than luck
+DEV_TIME = 0.01  # of the time, for the teacher to score dev queries once; all choices together take ten times as long
+FEWEST_DEV = 2  # for an interval
+DEV_SHARE = 5  # without a dev split, at most one of so many train queries becomes dev
+TEST_QUERIES = (50, 2000)  # minimum and maximum: a margin of 0.01 takes some 1,000 to 2,000 for a power of 80%
+TEST_SHARE = 0.1  # of the time, for the teacher's scores of test queries
+PSEUDO_QUERIES = 1000  # if no train query has labels
+
+
+def prepare(
+    recipe: Recipe, workspace: Workspace, goal: Goal, progress: bool, zero_shot: Sequence[str] = ()
+) -> CompressContext:
+    """Check the shared settings, load the data, and take as many queries as the time allows.
+
+    Args:
+        recipe: The shared settings.
+        workspace: Keeps the results of steps.
+        goal: The goal.
+        progress: Show progress bars.
+        zero_shot: Data sets on which the final run evaluates besides its own; they are checked here.
+
+    Raises:
+        HfCompressError: A fault that the user can mend.
+    """
+    began = time.perf_counter()
+    check(recipe)
+    check_zero_shot_names(_with_zero_shot(recipe, zero_shot))
+    if goal.vocabulary == "corpus" or goal.max_size_mb is not None:
+        content_of(load_tokenizer(recipe.teacher.model))
+    recipe, supervision, data = _with_queries(recipe, progress)
+    for checked in (recipe, loading_recipe(recipe, supervision)):
+        check_data(checked, data)
+    outside = load_zero_shot(_with_zero_shot(recipe, zero_shot), data, progress)
+    check_zero_shot(data, outside)
+    zero_shot_pairs = sum(len(listed) for each in outside for listed in each.split("test").candidates.values())
+    workspace.begin()
+    teacher, threads = recipe.teacher, recipe.evaluate.threads
+    known = [model_fingerprint(teacher.model), data.fingerprint(), teacher.max_length, threads]
+
+    def measure() -> float:
+        return pairs_per_second(teacher.model, data, "dev", teacher.max_length, RankerOptions(threads))
+
+    rate = cached_value(workspace, "probe", known, measure)
+
+    def affordable(share: float, bounds: tuple[int, int]) -> int:
+        fewest, most = bounds
+        count = min(most, max(fewest, int(share * goal.seconds * rate / recipe.data.candidates)))
+        return max(1, count // len(recipe.data.sets))
+
+    # Not by the budget of a resumed call: with other queries, all measurements would be void.
+    each = cached_value(
+        workspace,
+        "queries",
+        known,
+        lambda: {"dev": affordable(DEV_TIME, DEV_QUERIES), "test": affordable(TEST_SHARE, TEST_QUERIES)},
+    )
+    if recipe.data.dev_from_train:
+        del each["dev"]
+    start = time.perf_counter()
+    if any(len(data.splits[name]) > most for name, most in each.items()):
+        limits = recipe.data.max_queries.model_copy(update=each)
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_queries": limits})})
+        data = load_run_data(loading_recipe(recipe, supervision), progress)
+    loading = max(start - began, time.perf_counter() - start)
+    return CompressContext(
+        goal=goal,
+        recipe=recipe,
+        supervision=supervision,
+        data=data,
+        workspace=workspace,
+        rate=rate,
+        progress=progress,
+        began=began,
+        loading=loading,
+        zero_shot=tuple(zero_shot),
+        zero_shot_pairs=zero_shot_pairs,
+    )
+
+
+def _with_zero_shot(recipe: Recipe, sets: Sequence[str]) -> Recipe:
+    """A recipe that also evaluates on these data sets; the measurements of `compress` do not depend on them."""
+    evaluate = recipe.evaluate.model_copy(update={"zero_shot": list(sets)})
+    return recipe.model_copy(update={"evaluate": evaluate})
+
+
+def set_margin(context: CompressContext) -> None:
+    """Set the margin that `keep` of the goal stands for, by the teacher's quality on dev, before any comparison."""
+    goal = context.goal
+    if goal.keep is None:
+        return
+
+    def measure() -> float:
+        model, tokenizer = (
+            load_model(context.teacher, dtype="float32"),
+            load_tokenizer(context.teacher, context.max_length),
+        )
+        ranker = TorchRanker(model, tokenizer, options=context.options)
+        return split_quality(ranker, context.data, "dev")[PRIMARY_METRIC]
+
+    known = [model_fingerprint(context.teacher), context.data.fingerprint(), context.max_length]
+    teacher = float(cached_value(context.workspace, "margin", known, measure))
+    context.goal = goal.with_margin(teacher)
+    margin = context.goal.max_loss
+    evaluate = context.recipe.evaluate.model_copy(update={"margin": margin})
+    context.recipe = context.recipe.model_copy(update={"evaluate": evaluate})
+    logger.info(
+        f"margin: {margin:g} nDCG@10, which keeps {goal.keep:g} of the teacher's {teacher:.4f} on "
+        f"{judged_queries(context.data, 'dev')} dev queries; test queries have not been seen"
+    )
+
+
+def _with_queries(recipe: Recipe, progress: bool) -> tuple[Recipe, RecoverStep, RankingData]:
+    """The data with train and dev queries, derived from what the sets offer."""
+    supervision = RecoverStep()
+    step = recipe.data.model_copy(update={"max_queries": SplitLimits(dev=-(-DEV_QUERIES[1] // len(recipe.data.sets)))})
+    recipe = recipe.model_copy(update={"data": step})
+    data = load_run_data(recipe, progress)
+    train = data.splits.get("train")
+    if not (train and train.labelled):
+        supervision = RecoverStep(unlabelled=True, pseudo_queries=PSEUDO_QUERIES)
+        data = load_run_data(loading_recipe(recipe, supervision), progress)
+    if not data.splits.get("dev"):
+        grades = data.split("train").qrels.values()
+        labelled = sum(any(grade > 0 for grade in each.values()) for each in grades)
+        step = step.model_copy(update={"dev_from_train": max(FEWEST_DEV, min(DEV_QUERIES[0], labelled // DEV_SHARE))})
+        recipe = recipe.model_copy(update={"data": step})
+        data = load_run_data(loading_recipe(recipe, supervision), progress)
+    return recipe, supervision, data
