@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 
 from hfcompress.utils import machine
+from hfcompress.utils.cache import cache_bytes, cache_folder
 from hfcompress.utils.quiet import quiet
 from hfcompress.utils.settings import Closed
 
@@ -62,6 +63,8 @@ class Diagnosis(Closed):
         platform: Operating system and architecture.
         versions: Versions of the packages that results depend on.
         parts: Tested packages.
+        cache_folder: Folder of measurements and scores that runs share; it may be deleted at any time.
+        cache_mb: Its size in 10^6 bytes.
     """
 
     cpu: str
@@ -81,6 +84,8 @@ class Diagnosis(Closed):
     platform: str
     versions: dict[str, str]
     parts: list[Part]
+    cache_folder: str
+    cache_mb: float
 
     @property
     def healthy(self) -> bool:
@@ -133,6 +138,8 @@ def diagnose() -> Diagnosis:
         platform=f"{platform.system()} {platform.machine()}",
         versions=machine.versions(),
         parts=[_test(probe) for probe in PROBES],
+        cache_folder=str(cache_folder()),
+        cache_mb=round(cache_bytes() / 1e6, 1),
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,13 +21,16 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BertTok
 
 from hfcompress.data.document import Document
 from hfcompress.data.ranking import RankingData, Split
+from hfcompress.evaluation.score_store import scores_folder
 from hfcompress.models.architectures import ARCHITECTURES
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.plan import LayerPlan, PruningPlan
 from hfcompress.models.surgery import apply_plan
+from hfcompress.pruning.costs.latency import default_cache_folder
 from hfcompress.quantization.artifacts import write_graphs
 from hfcompress.quantization.config import DynamicQuantizationConfig, OpenVINOQuantizationConfig
 from hfcompress.quantization.openvino import is_available
+from hfcompress.utils.cache import CACHE_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"  # real collections; absent from a fresh clone
@@ -61,7 +67,16 @@ SLOW_FILES = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each process of pytest-xdist, and what it starts, a core of its own: threads of two would wait for cores."""
+    """Give each process of pytest-xdist, and what it starts, a core and a cache of scores of its own.
+
+    Threads of two would wait for cores. Scores that are known from another test, or from before a change of the code,
+    would hide what is computed now; measured latencies stay.
+    """
+    latency, cache = default_cache_folder(), Path(tempfile.mkdtemp(prefix="hfcompress-tests-"))
+    latency.mkdir(parents=True, exist_ok=True)
+    (cache / "latency").symlink_to(latency, target_is_directory=True)
+    os.environ[CACHE_VARIABLE] = str(cache)
+    config.add_cleanup(partial(shutil.rmtree, cache, ignore_errors=True))
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -75,6 +90,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "finished_run" if item.path in sharing else str(item.path.relative_to(ROOT))
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(autouse=True)
+def _no_known_scores() -> None:
+    """No test knows the scores of another."""
+    shutil.rmtree(scores_folder(), ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hfcompress.card import verdicts
 from hfcompress.report.report import DataSummary, RunReport
+from hfcompress.report.speed import Latency
 from hfcompress.utils import text as md
 
 FEW_QUERIES = 100
@@ -31,8 +32,8 @@ def measuring(report: RunReport) -> str:
         f"**Truncation:** teacher and artifacts alike read at most {report.max_length} tokens of a pair; "
         f"{md.percent(data.truncated_share)} of the pairs are longer.",
         verdicts.rule(report),
-        "**Speed:** teacher and artifacts take turns, part by part and query by query, so that a busy moment of the "
-        "machine meets all alike. The speed-up is the median of the ratios of paired parts"
+        f"**Speed:** teacher and artifacts take turns{_sample(latency)}, part by part and query by query, so that a "
+        "busy moment of the machine meets all alike. The speed-up is the median of the ratios of paired parts"
         f"{_median_interval(report)}. Tokenization is counted. {md.count(latency.threads, 'thread')}, batches of at "
         f"most {latency.batch:,} tokens.",
         f"**Machine:** {machine.cpu}, {md.count(machine.cores, 'core')}, {machine.memory_gb:.0f} GB of memory, "
@@ -109,6 +110,11 @@ def _scores(data: DataSummary) -> str:
 def _median_interval(report: RunReport) -> str:
     levels = {each.speedup_interval.confidence for each in report.artifacts if each.speedup_interval}
     return f", its interval ({', '.join(map(md.percent, sorted(levels)))}) the sign test's" if levels else ""
+
+
+def _sample(latency: Latency) -> str:
+    """Number of queries on which throughput was measured; empty in reports where these were all."""
+    return f" on {latency.bulk_queries:,} of the test queries" if latency.bulk_queries else ""
 
 
 def _points(points: list[str]) -> str:

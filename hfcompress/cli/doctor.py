@@ -51,6 +51,11 @@ def doctor(
         if not part.works:
             wanted = "" if part.required else ", if you want it"
             console.print(f"{escape(part.name)}{wanted}: {escape(part.remedy)}", soft_wrap=True)
+    console.print(
+        f"cache: {escape(found.cache_folder)} ({found.cache_mb:,.1f} MB of measurements and scores, which are made "
+        "again if they are deleted)",
+        soft_wrap=True,
+    )
     for line in found.advice():
         console.print(f"note: {escape(line)}", soft_wrap=True)
     if not found.healthy:

@@ -34,10 +34,10 @@ SMALLEST_STAGE = 1.2  # smallest speed-up that is worth another search
 ROUNDS = 2  # of short recoveries
 SHORT_SHARE = 0.15  # of the remaining time, for each round of short recoveries
 FULL_SHARE = 0.9  # of the time that then remains, for the full recovery; the rest is a reserve
-ZERO_SHOT = 2.0  # passes of the teacher over zero-shot pairs: its own, and those of student and artifact
 TYPICAL_MACS = 0.25  # share that a pruned model keeps, before any is found
 PATIENCE_SHARE = 3  # a recovery ends after one of so many parts of it without an improvement on dev
 FEWEST_EVALUATIONS = 3  # without an improvement
+STUDENT_SCORING = 0.75  # time of scoring with a student, in fp32 and then int8, as a share of the teacher's
 SEARCH = 0.5  # cost of pruning once, as a share of the time that the whole family took
 
 
@@ -199,13 +199,13 @@ class TimeBudget:
     def remaining(self) -> float:
         """Seconds for training and for the teacher's scores.
 
-        The final run needs time beside it: it loads the data, exports, and evaluates on dev, test and zero-shot sets.
+        The final run needs time beside it: it loads the data, exports and measures speed as for the unpruned model, and
+        scores all test and zero-shot queries with the teacher and with the student in fp32 and in int8.
         """
         context = self.context
-        dev, test = len(context.data.splits["dev"]), len(context.data.splits["test"])
-        evaluation = self._seconds("unpruned") * (2 + test / dev) / 2
-        zero_shot = ZERO_SHOT * context.zero_shot_pairs / context.rate
-        return context.remaining - (context.loading + evaluation + zero_shot)
+        pairs = sum(map(len, context.data.splits["test"].candidates.values())) + context.zero_shot_pairs
+        scoring = (1 + STUDENT_SCORING) * pairs / context.rate
+        return context.remaining - (context.loading + self._seconds("unpruned") + scoring)
 
     def size(self, rates: dict[float, float]) -> RecoverySize:
         """Lists to score: as many as the full recovery of the median model has time for.

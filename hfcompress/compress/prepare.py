@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 
@@ -10,10 +11,11 @@ from hfcompress.compress.context import CompressContext, loading_recipe
 from hfcompress.compress.goal import Goal
 from hfcompress.compress.step_results import cached_value, pairs_per_second
 from hfcompress.data.ranking import RankingData
-from hfcompress.evaluation.metrics import PRIMARY_METRIC, judged_queries, split_quality
-from hfcompress.models.load import load_model, load_tokenizer, model_fingerprint
+from hfcompress.evaluation.candidate import Candidate
+from hfcompress.evaluation.metrics import PRIMARY_METRIC, judged_queries, means, per_query, run_from_scores
+from hfcompress.evaluation.scores import split_scores
+from hfcompress.models.load import load_tokenizer, model_fingerprint
 from hfcompress.rankers.base import RankerOptions
-from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import Recipe, RecoverStep, SplitLimits
 from hfcompress.steps.checks import check, check_data, check_zero_shot, check_zero_shot_names
 from hfcompress.steps.inputs import load_run_data, load_zero_shot
@@ -26,15 +28,15 @@ DEV_QUERIES = (100, 400)  # minimum and maximum for choices: with more, a plan c
 DEV_TIME = 0.01  # of the time, for the teacher to score dev queries once; all choices together take ten times as long
 FEWEST_DEV = 2  # for an interval
 DEV_SHARE = 5  # without a dev split, at most one of so many train queries becomes dev
-TEST_QUERIES = (50, 2000)  # minimum and maximum: a margin of 0.01 takes some 1,000 to 2,000 for a power of 80%
-TEST_SHARE = 0.1  # of the time, for the teacher's scores of test queries
+FEWEST_TEST = 50
+TEST_SHARE = 0.25  # of the time, for the teacher's scores of test queries
 PSEUDO_QUERIES = 1000  # if no train query has labels
 
 
 def prepare(
     recipe: Recipe, workspace: Workspace, goal: Goal, progress: bool, zero_shot: Sequence[str] = ()
 ) -> CompressContext:
-    """Check the shared settings, load the data, and take as many queries as the time allows.
+    """Check the shared settings and load the data, with all test queries unless the time is too short for them.
 
     Args:
         recipe: The shared settings.
@@ -66,20 +68,24 @@ def prepare(
 
     rate = cached_value(workspace, "probe", known, measure)
 
-    def affordable(share: float, bounds: tuple[int, int]) -> int:
-        fewest, most = bounds
+    def affordable(share: float, fewest: int, most: float = math.inf) -> int:
         count = min(most, max(fewest, int(share * goal.seconds * rate / recipe.data.candidates)))
-        return max(1, count // len(recipe.data.sets))
+        return max(1, int(count) // len(recipe.data.sets))
 
     # Not by the budget of a resumed call: with other queries, all measurements would be void.
     each = cached_value(
         workspace,
         "queries",
         known,
-        lambda: {"dev": affordable(DEV_TIME, DEV_QUERIES), "test": affordable(TEST_SHARE, TEST_QUERIES)},
+        lambda: {"dev": affordable(DEV_TIME, *DEV_QUERIES), "test": affordable(TEST_SHARE, FEWEST_TEST)},
     )
     if recipe.data.dev_from_train:
         del each["dev"]
+    if len(data.splits["test"]) > each["test"] * len(recipe.data.sets):
+        logger.info(
+            f"test: {len(data.splits['test']):,} queries take more than {TEST_SHARE:.0%} of the time: at most "
+            f"{each['test']:,} of each set serve, which weakens the verdict; more time (--time-budget) allows for more"
+        )
     start = time.perf_counter()
     if any(len(data.splits[name]) > most for name, most in each.items()):
         limits = recipe.data.max_queries.model_copy(update=each)
@@ -114,12 +120,17 @@ def set_margin(context: CompressContext) -> None:
         return
 
     def measure() -> float:
-        model, tokenizer = (
-            load_model(context.teacher, dtype="float32"),
-            load_tokenizer(context.teacher, context.max_length),
+        scores = split_scores(
+            Candidate.teacher(context.teacher, "teacher"),
+            context.data,
+            "dev",
+            max_length=context.max_length,
+            options=context.options,
+            progress=context.progress,
         )
-        ranker = TorchRanker(model, tokenizer, options=context.options)
-        return split_quality(ranker, context.data, "dev")[PRIMARY_METRIC]
+        dev = context.data.split("dev")
+        by_query = per_query(dev.qrels, run_from_scores(dev.candidates, scores), context.data.relevant_from)
+        return means(by_query)[PRIMARY_METRIC]
 
     known = [model_fingerprint(context.teacher), context.data.fingerprint(), context.max_length]
     teacher = float(cached_value(context.workspace, "margin", known, measure))

@@ -1,4 +1,4 @@
-"""Benchmark rankers side by side: score all candidates in turns, and measure throughput and latency."""
+"""Benchmark rankers side by side: score the same queries in turns, and measure throughput and latency."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.stats import quantile_test
 
-from hfcompress.data.ranking import RankingData
+from hfcompress.data.ranking import RankingData, first_queries
 from hfcompress.evaluation.metrics import Run, run_from_scores
 from hfcompress.rankers.base import BatchedRanker, Pair
 from hfcompress.report.schema import Interval
@@ -60,6 +60,7 @@ class BenchmarkResult:
             candidates=float(np.mean(self.query_documents)),
             p99_ms=float(np.percentile(milliseconds, 99)),
             queries=len(self.query_seconds),
+            bulk_queries=len(self.scores) or None,
         )
 
     def speedup_over(self, other: BenchmarkResult) -> float:
@@ -97,8 +98,9 @@ def benchmark(
     latency_queries: int,
     progress: bool = True,
     texts: Sequence[RankingData] | None = None,
+    most_queries: int | None = None,
 ) -> list[BenchmarkResult]:
-    """Score all candidates of a split with every ranker, and time single queries.
+    """Score the candidates of a split's queries, or of a sample of these, with every ranker, and time single queries.
 
     The queries are divided into rounds. All rankers score a round one after the other before the next round begins, so
     that drift of the machine affects all alike. Each call begins on an idle machine, as on a server with a single
@@ -112,12 +114,16 @@ def benchmark(
         latency_queries: Number of queries timed one by one.
         progress: Show a progress bar.
         texts: The data as each ranker reads it, which may differ in `score_text` only; by default `data` for all.
+        most_queries: Size of the sample, which is drawn by a hash of the ids; None for all queries.
 
     Returns:
         One result for each ranker, in their order.
     """
-    candidates = {query: documents for query, documents in data.split(split).candidates.items() if documents}
-    queries = list(candidates)
+    listed = {query: documents for query, documents in data.split(split).candidates.items() if documents}
+    queries = list(listed)
+    if most_queries is not None and most_queries < len(queries):
+        queries = first_queries(queries, most_queries)
+    candidates = {query: listed[query] for query in queries}
     texts = texts or [data] * len(rankers)
     pairs_by_text = {
         id(text): {query: text.pairs(query, listed) for query, listed in candidates.items()} for text in texts
@@ -129,7 +135,7 @@ def benchmark(
     parts = [part for part in (queries[start::rounds] for start in range(rounds)) if part]
     timed = queries[:latency_queries]
     total = len(rankers) * sum(len(candidates[query]) for query in [*queries, *timed])
-    with progress_bar(total=total, desc="benchmark", unit="doc", disable=not progress, leave=False) as bar:
+    with progress_bar(total=total, desc="speed", unit="doc", disable=not progress, leave=False) as bar:
         for part in parts:
             for ranker, result, pairs in zip(rankers, results, pairs_of, strict=True):
                 batch = [pair for query in part for pair in pairs[query]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from transformers import PretrainedConfig
@@ -24,8 +25,10 @@ from hfcompress.evaluation.metrics import (
     means,
     per_query,
     rank_correlation,
+    run_from_scores,
     tied_share,
 )
+from hfcompress.evaluation.scores import query_scores
 from hfcompress.evaluation.significance import compare, fixed_sequence
 from hfcompress.models.architectures import architecture_of
 from hfcompress.models.load import PACKAGE_SCHEME, license_of, load_model, load_tokenizer, resolve
@@ -69,6 +72,9 @@ def evaluate_candidates(
 ) -> list[EvaluatedCandidate]:
     """Evaluate all candidates side by side; the first one is the teacher.
 
+    Quality and speed are measured apart: quality by the scores of all queries, which are known already for a model in
+    fp32 that was scored before (see `query_scores`), and speed by scoring a sample of the queries in turns.
+
     Args:
         candidates: The models.
         data: The data.
@@ -87,6 +93,11 @@ def evaluate_candidates(
     options = RankerOptions(step.threads, step.batch_tokens)
     rankers = [candidate.ranker(max_length, options) for candidate in candidates]
     texts = _texts(candidates, data)
+    chosen = data.split(split)
+    documents = {query: listed for query, listed in chosen.candidates.items() if listed}
+    pairs_by_text = {id(text): {query: text.pairs(query, documents[query]) for query in documents} for text in texts}
+    pairs_of = [pairs_by_text[id(text)] for text in texts]
+    lists_of = [list(pairs.values()) for pairs in pairs_of]
     benchmarks = benchmark(
         rankers,
         data,
@@ -95,15 +106,16 @@ def evaluate_candidates(
         latency_queries=step.latency_queries,
         progress=progress,
         texts=texts,
+        most_queries=step.speed_queries,
     )
-    chosen = data.split(split)
-    documents = {query: listed for query, listed in chosen.candidates.items() if listed}
-    pairs_by_text = {id(text): [text.pairs(*listed) for listed in documents.items()] for text in texts}
-    lists_of = [pairs_by_text[id(text)] for text in texts]
-    scores = {
-        candidate.name: list(result.scores.values()) for candidate, result in zip(candidates, benchmarks, strict=True)
-    }
-    runs = [result.run(documents) for result in benchmarks]
+    score = partial(query_scores, max_length=max_length, options=options, parts=step.rounds, progress=progress)
+    each = zip(candidates, pairs_of, rankers, [result.scores for result in benchmarks], strict=True)
+    scores = [
+        computed if len(computed) == len(documents) else score(candidate, pairs, ranker=ranker, computed=computed)
+        for candidate, pairs, ranker, computed in each
+    ]
+    runs = [run_from_scores(documents, own) for own in scores]
+    by_name = {candidate.name: list(own.values()) for candidate, own in zip(candidates, scores, strict=True)}
     artifacts: list[Artifact] = []
     single = _single_thread(candidates, lists_of, step, max_length, rankers[0].threads)
     parameters = _parameters(candidates, rankers)
@@ -112,7 +124,7 @@ def evaluate_candidates(
         primary = primary_values(by_query)
         teacher = artifacts[0] if artifacts else None
         original = candidate.made_from
-        correlation = None if original is None else rank_correlation(scores[original], scores[candidate.name])
+        correlation = None if original is None else rank_correlation(by_name[original], by_name[candidate.name])
         artifacts.append(
             Artifact(
                 name=candidate.name,

@@ -13,10 +13,8 @@ from hfcompress.evaluation.metrics import (
     means,
     per_query,
     run_from_scores,
-    scores_of_split,
 )
 from hfcompress.evaluation.significance import compare
-from hfcompress.rankers.base import Ranker
 from hfcompress.recipe import EvaluateStep
 from hfcompress.report.delta import Delta
 from hfcompress.report.zero_shot import ZeroShotSet
@@ -24,28 +22,29 @@ from hfcompress.utils.progress import progress_bar
 
 Quality = dict[str, float]
 """The primary metric of each query."""
+Scores = dict[str, list[float]]
+"""Raw scores of the candidates of each query."""
 
 
 def rank_sets(
-    rankers: Mapping[str, Callable[[], Ranker]], sets: Sequence[RankingData], progress: bool
+    scorers: Mapping[str, Callable[[RankingData], Scores]], sets: Sequence[RankingData], progress: bool
 ) -> dict[str, list[Run]]:
-    """Rank the test splits of all sets with each ranker.
+    """Rank the test splits of all sets with each model.
 
     Args:
-        rankers: Functions that load the rankers, one at a time, by their name.
+        scorers: Functions that score the candidates of a set's test queries, by the model's name.
         sets: The data sets.
         progress: Show a progress bar.
 
     Returns:
-        `{name of the ranker: [run of each set]}`.
+        `{name of the model: [run of each set]}`.
     """
-    total = len(rankers) * sum(len(documents) for data in sets for documents in data.split("test").candidates.values())
-    runs: dict[str, list[Run]] = {}
+    total = len(scorers) * sum(len(documents) for data in sets for documents in data.split("test").candidates.values())
+    runs: dict[str, list[Run]] = {name: [] for name in scorers}
     with progress_bar(total=total, desc="zero-shot", unit="pair", disable=not progress, leave=False) as bar:
-        for name, load in rankers.items():
-            ranker, runs[name] = load(), []
+        for name, scores in scorers.items():
             for data in sets:
-                run = run_from_scores(data.split("test").candidates, scores_of_split(ranker, data, "test"))
+                run = run_from_scores(data.split("test").candidates, scores(data))
                 runs[name].append(run)
                 bar.update(sum(map(len, run.values())))
     return runs

@@ -21,14 +21,16 @@ class EvaluateStep(Strict):
         threads: Threads of every runtime; 0 uses all cores that the process may use, within the CPU
             quota of a container.
         batch_tokens: Token budget of the batches in flight: number of pairs times padded length.
+        speed_queries: Number of queries on which the throughput of all artifacts is measured, drawn by a hash of their
+            ids. Ranking quality is measured on all queries.
         latency_queries: Test queries timed one by one for p50, p95 and p99.
         single_thread_queries: Test queries timed one by one on one thread, for at most about 20 seconds; 0 for none.
         cold_start: Start every artifact once in its own process, to measure cold start and memory.
         moved_queries: Number of queries with the largest loss, and with the largest gain, to explain; 0 for none.
         metrics: Additional metrics in report and card: `ndcg@K`, `mrr@K`, `recall@K`, `p@K`, `hit@K` or `judged@K` with
             a whole number for K, `map` or `auc`.
-        rounds: Parts into which the test queries are divided. All artifacts score one part in turn before the next, so
-            that drift of the machine's speed cancels out.
+        rounds: Parts into which the queries of `speed_queries` are divided. All artifacts score one part in turn before
+            the next, so that drift of the machine's speed cancels out.
         min_rank_correlation: Least Spearman rank correlation of a quantized artifact with the fp32 model that
             was quantized, as the mean over test queries. A run below it fails.
         zero_shot: Data sets that the run neither trains on nor chooses by, named as in `data.sets`. The teacher and the
@@ -43,6 +45,7 @@ class EvaluateStep(Strict):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     threads: Annotated[int, Field(ge=0)] = 0
     batch_tokens: Positive = 2048
+    speed_queries: Positive = 100
     latency_queries: Positive = 30
     single_thread_queries: Annotated[int, Field(ge=0)] = 10
     cold_start: bool = True

@@ -18,6 +18,8 @@ class Latency(ReportPart):
         candidates: Mean number of documents per query in `p50_ms`, `p95_ms` and `p99_ms`.
         p99_ms: 99th percentile of the time of one query; close to the slowest one if fewer than 100 were timed.
         queries: Number of queries timed one by one.
+        bulk_queries: Number of queries on which `docs_per_second` and the speed-up were measured; None for one thread,
+            and in older reports, where these were all queries.
     """
 
     docs_per_second: float
@@ -28,6 +30,7 @@ class Latency(ReportPart):
     candidates: float
     p99_ms: float | None = None
     queries: int | None = None
+    bulk_queries: int | None = None
 
 
 class SingleThread(ReportPart):

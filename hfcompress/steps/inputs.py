@@ -15,12 +15,11 @@ from hfcompress.data.pseudo_queries import add_pseudo_queries, has_pseudo_querie
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.data.teachers import Teacher
 from hfcompress.errors import DataError
-from hfcompress.models.load import load_model, model_fingerprint
+from hfcompress.evaluation.scores import Fp32Scorer
+from hfcompress.models.load import model_fingerprint
 from hfcompress.pruning.calibration import also_queries
-from hfcompress.rankers.base import Ranker
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import load_ranker
-from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import Recipe, ScoreSource, SplitLimits
 from hfcompress.steps.context import RunContext
 from hfcompress.steps.workspace import StepModel
@@ -146,15 +145,18 @@ def recovery_teachers(context: RunContext, teacher: StepModel) -> Iterator[Teach
     for source in recipe.recover.teachers or [ScoreSource()]:
         if source.bm25:
             settings = data.score_text.settings if data.score_text else None
-            ranker: Ranker = Bm25Ranker(data.corpus, settings, data.language)
+            ranker = Bm25Ranker(data.corpus, settings, data.language)
             yield Teacher(ranker, f"{ranker.name} {data.fingerprint()}", source.weight)
         elif source.model is None:
-            ranker = TorchRanker(load_model(teacher.name, dtype="float32"), context.tokenizer())
-            yield Teacher(ranker, teacher.fingerprint, source.weight)
+            yield Teacher(Fp32Scorer(teacher.name, context.max_length), teacher.fingerprint, source.weight)
         else:
             length = source.max_length or recipe.teacher.max_length
-            ranker = load_ranker(source.model, None if source.file else "torch", source.file, length)
-            yield Teacher(ranker, f"{source_fingerprint(source)} at {length} tokens", source.weight)
+            scorer = (
+                load_ranker(source.model, None, source.file, length)
+                if source.file
+                else Fp32Scorer(source.model, length)
+            )
+            yield Teacher(scorer, f"{source_fingerprint(source)} at {length} tokens", source.weight)
 
 
 def source_fingerprint(source: ScoreSource) -> str:

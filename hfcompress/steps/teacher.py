@@ -10,10 +10,10 @@ from pathlib import Path
 from hfcompress.data.lists import training_lists
 from hfcompress.data.pseudo_labels import unlabelled_splits, with_pseudo_labels
 from hfcompress.data.score_text import record_score_text
-from hfcompress.evaluation.metrics import scores_of_split
+from hfcompress.evaluation.candidate import Candidate
+from hfcompress.evaluation.scores import split_scores
 from hfcompress.models.checkpoint import save_checkpoint
-from hfcompress.models.load import load_encoder, load_model, model_fingerprint
-from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.models.load import load_encoder, model_fingerprint
 from hfcompress.steps.context import IDENTITY, RunContext, in_words
 from hfcompress.steps.workspace import StepModel
 from hfcompress.training.fit import fit
@@ -74,8 +74,11 @@ def grade_by_teacher(context: RunContext, teacher: StepModel) -> RunContext:
     splits = unlabelled_splits(context.data)
 
     def work(folder: Path, partial: Path) -> None:
-        ranker = TorchRanker(load_model(teacher.name, dtype="float32"), context.tokenizer())
-        scores = {name: scores_of_split(ranker, context.data, name) for name in splits}
+        candidate = Candidate.teacher(teacher.name, "teacher")
+        scores = {
+            name: split_scores(candidate, context.data, name, max_length=context.max_length, progress=context.progress)
+            for name in splits
+        }
         (folder / SCORES_FILE).write_text(json.dumps(scores), encoding="utf-8")
 
     what = f"the teacher's order of {' and '.join(splits)} stands in for relevance judgements"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.metrics import Run
+from hfcompress.evaluation.metrics import Run, scores_of_split
+from hfcompress.evaluation.scores import split_scores
 from hfcompress.evaluation.zero_shot import Quality, compare_sets, mean, quality_of, rank_sets
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.models.prompts import prompts_of
@@ -50,8 +51,10 @@ def zero_shot(
         student = Candidate.student(checkpoint.path).name
         ranked = dict.fromkeys(("teacher", names[0], *([student] if recipe.prune else [])))
         options = RankerOptions(recipe.evaluate.threads, recipe.evaluate.batch_tokens)
-        rankers = {name: partial(candidates[name].ranker, context.max_length, options) for name in ranked}
-        runs = rank_sets(rankers, sets, context.progress)
+        scoring = partial(
+            split_scores, split="test", max_length=context.max_length, options=options, progress=context.progress
+        )
+        runs = rank_sets({name: partial(scoring, candidates[name]) for name in ranked}, sets, context.progress)
         beside = runs[student] if recipe.prune and names[0] != student else None
         results, pooled = compare_sets(sets, runs["teacher"], runs[names[0]], beside, recipe.evaluate, recipe.seed)
         effect = None
@@ -88,8 +91,8 @@ def _vocabulary_effect(
     report = RunReport.load(evaluated.path)
     student = next(each for each in report.artifacts if each.name == Candidate.student(checkpoint.path).name)
     own, outside = context.data, context.zero_shot
-    ranker = partial(_whole, context, teacher, checkpoint)
-    run, *runs = rank_sets({WHOLE: ranker}, [own, *outside], context.progress)[WHOLE]
+    scoring = partial(scores_of_split, _whole(context, teacher, checkpoint), split="test")
+    run, *runs = rank_sets({WHOLE: scoring}, [own, *outside], context.progress)[WHOLE]
 
     def loss(data: RankingData, before: Quality, cut: Quality, whole: Run) -> VocabularyLoss:
         return VocabularyLoss(

@@ -57,6 +57,17 @@ def test_more_rounds_than_queries(word_data: RankingData) -> None:
     assert len(result.round_seconds) == len(result.query_seconds) == 8
 
 
+def test_a_sample_is_drawn_by_the_ids(word_data: RankingData) -> None:
+    log: list[tuple[str, int]] = []
+    settings = {"rounds": 2, "latency_queries": 1, "progress": False}
+    few, more = (
+        benchmark([Counting("only", log)], word_data, "test", most_queries=most, **settings)[0]  # type: ignore[arg-type]
+        for most in (4, 6)
+    )
+    assert len(few.scores) == 4 and set(few.scores) < set(more.scores) < set(word_data.splits["test"].candidates)
+    assert few.latency(Counting("only")).bulk_queries == 4  # type: ignore[arg-type]
+
+
 def test_figures_are_medians_and_percentiles() -> None:
     teacher = BenchmarkResult(round_seconds=[2.0, 4.0, 9.0], round_documents=[10, 10, 10])
     student = BenchmarkResult(

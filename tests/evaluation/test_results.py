@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.results import evaluate_candidates
+from hfcompress.evaluation.score_store import scores_folder
 from hfcompress.models.layout import ONNX_FP32, ONNX_INT8
 from hfcompress.recipe import EvaluateStep
 
@@ -30,3 +35,31 @@ def test_one_thread_cold_start_and_intervals(repository: Path, word_data: Rankin
     plain = EvaluateStep(threads=1, rounds=2, latency_queries=1, cold_start=False)
     (alone,) = evaluate_candidates(candidates[1:], word_data, plain, max_length=32, progress=False)
     assert (alone.artifact.single_thread, alone.artifact.cold_start, alone.artifact.speedup_interval) == (None,) * 3
+
+
+def test_quality_is_of_all_queries_and_speed_of_a_sample(repository: Path, word_data: RankingData) -> None:
+    """Quality is what it was when the benchmark scored all queries, for dynamic int8 too, and known the next time."""
+    candidates = [
+        Candidate.teacher(str(repository), "teacher"),
+        Candidate("int8", str(repository), ONNX_INT8, "onnxruntime", "int8-dynamic", "teacher"),
+    ]
+    step = EvaluateStep(threads=1, rounds=2, latency_queries=1, cold_start=False)
+    pairs = [set(word_data.pairs(*listed)) for listed in word_data.splits["test"].candidates.items()]
+    whole, sampled, again = (
+        evaluate_candidates(
+            candidates, word_data, step.model_copy(update={"speed_queries": queries}), max_length=32, progress=False
+        )
+        for queries in (12, 4, 4)
+    )
+    for one, other in zip(whole, sampled, strict=True):
+        assert one.artifact.per_query == pytest.approx(other.artifact.per_query, abs=1e-4)
+        assert one.artifact.per_query.keys() == word_data.splits["test"].qrels.keys()
+        for query, found in one.run.items():
+            assert found == pytest.approx(other.run[query], abs=1e-4)
+        assert one.artifact.latency.bulk_queries == 12 and other.artifact.latency.bulk_queries == 4
+    (file,) = scores_folder().glob("*.sqlite")
+    with closing(sqlite3.connect(file)) as connection:  # of the teacher, each pair once
+        assert connection.execute("SELECT COUNT(*) FROM scores").fetchone() == (sum(map(len, pairs)),)
+    delta, former = sampled[1].artifact.delta, whole[1].artifact.delta
+    assert delta is not None and former is not None and delta.mean == pytest.approx(former.mean, abs=1e-4)
+    assert again[0].run == sampled[0].run

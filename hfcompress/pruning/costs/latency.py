@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import tempfile
 import time
 from collections import Counter
@@ -38,12 +37,12 @@ from hfcompress.rankers.load import Runtime
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.utils.cache import cache_folder
 from hfcompress.utils.files import write_text
 from hfcompress.utils.machine import cpu_flags, cpu_name, thread_count, versions
 from hfcompress.utils.progress import progress_bar
 
 FORMAT = 3
-CACHE_VARIABLE = "HFCOMPRESS_CACHE"
 ROUNDS = 7
 SAMPLE_TOKENS = 16384  # a few full batches
 CALIBRATION_PAIRS = 16  # few, since the activation ranges of random weights do not matter
@@ -274,10 +273,8 @@ def sample_requests(pairs: Sequence[Pair], lengths: np.ndarray, deployment: Depl
 
 
 def default_cache_folder() -> Path:
-    """`latency` in the folder of `HFCOMPRESS_CACHE`, or in `hfcompress` in `XDG_CACHE_HOME` or `~/.cache`."""
-    if folder := os.environ.get(CACHE_VARIABLE):
-        return Path(folder, "latency")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hfcompress", "latency")
+    """`latency` in the cache folder of the package."""
+    return cache_folder() / "latency"
 
 
 def _conditions(
