@@ -40,10 +40,11 @@ def test_a_run_prints_its_plan_its_steps_and_its_verdict_and_nothing_of_other_li
     assert [line for line in errors if not re.match(r"[a-z0-9 ]+: \d+% \(\d+ of \d+\), ", line)] == []
     data, title, *rest = printed
     assert data == "data: 40 train, 8 dev, 12 test queries of words" and title == f"plan for {out}: 7 steps"
-    plan, rest = rest[:6], rest[6:]
+    plan, power, rest = rest[:7], rest[7], rest[8:]
     assert [line.split()[:2] for line in plan] == [[f"{number}.", name] for number, name in enumerate(steps, 1)]
     assert not any(" took " in line for line in plan)  # nothing has been measured yet
-    of_steps = re.compile(rf"({'|'.join([*steps, 'importance', 'costs', 'search'])}): \S")
+    assert power.startswith("verdict: 12 test queries show with a power of 80% that a model which loses nothing is")
+    of_steps = re.compile(rf"({'|'.join([*steps, 'importance', 'costs', 'search', 'verdict'])}): \S")
     table = next(number for number, line in enumerate(rest) if not of_steps.match(line))
     done = [line for line in rest[:table] if re.fullmatch(rf"({'|'.join(steps)}): done in [\d.]+ \w+( \d+ s)?", line)]
     assert [line.split(":")[0] for line in done] == steps

@@ -42,7 +42,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, word_data: RankingData, tok
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pico model costs nothing beside tokenization, and word_data has 40 train queries."""
+    """A pico model costs nothing beside tokenization, and word_data has 40 train queries; no new processes."""
+    monkeypatch.setattr("hfcompress.evaluation.results.measure_cold_start", lambda *given: None)
     monkeypatch.setattr("hfcompress.pruning.find_plans.measure_costs", lambda *given, **settings: SECONDS)
     monkeypatch.setattr(choose, "FAMILY", (1.5, 2.0, 3.0, 50.0))
     monkeypatch.setattr(budget, "FEWEST_LISTS", 4)
