@@ -100,13 +100,16 @@ def parse_ranges(text: str) -> list[int]:
     return [number for end in ends for number in range(int(end[0]), int(end[-1]) + 1)]
 
 
-def resize_layers(model: PreTrainedModel, architecture: dict[str, Any], plan: dict[str, Any]) -> None:
+def resize_layers(
+    model: PreTrainedModel, architecture: dict[str, Any], plan: dict[str, Any], device: Any = None
+) -> None:
     """Resize every encoder layer of `model` to a pruning plan; resized weights are not initialized.
 
     Args:
         model: A sequence-classification model with as many layers as the plan keeps.
         architecture: Module names of the family (an `Architecture` of hfcompress as a dict).
         plan: A `PruningPlan` of hfcompress as a dict.
+        device: Device of the resized weights, by default that of the old ones; `meta` allocates none.
     """
     layers = list(model.get_submodule(architecture["layers"]).children())
     if len(layers) != len(plan["layers"]):
@@ -115,10 +118,10 @@ def resize_layers(model: PreTrainedModel, architecture: dict[str, Any], plan: di
         heads, neurons = parse_ranges(kept["heads"]), parse_ranges(kept["ffn"])
         if architecture["attention_norm"]:
             _resize_norms(layer, architecture, kept["layer"], heads, neurons)
-        _resize_attention(layer, architecture, heads, head_size(model.config))
+        _resize_attention(layer, architecture, heads, head_size(model.config), device)
         if architecture["head_bias"] and 0 < len(heads) < plan["heads_of"]:
             _select_heads(layer.get_submodule(architecture["attention"]), architecture["head_bias"], heads)
-        _resize_ffn(layer, architecture, len(neurons))
+        _resize_ffn(layer, architecture, len(neurons), device)
 
 
 def _resize_norms(
@@ -138,14 +141,14 @@ def _resize_norms(
         layer.set_submodule(ffn_norm, nn.Identity())
 
 
-def _resize_attention(layer: nn.Module, architecture: dict[str, Any], heads: list[int], size: int) -> None:
+def _resize_attention(layer: nn.Module, architecture: dict[str, Any], heads: list[int], size: int, device: Any) -> None:
     width = len(heads) * size
-    _resize(layer, architecture["attention_output"], inputs=width)
+    _resize(layer, architecture["attention_output"], device, inputs=width)
     if not heads:
         _remove_attention(layer, architecture)
         return
     for path, blocks in head_rows(architecture).items():
-        _resize(layer, path, outputs=blocks * width)
+        _resize(layer, path, device, outputs=blocks * width)
     attention = layer.get_submodule(architecture["attention"])
     # Names of the number of heads and of their total width in the classes of transformers 4 and 5.
     numbers = dict.fromkeys(("num_attention_heads", "num_heads", "n_heads"), len(heads))
@@ -154,15 +157,15 @@ def _resize_attention(layer: nn.Module, architecture: dict[str, Any], heads: lis
             setattr(attention, name, value)
 
 
-def _resize_ffn(layer: nn.Module, architecture: dict[str, Any], neurons: int) -> None:
-    _resize(layer, architecture["ffn_out"], inputs=neurons)
+def _resize_ffn(layer: nn.Module, architecture: dict[str, Any], neurons: int, device: Any) -> None:
+    _resize(layer, architecture["ffn_out"], device, inputs=neurons)
     if neurons:
-        _resize(layer, architecture["ffn_in"], outputs=architecture["ffn_blocks"] * neurons)
+        _resize(layer, architecture["ffn_in"], device, outputs=architecture["ffn_blocks"] * neurons)
     else:
         layer.set_submodule(architecture["ffn_in"], nn.Identity())
 
 
-def _resize(layer: nn.Module, path: str, inputs: int | None = None, outputs: int | None = None) -> None:
+def _resize(layer: nn.Module, path: str, device: Any, inputs: int | None = None, outputs: int | None = None) -> None:
     old = dict(layer.named_modules()).get(path)
     if not isinstance(old, nn.Linear):  # already pruned, or absent in this config
         return
@@ -170,7 +173,11 @@ def _resize(layer: nn.Module, path: str, inputs: int | None = None, outputs: int
     outputs = old.out_features if outputs is None else outputs
     if (inputs, outputs) == (old.in_features, old.out_features):
         return
-    options: dict[str, Any] = {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
+    options: dict[str, Any] = {
+        "bias": old.bias is not None,
+        "device": device or old.weight.device,
+        "dtype": old.weight.dtype,
+    }
     new = nn.Linear(inputs, outputs, **options) if inputs else BiasOnly(outputs, **options)
     for name, parameter in new.named_parameters():
         parameter.requires_grad_(old.get_parameter(name).requires_grad)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from hfcompress.errors import ModelError, PlanError
 from hfcompress.models.architectures import Architecture, architecture_of, encoder_layers, head_size, input_embedding
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY, FORMAT, PREFIX, pruned_class, resize_layers
-from hfcompress.models.plan import PruningPlan
+from hfcompress.models.plan import LayerPlan, PruningPlan
 from hfcompress.models.wrappers import untie_, unwrap_, unwrapped
 
 logger = logging.getLogger(__name__)
@@ -88,34 +88,56 @@ def apply_plan(model: ModelT, plan: PruningPlan, weights: Mapping[str, torch.Ten
         PlanError: The plan does not fit the model, or `weights` do not fit the pruned model. The model is unchanged.
         ModelError: The family is not supported.
     """
-    model = unwrap_(model)
+    return _apply(unwrap_(model), plan, weights or {}, pruned=set())
+
+
+def _apply(model: ModelT, plan: PruningPlan, weights: Mapping[str, torch.Tensor], pruned: set[int]) -> ModelT:
+    """`apply_plan`, where some layers of the plan, given by their indices in it, are pruned already."""
     architecture = architecture_of(model.config)
     local = plan.local(current_plan(model))
     if names := untie_(encoder_layers(model), model.config):
         logger.info(f"layers that shared {len(names)} weights are pruned separately: {names[0]} and others are copied")
-    state = _sliced_state(model, architecture, local)
-    _replace(state, weights or {})
+    state = _sliced_state(model, architecture, local, pruned)
+    done = tuple(f"{architecture.layers}.{number}." for number in pruned)
+    _replace(state, {name: tensor for name, tensor in weights.items() if not name.startswith(done)})
     _drop_layers(model, architecture, [index for index, _, _ in local])
-    resize_layers(model, architecture.to_dict(), plan.to_dict())
+    resize_layers(model, architecture.to_dict(), plan.to_dict(), device="meta")  # to initialize them would take time
     model.load_state_dict(state, strict=True, assign=True)
     model.train(model.training)  # new modules take the mode of the model
     _record(model, architecture, plan)
     return model
 
 
-def pruned_copy(model: ModelT, plan: PruningPlan, weights: Mapping[str, torch.Tensor] | None = None) -> ModelT:
+def pruned_copy(
+    model: ModelT,
+    plan: PruningPlan,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    layers: Mapping[LayerPlan, nn.Module] | None = None,
+) -> ModelT:
     """Return a pruned copy and leave `model` unchanged.
 
     Tensors that pruning does not change share memory with `model`, so the copy costs little more than its remaining
     encoder. Call `copy.deepcopy` before you train either of the two.
 
-    Arguments and errors are those of `apply_plan`.
+    Arguments, except `layers`, and errors are those of `apply_plan`.
+
+    Args:
+        model: The model.
+        plan: What to keep, in the numbering of the original model.
+        weights: Tensors that replace those sliced from the model.
+        layers: Layers of earlier copies of this model. Those that the plan keeps are used as they are, not copied.
     """
     model = unwrapped(model)
-    shared: dict[int, torch.Tensor] = {id(buffer): buffer.detach() for buffer in model.buffers()}
+    shared: dict[int, Any] = {id(buffer): buffer.detach() for buffer in model.buffers()}
     for parameter in model.parameters():
         shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
-    return apply_plan(copy.deepcopy(model, memo=shared), plan, weights)
+    pruned = set()
+    if layers:
+        for number, (index, _, _) in enumerate(plan.local(current_plan(model))):
+            if plan.layers[number] in layers:
+                shared[id(encoder_layers(model)[index])] = layers[plan.layers[number]]
+                pruned.add(number)
+    return _apply(unwrap_(copy.deepcopy(model, memo=shared)), plan, weights or {}, pruned)
 
 
 def prune_embedding(model: ModelT, kept: Sequence[int]) -> ModelT:
@@ -202,9 +224,12 @@ def needs_custom_code(config: PretrainedConfig, plan: PruningPlan) -> bool:
 
 
 def _sliced_state(
-    model: PreTrainedModel, architecture: Architecture, local: list[tuple[int, list[int], list[int]]]
+    model: PreTrainedModel, architecture: Architecture, local: list[tuple[int, list[int], list[int]]], pruned: set[int]
 ) -> dict[str, torch.Tensor]:
-    """State dict of the pruned model: kept rows and columns, layers renumbered; all other tensors are not copied."""
+    """State dict of the pruned model: kept rows and columns, layers renumbered; all other tensors are not copied.
+
+    Of `local`, those with the numbers in `pruned` are pruned already.
+    """
     size = head_size(model.config)
     prefix = f"{architecture.layers}."
     full = model.state_dict(keep_vars=True)
@@ -212,6 +237,9 @@ def _sliced_state(
     for new, (old, heads, ffn) in enumerate(local):
         start = f"{prefix}{old}."
         layer = {name.removeprefix(start): tensor for name, tensor in full.items() if name.startswith(start)}
+        if new in pruned:
+            state |= {f"{prefix}{new}.{name}": tensor for name, tensor in layer.items()}
+            continue
         columns = [head * size + offset for head in heads for offset in range(size)]
         for name, tensor in _sliced_layer(layer, architecture, columns, ffn):
             state[f"{prefix}{new}.{name}"] = tensor

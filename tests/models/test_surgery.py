@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,26 @@ def test_a_copy_is_pruned_and_shares_what_is_unchanged(family: str) -> None:
     assert len({weight.data_ptr() for weight in embeddings}) == 1
     pruned.half().requires_grad_(False)
     assert model.dtype == torch.float32 and all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("family", "changes"), FAMILIES_AND_VARIANTS)
+def test_a_copy_may_use_layers_of_an_earlier_one(family: str, changes: dict[str, object]) -> None:
+    model = make_pico(family, **changes)
+    earlier = pruned_copy(model, uneven_plan())
+    before = logits(earlier)
+    layers = dict(zip(uneven_plan().layers, encoder_layers(earlier), strict=True))
+    first, second, third = uneven_plan().layers
+    others = (first, LayerPlan(1, (0, 2), (3, 4)), second, third), (second, third), (first, LayerPlan(2, (), (8,)))
+    for plan in (replace(uneven_plan(), layers=other) for other in others):
+        expected, found = pruned_copy(model, plan), pruned_copy(model, plan, layers=layers)
+        for layer, module in zip(plan.layers, encoder_layers(found), strict=True):
+            assert (module is layers.get(layer)) is (layer in layers)
+        assert current_plan(found) == plan and type(found) is type(expected)
+        state = found.state_dict()
+        assert set(state) == set(expected.state_dict())
+        assert all(torch.equal(state[name], tensor) for name, tensor in expected.state_dict().items())
+        assert torch.equal(logits(found), logits(expected))
+        assert torch.equal(logits(earlier), before)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -23,6 +23,7 @@ from hfcompress.pruning.costs.latency import Deployment
 from hfcompress.pruning.costs.table import CostTable
 from hfcompress.pruning.find_plans import FoundPlans, budget_of, deployment_of, describe, find_plans, latency_pairs
 from hfcompress.pruning.search.calibration_loss import CalibrationLoss
+from hfcompress.pruning.search.free import search_free
 from hfcompress.quantization.config import OpenVINOQuantizationConfig
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.recipe import DataStep, OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Target
@@ -294,6 +295,20 @@ def test_targets_of_time_are_predicted_from_the_table(
     (found,) = run(word_data, tokenizer, [("target_latency_ms", 120.0)], deployment=deployment).plans
     assert found.seconds is not None and 0.7 * 0.02 < found.seconds <= 0.02  # a sixth of 120 ms
     assert asked == [("bert", 240, "torch", 8)] * 2
+
+
+def test_single_cuts_are_measured_on_every_second_held_out_query(
+    word_data: RankingData, tokenizer: BertTokenizerFast, found_plans: FoundPlans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def search(*inputs: Any, estimate: CalibrationLoss, **settings: Any) -> list[Any]:
+        asked.append((len(inputs[-1].mask), len(estimate.mask)))
+        return search_free(*inputs, estimate=estimate, **settings)
+
+    monkeypatch.setattr(find_plans_module, "search_free", search)
+    (found,) = run(word_data, tokenizer, [("target_macs", 0.4)]).plans
+    assert asked == [(6, 3)] and found.plan == found_plans.plans[0].plan
 
 
 def test_parameters_are_those_of_the_pruned_model(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from hfcompress.data.lists import model_inputs
 from hfcompress.models.architectures import Architecture, architecture_of, encoder_layers
-from hfcompress.models.hooks import evaluation_mode, hooks
+from hfcompress.models.hooks import evaluation_mode, hooks, replaced_forward
 from hfcompress.models.plan import PruningPlan
 from hfcompress.models.surgery import current_plan, pruned_copy
 from hfcompress.models.wrappers import unwrapped
@@ -112,14 +112,22 @@ def sequential_update(
 
 
 def layer_calls(model: PreTrainedModel, batch: dict[str, Tensor]) -> LayerCalls:
-    """Record the arguments of every layer in one forward pass."""
+    """Record the arguments of every layer.
+
+    They do not depend on hidden states, so all layers but the first pass on the output of the first.
+    """
     seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    first: list[Any] = []
 
     def record(_module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         seen.append((positional, named))
 
-    handles = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in encoder_layers(model)]
-    with hooks(handles):
+    layers = encoder_layers(model)
+    handles = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in layers]
+    handles.append(layers[0].register_forward_hook(lambda _module, _inputs, output: first.append(output)))
+    with hooks(handles), ExitStack() as stack:
+        for layer in layers[1:]:
+            stack.enter_context(replaced_forward(layer, lambda *_args, **_kwargs: first[0]))
         model(**model_inputs(batch))
     arguments = [(positional[1:], named) for positional, named in seen]
     return LayerCalls(seen[0][0][0], arguments, batch["attention_mask"].bool())

@@ -7,6 +7,9 @@ therefore works in rounds: each round halves the cost and measures the sensitivi
 above a budget, a local search perturbs coefficients of the losses and keeps those whose plan has a lower calibration
 loss. The rounds do not depend on the budgets, so a plan does not depend on what else is searched for.
 
+Most of the time is for the profiles. The coefficients change a loss by more than an estimate on a part of the queries
+does, so profiles may be measured with an estimate; the local search always compares calibration losses.
+
 Dynamic programme and coefficients: Frantar and Alistarh, "SPDY: Accurate Pruning with Speedup Guarantees", ICML 2022;
 Kurtic et al., "ZipLM", NeurIPS 2023.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -64,6 +67,7 @@ def search_free(
     budgets: Sequence[float],
     plan_loss: PlanLoss,
     *,
+    estimate: PlanLoss | None = None,
     ffn_multiple: int = 32,
     steps: int = 12,
     seed: int = 0,
@@ -76,7 +80,8 @@ def search_free(
         current: The plan that the model carries.
         table: Costs; the budgets are in its unit.
         budgets: Largest costs, in any order.
-        plan_loss: Calibration loss of a plan.
+        plan_loss: Calibration loss of a plan, by which plans are compared.
+        estimate: The loss in the sensitivity profiles, such as `CalibrationLoss.of_queries`; by default `plan_loss`.
         ffn_multiple: FFN widths are multiples of this.
         steps: Plans that the local search evaluates for each budget.
         seed: Seed of the local search.
@@ -88,7 +93,7 @@ def search_free(
     Raises:
         PlanError: A budget is out of reach.
     """
-    search = _Search(SensitivityProfiler(importance, current, plan_loss, ffn_multiple), table)
+    search = _Search(SensitivityProfiler(importance, current, estimate or plan_loss, ffn_multiple), table, plan_loss)
     search.check(min(budgets))
     full = table.of_plan(current)
     rounds = {budget: _rounds_above(full, budget) for budget in budgets}
@@ -128,10 +133,23 @@ def _rounds_above(full: float, budget: float) -> int:
 
 @dataclass(frozen=True)
 class _Search:
-    """Sensitivity profiler and cost table of one search."""
+    """Sensitivity profiler, cost table and calibration loss of one search, with the losses evaluated so far."""
 
     profiler: SensitivityProfiler
     table: CostTable
+    plan_loss: PlanLoss
+    losses: dict[Sizes, float] = field(default_factory=dict)
+
+    def loss(self, sizes: Sizes) -> float:
+        """Calibration loss of sizes; each is evaluated once."""
+        losses = self.profiler.losses if self.profiler.plan_loss is self.plan_loss else self.losses
+        if sizes not in losses:
+            losses[sizes] = self.plan_loss(self.plan(sizes))
+        return losses[sizes]
+
+    def plan(self, sizes: Sizes) -> PruningPlan:
+        """The plan of sizes."""
+        return plan_of_sizes(sizes, self.profiler.importance, self.profiler.current)
 
     def check(self, budget: float) -> None:
         """Check that a budget can be met.
@@ -142,8 +160,7 @@ class _Search:
         profiler = self.profiler
         sizes, least = least_cost([len(layer.heads) for layer in profiler.current.layers], self.table)
         if budget < least:
-            plan = plan_of_sizes(sizes, profiler.importance, profiler.current)
-            raise out_of_reach(self.table, profiler.current, budget, plan, profiler.loss(sizes))
+            raise out_of_reach(self.table, profiler.current, budget, self.plan(sizes), self.loss(sizes))
 
     def best(self, profile: SensitivityProfile, budget: float, coefficients: np.ndarray) -> Sizes:
         """Best sizes within a budget that passed `check`."""
@@ -174,13 +191,12 @@ class _Search:
                 tick()
                 continue
             evaluated.add(sizes)
-            loss = self.profiler.loss(sizes)
+            loss = self.loss(sizes)
             if best is None or loss < best[0]:
                 best = loss, sizes, proposal
             tick()
         assert best is not None
-        plan = plan_of_sizes(best[1], self.profiler.importance, self.profiler.current)
-        return SearchResult(plan, total_cost(best[1], self.table), best[0], len(evaluated))
+        return SearchResult(self.plan(best[1]), total_cost(best[1], self.table), best[0], len(evaluated))
 
 
 def _perturbed(coefficients: np.ndarray, done: float, random: np.random.Generator) -> np.ndarray:

@@ -173,9 +173,10 @@ def test_layers_get_what_the_encoder_gives_them(
     given: list[Tensor] = []
     hooks = [layer.register_forward_pre_hook(lambda _layer, inputs: given.append(inputs[0])) for layer in layers]
     with torch.inference_mode():
-        calls = layer_calls(model, batch)
+        model(**model_inputs(batch))
         for hook in hooks:
             hook.remove()
+        calls = layer_calls(model, batch)
         hidden = calls.hidden
         for number, layer in enumerate(layers):
             torch.testing.assert_close(hidden, given[number], rtol=0, atol=1e-6)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import FAMILIES, make_pico, stock_plan, uneven_plan
+from conftest import FAMILIES, HIDDEN, make_pico, stock_plan, uneven_plan
 from ranking_batches import FULL, batches_for, model_inputs, random_plan
 from transformers import BertTokenizerFast
 
@@ -91,6 +91,42 @@ def test_the_cache_changes_no_loss(family: str, word_data: RankingData, tokenize
         plain = [CalibrationLoss(plan_loss.model, batches, unchanged)(plan) for plan in plans]
         plan_loss.cache_layers(kept)
         assert [plan_loss(plan) for plan in plans] == pytest.approx(plain, rel=1e-4, abs=1e-7)
+        some = plan_loss.of_queries(3)
+        plain = [some(plan) for plan in plans]
+        some.cache_layers(kept)
+        assert [some(plan) for plan in plans] == pytest.approx(plain, rel=1e-4, abs=1e-7)
+
+
+def test_an_estimate_is_the_loss_on_some_queries(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:
+    model, plan = make_pico(), uneven_plan()
+    lists = batches_for("bert", word_data, tokenizer, 7, per_batch=1)
+    plan_loss = CalibrationLoss(model, lists, unchanged)
+    whole, estimate = plan_loss(plan), plan_loss.of_queries(3)
+    alone = CalibrationLoss(model, lists[::3], unchanged)
+    assert len(estimate.mask) == 3
+    assert estimate(plan) == pytest.approx(alone(plan), rel=1e-4)
+    assert estimate.uniform_loss == pytest.approx(alone.uniform_loss, rel=1e-5)
+    assert plan_loss(plan) == whole != estimate(plan)
+    assert plan_loss.of_queries(100)(plan) == pytest.approx(
+        CalibrationLoss(model, lists[:1], unchanged)(plan), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(("layers", "kept"), [(0, []), (1, [3]), (2, [2]), (3, [1, 2, 3])])
+def test_the_cache_has_a_bound(
+    word_data: RankingData, tokenizer: BertTokenizerFast, layers: int, kept: list[int]
+) -> None:
+    batches = batches_for("bert", word_data, tokenizer)
+    plan_loss = CalibrationLoss(make_pico(), batches, unchanged)
+    size = 4 * HIDDEN * sum(batch.tensors["input_ids"].numel() for batch in plan_loss._batches)
+    bounded = CalibrationLoss(plan_loss.model, batches, unchanged, cache_bytes=layers * size)
+    bounded.cache_layers(FULL)
+    outputs = [output for batch in bounded._cached_outputs for output in batch.values()]
+    assert sum(output.nbytes for output in outputs) <= layers * size
+    assert all(list(batch) == kept for batch in bounded._cached_outputs)
+    for index, layer in enumerate(FULL.layers):
+        plan = replace(FULL, layers=(*FULL.layers[:index], replace(layer, ffn=(1, 2)), *FULL.layers[index + 1 :]))
+        assert bounded(plan) == pytest.approx(plan_loss(plan), rel=1e-4, abs=1e-7)
 
 
 def test_cached_layers_are_not_computed_again(word_data: RankingData, tokenizer: BertTokenizerFast) -> None:

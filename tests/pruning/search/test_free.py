@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def search(
     plan_loss: HiddenLoss | None = None,
     problem: int = 0,
     current: PruningPlan = FULL,
-    **settings: int,
+    **settings: Any,
 ) -> list[SearchResult]:
     settings = {"ffn_multiple": 16, "steps": 8, **settings}
     importance = importance_of(problem, current)
@@ -152,6 +153,20 @@ def test_no_plan_is_evaluated_twice() -> None:
     budgets = [DENSE / speedup for speedup in (2.0, 2.01, 4.0)]
     search(budgets, plan_loss, ffn_multiple=32, steps=12)
     assert len(plan_loss.evaluated) == len(set(plan_loss.evaluated))
+
+
+def test_an_estimate_serves_for_profiles_and_the_loss_for_the_choice() -> None:
+    budgets = [DENSE / 1.5, DENSE / 3]
+    for problem in range(4):
+        plan_loss, estimate = HiddenLoss(problem, 3.0), HiddenLoss(problem, 3.0)
+        estimate.worth *= np.random.default_rng(problem).lognormal(sigma=0.3, size=estimate.worth.shape)
+        results = search(budgets, plan_loss, problem, estimate=estimate, steps=6)
+        assert not plan_loss.cached and len(estimate.cached) == 2
+        compared = set(plan_loss.evaluated)
+        assert len(compared) == len(plan_loss.evaluated) == sum(found.trials for found in results)
+        for found, budget in zip(results, budgets, strict=True):
+            within = [plan for plan in compared if TABLE.of_plan(plan) <= budget and 2 * TABLE.of_plan(plan) > budget]
+            assert found.loss == min(HiddenLoss(problem, 3.0)(plan) for plan in within)
 
 
 def test_a_layer_that_does_nothing_is_pruned() -> None:
