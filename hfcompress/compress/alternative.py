@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hfcompress.card.opening import would_pass
+from hfcompress.compress.goal import Goal
 from hfcompress.compress.trials import Trial
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.power import POWER
@@ -16,26 +17,29 @@ from hfcompress.utils.files import replaced_folder, write_text
 
 
 def find_alternative(
-    trials: Sequence[Trial], deployed: Artifact, unpruned: str, pruning_speedup: float | None
+    trials: Sequence[Trial], goal: Goal, deployed: Artifact, unpruned: str, pruning_speedup: float | None
 ) -> Alternative | None:
     """The fastest trial that can be expected to pass, slower than the deployed model that did not.
 
-    A short recovery counts with the speed of its model before it, which has the same structure.
+    A short recovery counts with speed and size of its model before it, which has the same structure.
 
     Args:
         trials: All trials.
+        goal: The goal; what is larger than it asks for is no alternative.
         deployed: The model that was deployed, as measured on test.
         unpruned: Trial of the unpruned model in its form.
         pruning_speedup: Its speed-up by pruning, None if it is not pruned. What is pruned alike is no alternative.
     """
-    one_shot = {each.pruning_speedup: each.speedup for each in trials if each.stage == "one-shot"}
+    one_shot = {each.pruning_speedup: each for each in trials if each.stage == "one-shot"}
     found = []
     for each in trials:
-        speedup = each.speedup or one_shot.get(each.pruning_speedup)
+        exported = each if each.speedup else one_shot.get(each.pruning_speedup)
         same = each.name == unpruned if pruning_speedup is None else each.pruning_speedup == pruning_speedup
-        if same or speedup is None or each.delta is None or each.probability is None:
+        if same or exported is None or each.delta is None or each.probability is None:
             continue
-        if each.probability >= POWER and speedup < deployed.speedup:
+        assert exported.speedup is not None and exported.megabytes is not None
+        speedup, size = exported.speedup, round(1e6 * exported.megabytes)
+        if each.probability >= POWER and speedup < deployed.speedup and goal.fits(size):
             found.append(Alternative(name=each.name, speedup=speedup, delta=each.delta, probability=each.probability))
     return max(found, key=lambda each: each.speedup, default=None)
 

@@ -248,8 +248,7 @@ def _with_alternative(
     alternative = None
     if chosen.delta.decision != "non-inferior":
         pruning_speedup = choice.pruning_speedup if choice else None
-        fitting = [each for each in context.trials if context.goal.fits(round(1e6 * (each.megabytes or 0)))]
-        alternative = find_alternative(fitting, chosen, form.unpruned_name, pruning_speedup)
+        alternative = find_alternative(context.trials, context.goal, chosen, form.unpruned_name, pruning_speedup)
     folder = offer(out, alternative, context.candidates.get(alternative.name) if alternative else None)
     return report.model_copy(update={"would_pass": alternative}), folder
 

@@ -9,6 +9,7 @@ from report_samples import example_artifact, example_delta
 from transformers import BertTokenizerFast
 
 from hfcompress.compress.alternative import find_alternative, offer
+from hfcompress.compress.goal import Goal
 from hfcompress.compress.trials import Stage, Trial
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.models.checkpoint import save_checkpoint
@@ -29,7 +30,7 @@ def trial(
         difference=-0.001,
         speedup=speedup,
         p50_ms=None,
-        megabytes=None,
+        megabytes=10 * speedup if speedup else None,
         seconds=1.0,
         delta=DELTA,
         probability=probability,
@@ -50,18 +51,21 @@ DEPLOYED = example_artifact("student", "openvino", 6.7, None)
 
 
 def test_the_fastest_that_is_expected_to_pass_and_slower_than_what_did_not() -> None:
-    found = find_alternative(TRIALS, DEPLOYED, "unpruned, openvino int8", 2)
+    found = find_alternative(TRIALS, Goal(), DEPLOYED, "unpruned, openvino int8", 2)
     # A short recovery has the speed of its model; that of the deployed plan is none, whatever it had on dev.
     assert found is not None and (found.name, found.speedup) == ("pruned 1.5x, 48 lists", 5.0)
     assert (found.delta, found.probability) == (DELTA, 0.85)
     without = [each for each in TRIALS if each.stage != "short recovery"]
-    found = find_alternative(without, DEPLOYED, "unpruned, openvino int8", 2)
+    found = find_alternative(without, Goal(), DEPLOYED, "unpruned, openvino int8", 2)
+    assert found is not None and found.name == "unpruned, openvino int8"
+    # What is larger than asked for is none, nor is a short recovery of it.
+    found = find_alternative(TRIALS, Goal(max_size_mb=40), DEPLOYED, "unpruned, openvino int8", 2)
     assert found is not None and found.name == "unpruned, openvino int8"
     # Where that form is what did not pass, another one is left.
     unpruned = example_artifact("student", "openvino", 3.9, None)
-    found = find_alternative(TRIALS, unpruned, "unpruned, openvino int8", None)
+    found = find_alternative(TRIALS, Goal(), unpruned, "unpruned, openvino int8", None)
     assert found is not None and found.name == "unpruned, onnxruntime int8"
-    assert find_alternative(TRIALS[:1] + TRIALS[3:5], DEPLOYED, "unpruned, openvino int8", 2) is None
+    assert find_alternative(TRIALS[:1] + TRIALS[3:5], Goal(), DEPLOYED, "unpruned, openvino int8", 2) is None
 
 
 def test_it_is_offered_with_what_a_deployment_needs(tmp_path: Path, tokenizer: BertTokenizerFast) -> None:
