@@ -125,6 +125,7 @@ class CompressContext:
             seed=self.recipe.seed,
             progress=self.progress,
             split="dev",
+            stability=False,
         )
         return [each.artifact for each in evaluated]
 

@@ -69,6 +69,7 @@ def evaluate_candidates(
     split: str = "test",
     deflated: bool = False,
     sequence: Sequence[str] = (),
+    stability: bool = True,
 ) -> list[EvaluatedCandidate]:
     """Evaluate all candidates side by side; the first one is the teacher.
 
@@ -86,6 +87,7 @@ def evaluate_candidates(
         deflated: Also compress every file, to see what sparsity saves.
         sequence: Names of the candidates after the first in the order in which they are tested against it; by default
             their own order.
+        stability: Also measure how far scores depend on the batch.
 
     Returns:
         One result for each candidate, in their order.
@@ -145,7 +147,7 @@ def evaluate_candidates(
                 latency=result.latency(ranker),
                 speedup=result.speedup_over(benchmarks[0]) if teacher else 1.0,
                 tied_share=tied_share(run),
-                stability=measure_batch_invariance(ranker, lists, correlation) if teacher else None,
+                stability=measure_batch_invariance(ranker, lists, correlation) if teacher and stability else None,
                 speedup_interval=result.speedup_interval(benchmarks[0], step.confidence) if teacher else None,
                 single_thread=single.get(candidate.name),
                 cold_start=_cold_start(candidate, ranker, lists[0]) if step.cold_start else None,

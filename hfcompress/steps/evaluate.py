@@ -85,6 +85,7 @@ def choose_sequence(context: RunContext, teacher: StepModel, checkpoint: StepFol
                 seed=recipe.seed,
                 progress=context.progress,
                 split="dev",
+                stability=False,
             )
             names = measured_sequence([each.artifact for each in evaluated], graphs, recipe.evaluate.margin)
             _log_power(context, [each.artifact for each in evaluated], first or names[0])
