@@ -19,8 +19,9 @@ TABLE = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 def results_table(report: RunReport) -> str:
     """The results table of README.md."""
+    margin = next((each.delta.margin for each in report.artifacts if each.delta), 0.0)
     rows = [
-        "| | nDCG@10 | difference (95% interval) | verdict at 0.01 | docs/s | speed-up | MB |",
+        f"| | nDCG@10 | difference (95% interval) | verdict at {margin:g} | docs/s | speed-up | MB |",
         "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
         f"| {report.first_stage.name} | {report.first_stage.quality['ndcg@10']:.4f} | | | | | |",
         *(row(artifact) for artifact in (report.teacher, *report.artifacts)),

@@ -69,6 +69,9 @@ class Sample:
     surrogates: bool = False
 
 
+BY_NAME = {"load_beir", "load_data", "load_built_in", "load_also"}
+
+
 def readers() -> set[str]:
     """Names of the functions in hfcompress.data that return a draft."""
     found = set()
@@ -81,10 +84,10 @@ def readers() -> set[str]:
 
 
 def built_in() -> Iterator[str]:
-    """Names of the modules whose loader returns ranking data without a draft, apart from BEIR's own."""
+    """Names of the functions that make ranking data without a draft, apart from those that call a reader by name."""
     for info in pkgutil.iter_modules(hfcompress.data.__path__, "hfcompress.data."):
         for name, function in inspect.getmembers(importlib.import_module(info.name), inspect.isfunction):
-            if function.__module__ == info.name and name.startswith("load_") and name not in ("load_beir", "load_data"):
+            if function.__module__ == info.name and name.startswith("load_") and name not in BY_NAME:
                 yield name
 
 

@@ -16,7 +16,10 @@ from hfcompress.data.document import Document
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.errors import DataError, RecipeError
-from hfcompress.evaluation.metrics import split_quality
+from hfcompress.evaluation.candidate import Candidate
+from hfcompress.evaluation.metrics import means, per_query, run_from_scores, split_quality
+from hfcompress.evaluation.scores import split_scores
+from hfcompress.evaluation.systems import resolve_system
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import load_ranker
@@ -81,12 +84,16 @@ def test_the_artifact_to_deploy_and_its_teacher_on_other_data(
     rankers = {
         "teacher": load_ranker(run_inputs / "encoder", "torch", max_length=32),
         "student": load_ranker(out, "torch", max_length=32),
-        "artifact": load_ranker(out, file="onnx/model_quantized.onnx", max_length=32, options=options),
     }
+    graph = resolve_system(str(out / "onnx" / "model_quantized.onnx"), "model")
+    assert isinstance(graph, Candidate)
     for each, name in zip(found.sets, outside, strict=True):
         data = loaded(name)
         for key, ranker in rankers.items():
             assert getattr(each, key) == pytest.approx(split_quality(ranker, data, "test")["ndcg@10"])
+        test = data.split("test")
+        run = run_from_scores(test.candidates, split_scores(graph, data, "test", max_length=32, options=options))
+        assert each.artifact == pytest.approx(means(per_query(test.qrels, run, data.relevant_from))["ndcg@10"])
         assert each.delta.mean == pytest.approx(each.artifact - each.teacher)
         assert np.mean(list(each.per_query.values())) == pytest.approx(each.artifact)
         assert each.delta.worst_query in each.per_query and -1 <= each.agreement["kendall_tau"] <= 1

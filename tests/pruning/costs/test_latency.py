@@ -29,6 +29,7 @@ from hfcompress.quantization.config import (
     StaticQuantizationConfig,
 )
 from hfcompress.rankers.base import RankerOptions
+from hfcompress.utils.cache import CACHE_VARIABLE
 
 PAIRS = [(" ".join(WORDS[n : n + 3]), " ".join(WORDS[2 * n : 2 * n + 1 + n % 9])) for n in range(25)]
 SIZES: list[LayerSizes] = [
@@ -200,7 +201,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
         return [linear_seconds(sizes, False) for sizes in probes]
 
     monkeypatch.setattr(latency, "time_probes", time_probes)
-    monkeypatch.setenv(latency.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return calls
 
 
