@@ -32,7 +32,7 @@ def primary_artifact(artifacts: Sequence[Artifact], sequence: Sequence[str] = ()
         sequence: Names of the artifacts in the order in which they were tested.
     """
     if sequence:
-        return next(artifact for artifact in artifacts if artifact.name == sequence[0])
+        return next((artifact for artifact in artifacts if artifact.name == sequence[0]), None)
     compared = [(artifact, artifact.delta) for artifact in artifacts if artifact.delta]
     passed = [artifact for artifact, delta in compared if delta.decision == "non-inferior"]
     if passed:
