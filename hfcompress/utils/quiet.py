@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 DEBUG_VARIABLE = "HFCOMPRESS_DEBUG"
 _NOISY_LOGGERS = (
-    "transformers", "torch", "torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir", "nncf", "root",
+    "transformers", "torch", "torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir", "nncf", "bm25s", "root",
 )  # fmt: skip
 
 
@@ -46,9 +46,10 @@ def silence_libraries() -> None:
     """
     if debugging():
         return
+    import bm25s  # noqa: F401 - like torch, sets the levels of its loggers when it is imported
     import datasets
     import huggingface_hub
-    import torch  # noqa: F401 - sets the levels of its loggers when it is imported
+    import torch  # noqa: F401
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

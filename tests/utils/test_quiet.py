@@ -11,7 +11,7 @@ import pytest
 from hfcompress.utils.quiet import silence_libraries
 
 LOGGERS = ("", "hfcompress", "datasets", "huggingface_hub", "transformers", "torch", "torch.onnx")
-LOGGERS += ("torch.export", "torch.fx", "onnxscript", "onnx_ir", "nncf")
+LOGGERS += ("torch.export", "torch.fx", "onnxscript", "onnx_ir", "nncf", "bm25s")
 OURS = compile("import warnings; warnings.warn('of ours')", "ranker.py", "exec")
 
 
@@ -29,7 +29,14 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def shown(caplog: pytest.LogCaptureFixture) -> set[str]:
     with warnings.catch_warnings(record=True) as caught:
-        for name in ("hfcompress.rankers.base", "transformers.trainer", "datasets", "torch.onnx", "nobody.knows"):
+        for name in (
+            "hfcompress.rankers.base",
+            "transformers.trainer",
+            "datasets",
+            "torch.onnx",
+            "bm25s",
+            "nobody.knows",
+        ):
             caplog.handler.setLevel(logging.NOTSET)
             logging.getLogger(name).warning("a warning of %s", name)
             logging.getLogger(name).error("an error of %s", name)
@@ -45,7 +52,7 @@ def test_only_errors_and_our_own_warnings_are_shown(
     silence_libraries()
     messages = shown(caplog)
     assert "a warning of hfcompress.rankers.base" in messages and "of ours" in messages
-    assert not messages & {f"a warning of {name}" for name in ("torch.onnx", "nobody.knows", "datasets")}
+    assert not messages & {f"a warning of {name}" for name in ("torch.onnx", "bm25s", "nobody.knows", "datasets")}
     assert "of a library" not in messages
     assert {"an error of torch.onnx", "an error of nobody.knows"} <= messages
 
