@@ -12,7 +12,7 @@ from hfcompress.compress.goal import Goal
 from hfcompress.compress.step_results import cached_value, pairs_per_second
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.metrics import PRIMARY_METRIC, judged_queries, means, per_query, run_from_scores
+from hfcompress.evaluation.metrics import PRIMARY_METRIC, judged_queries, means, values_of_scores
 from hfcompress.evaluation.scores import split_scores
 from hfcompress.models.load import load_tokenizer, model_fingerprint
 from hfcompress.rankers.base import RankerOptions
@@ -128,9 +128,7 @@ def set_margin(context: CompressContext) -> None:
             options=context.options,
             progress=context.progress,
         )
-        dev = context.data.split("dev")
-        by_query = per_query(dev.qrels, run_from_scores(dev.candidates, scores), context.data.relevant_from)
-        return means(by_query)[PRIMARY_METRIC]
+        return means(values_of_scores(scores, context.data, "dev"))[PRIMARY_METRIC]
 
     known = [model_fingerprint(context.teacher), context.data.fingerprint(), context.max_length]
     teacher = float(cached_value(context.workspace, "margin", known, measure))

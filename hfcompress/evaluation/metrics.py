@@ -179,9 +179,15 @@ def judged_queries(data: RankingData, split: str) -> int:
 
 def split_values(ranker: Ranker, data: RankingData, split: str) -> dict[str, dict[str, float]]:
     """Score the candidates of a split, and return every metric of its judged queries, see `per_query`."""
+    return values_of_scores(scores_of_split(ranker, data, split), data, split)
+
+
+def values_of_scores(
+    scores: Mapping[str, Sequence[float]], data: RankingData, split: str
+) -> dict[str, dict[str, float]]:
+    """Every metric of the judged queries of a split, from scores of its candidates."""
     chosen = data.splits[split]
-    run = run_from_scores(chosen.candidates, scores_of_split(ranker, data, split))
-    return per_query(chosen.qrels, run, data.relevant_from)
+    return per_query(chosen.qrels, run_from_scores(chosen.candidates, scores), data.relevant_from)
 
 
 def agreement(teacher: Run, student: Run) -> dict[str, float]:

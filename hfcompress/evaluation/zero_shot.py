@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.metrics import (
@@ -18,7 +18,6 @@ from hfcompress.evaluation.significance import compare
 from hfcompress.recipe import EvaluateStep
 from hfcompress.report.delta import Delta
 from hfcompress.report.zero_shot import ZeroShotSet
-from hfcompress.utils.progress import progress_bar
 
 Quality = dict[str, float]
 """The primary metric of each query."""
@@ -26,28 +25,14 @@ Scores = dict[str, list[float]]
 """Raw scores of the candidates of each query."""
 
 
-def rank_sets(
-    scorers: Mapping[str, Callable[[RankingData], Scores]], sets: Sequence[RankingData], progress: bool
-) -> dict[str, list[Run]]:
-    """Rank the test splits of all sets with each model.
+def runs_of(score: Callable[[RankingData], Scores], sets: Iterable[RankingData]) -> list[Run]:
+    """Rank the test splits of all sets.
 
     Args:
-        scorers: Functions that score the candidates of a set's test queries, by the model's name.
+        score: Scores the candidates of a set's test queries.
         sets: The data sets.
-        progress: Show a progress bar.
-
-    Returns:
-        `{name of the model: [run of each set]}`.
     """
-    total = len(scorers) * sum(len(documents) for data in sets for documents in data.split("test").candidates.values())
-    runs: dict[str, list[Run]] = {name: [] for name in scorers}
-    with progress_bar(total=total, desc="zero-shot", unit="pair", disable=not progress, leave=False) as bar:
-        for name, scores in scorers.items():
-            for data in sets:
-                run = run_from_scores(data.split("test").candidates, scores(data))
-                runs[name].append(run)
-                bar.update(sum(map(len, run.values())))
-    return runs
+    return [run_from_scores(data.split("test").candidates, score(data)) for data in sets]
 
 
 def quality_of(data: RankingData, run: Run) -> Quality:

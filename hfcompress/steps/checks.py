@@ -15,7 +15,7 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.data.score_text import HIGHEST, score_text_of
 from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.evaluation.metric_definitions import metric_definition
-from hfcompress.evaluation.metrics import without_relevant
+from hfcompress.evaluation.metrics import judged_queries
 from hfcompress.models.architectures import require_one_score
 from hfcompress.models.load import check_max_length, load_config, load_tokenizer, resolve
 from hfcompress.models.surgery import plan_of_config
@@ -183,7 +183,7 @@ def check_data(recipe: Recipe, data: RankingData) -> None:
         DataError: A split is missing, or has no relevant document or no candidates.
     """
     test = data.split("test", labelled=not grades_by_teacher(recipe, data))
-    evaluated = len(test) if grades_by_teacher(recipe, data) else len(test.qrels) - len(without_relevant(test.qrels))
+    evaluated = len(test) if grades_by_teacher(recipe, data) else judged_queries(data, "test")
     if evaluated < 2:
         raise DataError(
             "One test query gives no interval and no verdict",
@@ -225,8 +225,7 @@ def check_zero_shot(data: RankingData, sets: Sequence[RankingData]) -> None:
             remedy="rename one of the folders, or leave out a set that is named twice",
         )
     for each in sets:
-        test = each.split("test")
-        judged = len(test.qrels) - len(without_relevant(test.qrels))
+        test, judged = each.split("test"), judged_queries(each, "test")
         if judged < 2:
             raise DataError(
                 f"The zero-shot set {each.name!r} has too few test queries for an interval",

@@ -10,7 +10,7 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.metrics import Run, scores_of_split
 from hfcompress.evaluation.scores import split_scores
-from hfcompress.evaluation.zero_shot import Quality, compare_sets, mean, quality_of, rank_sets
+from hfcompress.evaluation.zero_shot import Quality, compare_sets, mean, quality_of, runs_of
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.models.prompts import prompts_of
 from hfcompress.rankers.base import Ranker, RankerOptions
@@ -21,6 +21,7 @@ from hfcompress.steps.context import RunContext
 from hfcompress.steps.evaluate import SEQUENCE_FILE, candidates_of
 from hfcompress.steps.workspace import StepFolder, StepModel
 from hfcompress.utils.files import write_text
+from hfcompress.utils.progress import progress_bar
 from hfcompress.vocabulary.coverage import coverage
 from hfcompress.vocabulary.prune import restore_vocabulary
 
@@ -54,7 +55,7 @@ def zero_shot(
         scoring = partial(
             split_scores, split="test", max_length=context.max_length, options=options, progress=context.progress
         )
-        runs = rank_sets({name: partial(scoring, candidates[name]) for name in ranked}, sets, context.progress)
+        runs = {name: runs_of(partial(scoring, candidates[name]), sets) for name in ranked}
         beside = runs[student] if recipe.prune and names[0] != student else None
         results, pooled = compare_sets(sets, runs["teacher"], runs[names[0]], beside, recipe.evaluate, recipe.seed)
         effect = None
@@ -92,7 +93,8 @@ def _vocabulary_effect(
     student = next(each for each in report.artifacts if each.name == Candidate.student(checkpoint.path).name)
     own, outside = context.data, context.zero_shot
     scoring = partial(scores_of_split, _whole(context, teacher, checkpoint), split="test")
-    run, *runs = rank_sets({WHOLE: scoring}, [own, *outside], context.progress)[WHOLE]
+    sets = progress_bar([own, *outside], desc=WHOLE, unit="set", disable=not context.progress, leave=False)
+    run, *runs = runs_of(scoring, sets)
 
     def loss(data: RankingData, before: Quality, cut: Quality, whole: Run) -> VocabularyLoss:
         return VocabularyLoss(

@@ -17,7 +17,7 @@ from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.errors import DataError, RecipeError
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.metrics import means, per_query, run_from_scores, split_quality
+from hfcompress.evaluation.metrics import means, split_quality, values_of_scores
 from hfcompress.evaluation.scores import split_scores
 from hfcompress.evaluation.systems import resolve_system
 from hfcompress.models.load import load_model, load_tokenizer
@@ -91,9 +91,8 @@ def test_the_artifact_to_deploy_and_its_teacher_on_other_data(
         data = loaded(name)
         for key, ranker in rankers.items():
             assert getattr(each, key) == pytest.approx(split_quality(ranker, data, "test")["ndcg@10"])
-        test = data.split("test")
-        run = run_from_scores(test.candidates, split_scores(graph, data, "test", max_length=32, options=options))
-        assert each.artifact == pytest.approx(means(per_query(test.qrels, run, data.relevant_from))["ndcg@10"])
+        scores = split_scores(graph, data, "test", max_length=32, options=options)
+        assert each.artifact == pytest.approx(means(values_of_scores(scores, data, "test"))["ndcg@10"])
         assert each.delta.mean == pytest.approx(each.artifact - each.teacher)
         assert np.mean(list(each.per_query.values())) == pytest.approx(each.artifact)
         assert each.delta.worst_query in each.per_query and -1 <= each.agreement["kendall_tau"] <= 1
