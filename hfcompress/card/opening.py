@@ -5,6 +5,7 @@ from __future__ import annotations
 from hfcompress.card import verdicts
 from hfcompress.card.front_matter import hub_id
 from hfcompress.card.wording import interval, metric
+from hfcompress.evaluation.power import POWER
 from hfcompress.report.report import Alternative, Artifact, RunReport
 from hfcompress.utils import text as md
 
@@ -39,13 +40,19 @@ def verdict(report: RunReport, subject: Artifact | None) -> str:
     return "\n\n".join(parts)
 
 
+def chance(other: Alternative) -> str:
+    """Whether an alternative can be expected to pass, or is the most probable one."""
+    return "would pass" if other.probability >= POWER else "is the most likely to pass"
+
+
 def would_pass(other: Alternative) -> str:
-    """The model that can be expected to pass, in a sentence."""
+    """The model that would pass, or most probably does, in a sentence."""
+    queries, delta = other.delta.queries or 0, other.delta
     return (
-        f"**{md.times(other.speedup)} would pass:** {other.name}, measured on {other.delta.queries or 0:,} dev queries "
-        f"(difference {md.signed(other.delta.mean)}, {md.percent(other.delta.confidence)} interval "
-        f"{interval(other.delta)}), can be expected to be non-inferior with a probability of "
-        f"{md.percent(other.probability)}. It was not tested on test queries, so this is no verdict."
+        f"**{md.times(other.speedup)} {chance(other)}:** {other.name}, measured on {queries:,} dev queries (difference "
+        f"{md.signed(delta.mean)}, {md.percent(delta.confidence)} interval {interval(delta)}), would be non-inferior "
+        f"with a probability of {md.percent(other.probability)}. It was not tested on test queries, so this is no "
+        f"verdict."
     )
 
 

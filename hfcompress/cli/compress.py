@@ -151,13 +151,15 @@ def _in_words(outcome: Outcome, folder: Path) -> str:
 
 def _would_pass(outcome: Outcome) -> str:
     """What can be expected to pass, and where it is or how it is made."""
+    from hfcompress.card.opening import chance
+
     other = outcome.report.would_pass
     if other is None:
         return ""
     folder = outcome.alternative
     made = f"it is in {folder}" if folder else f"--target-speedup {other.speedup:.1f} makes it, in another folder"
     return (
-        f"{other.speedup:.1f}x would pass: {other.name}, with a probability of {other.probability:.0%} by its "
+        f"{other.speedup:.1f}x {chance(other)}: {other.name}, with a probability of {other.probability:.0%} by its "
         f"difference on dev ({other.delta.mean:+.4f} [{other.delta.ci_low:+.4f}, {other.delta.ci_high:+.4f}]), not "
         f"tested on test; {made}. "
     )

@@ -15,13 +15,16 @@ from hfcompress.models.layout import ALTERNATIVE_FOLDER, CARD_FILE
 from hfcompress.report.report import Alternative, Artifact
 from hfcompress.utils.files import replaced_folder, write_text
 
+LIKELY = 0.5  # least probability of a trial that is worth naming
+
 
 def find_alternative(
     trials: Sequence[Trial], goal: Goal, deployed: Artifact, unpruned: str, pruning_speedup: float | None
 ) -> Alternative | None:
     """The fastest trial that can be expected to pass, slower than the deployed model that did not.
 
-    A short recovery counts with speed and size of its model before it, which has the same structure.
+    Without one, it is the trial that most probably passes, if that is more likely than not. A short recovery counts
+    with speed and size of its model before it, which has the same structure.
 
     Args:
         trials: All trials.
@@ -39,9 +42,10 @@ def find_alternative(
             continue
         assert exported.speedup is not None and exported.megabytes is not None
         speedup, size = exported.speedup, round(1e6 * exported.megabytes)
-        if each.probability >= POWER and speedup < deployed.speedup and goal.fits(size):
+        if each.probability > LIKELY and speedup < deployed.speedup and goal.fits(size):
             found.append(Alternative(name=each.name, speedup=speedup, delta=each.delta, probability=each.probability))
-    return max(found, key=lambda each: each.speedup, default=None)
+    # At POWER and above, speed alone decides.
+    return max(found, key=lambda each: (min(each.probability, POWER), each.speedup), default=None)
 
 
 def offer(out: Path, alternative: Alternative | None, candidate: Candidate | None) -> Path | None:

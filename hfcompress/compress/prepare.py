@@ -25,11 +25,11 @@ from hfcompress.vocabulary.content import content_of
 logger = logging.getLogger(__name__)
 
 DEV_QUERIES = (100, 400)  # minimum and maximum for choices: with more, a plan can be expected to pass by more than luck
-DEV_TIME = 0.01  # of the time, for the teacher to score dev queries once; all choices together take ten times as long
+DEV_TIME = 0.015  # of the time, for the teacher to score dev queries once; all choices take some ten times as long
 FEWEST_DEV = 2  # for an interval
 DEV_SHARE = 5  # without a dev split, at most one of so many train queries becomes dev
 FEWEST_TEST = 50
-TEST_SHARE = 0.25  # of the time, for the teacher's scores of test queries
+TEST_SHARE = 0.12  # of the time, for the teacher's scores of test queries; the student's come to as much again
 PSEUDO_QUERIES = 1000  # if no train query has labels
 
 

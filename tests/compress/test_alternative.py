@@ -8,6 +8,7 @@ from conftest import IDENTITY, make_pico
 from report_samples import example_artifact, example_delta
 from transformers import BertTokenizerFast
 
+from hfcompress.card.opening import would_pass
 from hfcompress.compress.alternative import find_alternative, offer
 from hfcompress.compress.goal import Goal
 from hfcompress.compress.trials import Stage, Trial
@@ -66,6 +67,18 @@ def test_the_fastest_that_is_expected_to_pass_and_slower_than_what_did_not() -> 
     found = find_alternative(TRIALS, Goal(), unpruned, "unpruned, openvino int8", None)
     assert found is not None and found.name == "unpruned, onnxruntime int8"
     assert find_alternative(TRIALS[:1] + TRIALS[3:5], Goal(), DEPLOYED, "unpruned, openvino int8", 2) is None
+
+
+def test_without_one_that_is_expected_to_pass_the_most_probable_if_it_is_likely() -> None:
+    trials = [
+        trial("unpruned, openvino int8", "int8", 1, 3.8, 0.7),
+        trial("unpruned, onnxruntime int8", "int8", 1, 2.5, 0.6),
+        trial("pruned 1.5x", "one-shot", 1.5, 5.0, 0.1),
+    ]
+    found = find_alternative(trials, Goal(), DEPLOYED, "", 2)
+    assert found is not None and (found.name, found.probability) == ("unpruned, openvino int8", 0.7)
+    assert "**3.8x is the most likely to pass:**" in would_pass(found) and "probability of 70%" in would_pass(found)
+    assert find_alternative(trials[2:], Goal(), DEPLOYED, "", 2) is None
 
 
 def test_it_is_offered_with_what_a_deployment_needs(tmp_path: Path, tokenizer: BertTokenizerFast) -> None:
