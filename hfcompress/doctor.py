@@ -51,7 +51,7 @@ class Diagnosis(Closed):
         flags: Instruction sets that determine the speed of int8 and bf16.
         vnni: Whether the CPU multiplies int8 without saturation.
         amx: Whether the CPU has AMX matrix tiles.
-        bf16: Whether the CPU computes in bf16.
+        bf16: Whether training on the CPU is faster in bf16 than in fp32.
         cores: Number of cores that this process may use.
         cores_limited_by: What limits that number: `machine`, `affinity`, `cpuset`, or `CPU quota` of a container.
         machine_cores: Number of cores of the machine.
@@ -100,7 +100,7 @@ class Diagnosis(Closed):
                 "the CPU has no VNNI instructions: int8 alone gives little speed-up here, pruning as much as elsewhere"
             )
         if not self.bf16:
-            found.append("the CPU does not compute in bf16: training runs in fp32 (optimization.precision: auto)")
+            found.append("bf16 is not faster on this CPU, which has no AMX: training runs in fp32 (optimization.precision: auto)")
         for name, value in self.thread_settings.items():
             if value.isdecimal() and 0 < int(value) < self.cores:
                 found.append(f"{name}={value} leaves {self.cores - int(value)} of {self.cores} cores unused")
@@ -126,7 +126,7 @@ def diagnose() -> Diagnosis:
         flags=machine.cpu_flags(),
         vnni=machine.has_vnni(),
         amx=any(flag.startswith("amx") for flag in machine.cpu_flags()),
-        bf16=machine.has_bf16(),
+        bf16=machine.trains_in_bf16(),
         cores=cores.amount,
         cores_limited_by=cores.source,
         machine_cores=os.cpu_count() or cores.amount,

@@ -88,10 +88,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="lists per step")
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--fp32", action="store_true", help="no bf16 autocast, even if the CPU supports it")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="as in a recipe")
     options = parser.parse_args()
     silence_libraries()
-    bf16 = bool(hfcompress.RankingTrainingArguments(report_to=[]).bf16) and not options.fp32
+    default = bool(hfcompress.RankingTrainingArguments(report_to=[]).bf16)
+    bf16 = {"auto": default, "bf16": True, "fp32": False}[options.precision]
     tokenizer = load_tokenizer(options.model, options.max_length)
     lists = training_lists(load_data(DataStep(sets=[options.data])), 8, 2, seed=0, queries=options.queries)
     lists = lists.add_column(

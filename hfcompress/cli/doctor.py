@@ -36,7 +36,7 @@ def doctor(
         f"{found.memory_gb:.1f} GB of memory ({found.free_gb:.1f} free{_of_memory(found)}), {found.platform}",
         soft_wrap=True,
     )
-    answers = {"VNNI": found.vnni, "AMX": found.amx, "bf16": found.bf16}
+    answers = {"VNNI": found.vnni, "AMX": found.amx, "bf16 training": found.bf16}
     console.print(
         f"{', '.join(f'{name}: {_yes(value)}' for name, value in answers.items())}; instruction sets: "
         f"{', '.join(found.flags) or 'none that are relevant'}",

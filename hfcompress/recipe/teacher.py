@@ -26,7 +26,7 @@ class Optimization(Strict):
         adversarial: Norm of the gradient step that is added to the word embeddings of every pair for a second pass
             (FGM), which doubles the cost of a step; 0 turns it off.
         freeze_layers: Freeze the embeddings and this many lower layers; -1 trains everything.
-        precision: `bf16` (autocast), `fp32`, or `auto`: bf16 if the CPU supports it.
+        precision: `bf16` (autocast), `fp32`, or `auto`: bf16 on GPUs that compute it and on CPUs with AMX.
         evaluations: Evaluations on dev in each epoch; the checkpoint with the best nDCG@10 is kept.
         patience: Stop after this many evaluations without improvement.
     """

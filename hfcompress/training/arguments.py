@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from hfcompress.errors import ModelError
-from hfcompress.utils.machine import has_bf16
+from hfcompress.utils.machine import trains_in_bf16
 
 
 @dataclass
@@ -21,8 +21,7 @@ class RankingTrainingArguments(TrainingArguments):
 
     Attributes:
         use_cpu: Train on the CPU; by default if there is no accelerator.
-        bf16: Autocast to bf16; by default if the device supports it, unless fp16 is set, here or by
-            `accelerate launch`.
+        bf16: Autocast to bf16; by default where that is faster, unless fp16 is set, here or by `accelerate launch`.
         remove_unused_columns: Drop columns that the model does not take; False, since lists need all of theirs.
         label_names: Columns that count as labels in an evaluation; with one of them in a batch there is a loss. By
             default `list_mask`, so that lists without labels have one too.
@@ -37,7 +36,7 @@ class RankingTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Train on the CPU; by default if there is no accelerator."}
     )
     bf16: bool | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Autocast to bf16; by default if the device supports it."}
+        default=None, metadata={"help": "Autocast to bf16; by default where that is faster."}
     )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Drop columns that the model does not take; lists need all of theirs."}
@@ -64,7 +63,7 @@ class RankingTrainingArguments(TrainingArguments):
 
     def _computes_bf16(self) -> bool:
         if self.use_cpu:
-            return has_bf16()
+            return trains_in_bf16()
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 

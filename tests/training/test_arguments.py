@@ -16,7 +16,7 @@ from hfcompress import RankingEvalCallback, RankingTrainer, RankingTrainingArgum
 from hfcompress.data.lists import RankingCollator, training_lists
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import ModelError, RecipeError
-from hfcompress.utils.machine import has_bf16
+from hfcompress.utils.machine import trains_in_bf16
 
 CPU = not torch.accelerator.is_available()
 EVERY_STEP: dict[str, Any] = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "no"}
@@ -48,14 +48,14 @@ def made(
 def test_defaults(tmp_path: Path) -> None:
     arguments = RankingTrainingArguments(output_dir=str(tmp_path))
     assert arguments.use_cpu is CPU
-    assert arguments.bf16 is (has_bf16() if CPU else torch.cuda.is_bf16_supported(including_emulation=False))
+    assert arguments.bf16 is (trains_in_bf16() if CPU else torch.cuda.is_bf16_supported(including_emulation=False))
     assert (arguments.remove_unused_columns, arguments.dataloader_pin_memory, arguments.report_to) == (False, False, [])
     assert (arguments.metric_for_best_model, arguments.greater_is_better) == ("eval_ndcg@10", True)
 
 
 @pytest.mark.parametrize("computes", [True, False])
 def test_bf16_where_the_cpu_computes_it(computes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hfcompress.training.arguments.has_bf16", lambda: computes)
+    monkeypatch.setattr("hfcompress.training.arguments.trains_in_bf16", lambda: computes)
     assert RankingTrainingArguments(str(tmp_path), use_cpu=True).bf16 is computes
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")  # accelerate launch --mixed_precision fp16
     assert RankingTrainingArguments(str(tmp_path), use_cpu=True).bf16 is False
