@@ -32,6 +32,7 @@ from hfcompress.evaluation.scores import query_scores
 from hfcompress.evaluation.significance import compare, fixed_sequence
 from hfcompress.models.architectures import architecture_of
 from hfcompress.models.load import PACKAGE_SCHEME, license_of, load_model, load_tokenizer, resolve
+from hfcompress.models.modular import modules_of
 from hfcompress.models.prompts import encode_pairs
 from hfcompress.models.sentence_transformers import cross_encoder_settings
 from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
@@ -202,6 +203,7 @@ def build_report(
         name=recipe.name,
         base_model=base_model_name(recipe),
         model_type=architecture_of(config).model_type,
+        modular=bool(modules_of(config)),
         license=license_for(recipe),
         max_length=recipe.teacher.max_length,
         query_prompt=cross_encoder_settings(resolve(recipe.teacher.model)).prompts.text,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import transformers
 import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 from safetensors import SafetensorError
@@ -17,8 +17,11 @@ from hfcompress.errors import ModelError
 from hfcompress.models.architectures import architecture_of, require_one_score
 from hfcompress.models.config import read_config
 from hfcompress.models.graph_files import graph_files
+from hfcompress.models.head_files import load_head, module_files
 from hfcompress.models.layout import CARD_FILE, PACKED_FOLDER, TOKENIZER_FILES
-from hfcompress.models.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pruned_class
+from hfcompress.models.modeling_hfcompress import CONFIG_KEY, align_weights
+from hfcompress.models.modular import MODULES_KEY, class_for, freeze_unused_, modules_of
+from hfcompress.models.modules import HeadModule, score_count, to_record
 from hfcompress.models.packing import read_packed
 from hfcompress.models.prompts import set_prompts
 from hfcompress.models.sentence_transformers import cross_encoder_settings, full_activation_name
@@ -40,6 +43,7 @@ from hfcompress.models.weights import (
     unusable,
 )
 from hfcompress.utils.json_files import read_object
+from hfcompress.utils.quiet import quiet
 
 PACKAGE_SCHEME = "package:"
 OWN_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # files that transformers looks for in a folder
@@ -97,6 +101,10 @@ def model_fingerprint(name: str, graph: str | None = None) -> str:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     settings = cross_encoder_settings(str(folder))
+    if settings.modules:
+        digest.update(repr(to_record(settings.modules)).encode())
+        for _, path in module_files(str(folder), settings):
+            digest.update(path.read_bytes())
     stated = read_object(folder / "config.json").get("sentence_transformers")
     named = stated.get("activation_fn") if isinstance(stated, dict) else None
     if settings.prompts.text or settings.activation not in (None, named):
@@ -105,9 +113,10 @@ def model_fingerprint(name: str, graph: str | None = None) -> str:
 
 
 def load_config(name: str, trust_remote_code: bool = False) -> PretrainedConfig:
-    """Load the config of a model, with the activation that the files of sentence-transformers name, if any.
+    """Load the config of a model, with what the files of sentence-transformers say about its scores, if any.
 
-    If it names no padding token, it gets that of the tokenizer. Quantization settings of other tools and attention
+    These are the activation, and the modules behind the encoder of a modular cross-encoder (see `modular.py`). A config
+    that names no padding token gets that of the tokenizer. Quantization settings of other tools and attention
     implementations that may not be installed are ignored with a warning.
 
     Args:
@@ -116,22 +125,40 @@ def load_config(name: str, trust_remote_code: bool = False) -> PretrainedConfig:
 
     Raises:
         ModelError: There is no such model, it is an adapter of PEFT, a file is damaged, its family is not supported, or
-            the files of sentence-transformers have settings that change scores and are not supported.
+            the files of sentence-transformers have settings that change scores and are not supported, or modules that
+            are not supported or do not fit.
     """
     source = resolve(name)
+    if Path(source).is_dir():
+        cross_encoder_settings(source)  # of an LLM, a module is named rather than its family
     config = read_config(source, trust_remote_code)
     if config.pad_token_id is None:
         config.pad_token_id = _padding_id(source, config)
-    _take_over_activation(source, config)
+    settings = cross_encoder_settings(source)
+    _take_over_activation(settings.activation, config)
+    _take_over_modules(settings.modules, config)
     return config
 
 
-def _take_over_activation(source: str, config: PretrainedConfig) -> None:
+def _take_over_modules(modules: tuple[HeadModule, ...] | None, config: PretrainedConfig) -> None:
+    """Put the modules behind the transformer into the config, and the number of scores that they compute.
+
+    Without `modules.json`, those that a training has recorded in the config itself stay.
+    """
+    if modules is not None:
+        vars(config).pop(MODULES_KEY, None)
+    if modules:
+        setattr(config, MODULES_KEY, to_record(modules))
+    if found := modules_of(config):
+        config.num_labels = score_count(found, config.hidden_size)
+
+
+def _take_over_activation(activation: str | None, config: PretrainedConfig) -> None:
     """Put the activation of the files of sentence-transformers into the config, where it takes precedence.
 
     What cannot be used there stays: `activation_name` refuses it.
     """
-    activation, stated = cross_encoder_settings(source).activation, getattr(config, "sentence_transformers", None) or {}
+    stated = getattr(config, "sentence_transformers", None) or {}
     if activation is None or not isinstance(stated, dict):
         return
     hidden = stated.get("activation_fn")
@@ -142,12 +169,16 @@ def _take_over_activation(source: str, config: PretrainedConfig) -> None:
 def load_encoder(name: str) -> PreTrainedModel:
     """Load an encoder with a new classification head for one score, to train it as a cross-encoder.
 
+    A modular cross-encoder is loaded with its own head.
+
     Raises:
         ModelError: There is no such model, its family is not supported, it has no weights in safetensors, or weights
             of its encoder are missing or damaged.
         PlanError: The encoder is pruned, and its pruning record is damaged or has another format.
     """
     config = load_config(name)
+    if modules_of(config):
+        return load_model(name, dtype="float32")
     config.num_labels = 1
     config.problem_type = None
     source = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
@@ -181,8 +212,11 @@ def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTr
     # Mismatched sizes are ignored here and refused below, so that one error lists all faults.
     options = {"dtype": dtype, "ignore_mismatched_sizes": True}
     model, loading = _from_pretrained(name, config, "AutoModelForSequenceClassification", source, **options)
+    if modules_of(config) and not packed:
+        load_head(resolve(name), model, loading)
     check_loading(name, config, loading)
     align_weights(model)
+    freeze_unused_(model)
     return model.eval()
 
 
@@ -215,37 +249,6 @@ def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokeni
     return tokenizer
 
 
-def position_limit(config: PretrainedConfig) -> int:
-    """Maximum input length in tokens; families that number positions from `pad_token_id + 1` lose the first ones.
-
-    Raises:
-        ModelError: The family is not supported.
-    """
-    offset = config.pad_token_id + 1 if architecture_of(config).positions_after_padding else 0
-    return config.max_position_embeddings - offset
-
-
-def check_max_length(max_length: int | None, config: PretrainedConfig, setting: str = "max_length") -> None:
-    """Check that a maximum input length fits the positions of a model.
-
-    Args:
-        max_length: Length in tokens; None is always accepted.
-        config: Config of the model.
-        setting: Name of the setting, for the error message.
-
-    Raises:
-        ModelError: `max_length` exceeds the positions of the model, or its family is not supported.
-    """
-    limit = position_limit(config)
-    if max_length is not None and max_length > limit:
-        raise ModelError(
-            f"{setting} is longer than the model's positions",
-            value=max_length,
-            expected=f"at most {limit} tokens",
-            remedy=f"set {setting} to {limit} or less",
-        )
-
-
 def license_of(name: str) -> str:
     """Licence in the front matter of a model's card; empty if there is no card or it names no licence.
 
@@ -269,7 +272,8 @@ def _from_pretrained(
     check_weight_files(Path(resolve(name)))
     model_class = _class_for(config)
     try:
-        return model_class.from_pretrained(**source, config=config, output_loading_info=True, **options)
+        with quiet() if modules_of(config) else nullcontext():  # transformers reports a head that is read later
+            return model_class.from_pretrained(**source, config=config, output_loading_info=True, **options)
     except OSError as error:
         raise unopened(name, opener, error) from error
     except SafetensorError as error:
@@ -291,14 +295,12 @@ def _padding_id(source: str, config: PretrainedConfig) -> int:
 
 
 def _class_for(config: PretrainedConfig) -> Any:
-    """The class that opens a checkpoint: the stock class unless custom code is needed."""
+    """The class that opens a checkpoint: the stock or modular class unless custom code is needed."""
     plan = plan_of_config(config)
-    row = architecture_of(config)
-    if not needs_custom_code(config, plan):
-        return getattr(transformers, row.model_class)
-    # Module names come from the table, not from the checkpoint, which may be older.
-    getattr(config, CONFIG_KEY)["architecture"] = row.to_dict()
-    return pruned_class(f"{PREFIX}{row.model_class}")
+    custom = needs_custom_code(config, plan)
+    if custom:  # module names come from the table, not from the checkpoint, which may be older
+        getattr(config, CONFIG_KEY)["architecture"] = architecture_of(config).to_dict()
+    return class_for(config, custom)
 
 
 def _packed_file(name: str, file: str | None) -> Path | None:

@@ -17,7 +17,8 @@ from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.evaluation.metric_definitions import metric_definition
 from hfcompress.evaluation.metrics import judged_queries
 from hfcompress.models.architectures import require_one_score
-from hfcompress.models.load import check_max_length, load_config, load_tokenizer, resolve
+from hfcompress.models.load import load_config, load_tokenizer, resolve
+from hfcompress.models.positions import check_max_length
 from hfcompress.models.surgery import plan_of_config
 from hfcompress.pruning.calibration import CALIBRATION_DOCUMENTS
 from hfcompress.pruning.search.explicit import check_shares
