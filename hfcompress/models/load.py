@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
-from hfcompress.models.architectures import architecture_of, require_one_score
+from hfcompress.models.architectures import architecture_of, require_one_score, score_weights
 from hfcompress.models.config import read_config
 from hfcompress.models.graph_files import graph_files
 from hfcompress.models.head_files import load_head, module_files
@@ -25,7 +25,7 @@ from hfcompress.models.modules import HeadModule, score_count, to_record
 from hfcompress.models.packing import read_packed
 from hfcompress.models.prompts import set_prompts
 from hfcompress.models.sentence_transformers import cross_encoder_settings, full_activation_name
-from hfcompress.models.surgery import needs_custom_code, plan_of_config
+from hfcompress.models.surgery import needs_custom_code, plan_of_config, select_score
 from hfcompress.models.tokenizer import (
     check_vocabulary,
     choose_padding,
@@ -42,6 +42,7 @@ from hfcompress.models.weights import (
     unreadable,
     unusable,
 )
+from hfcompress.recipe.teacher import ScoreLabel
 from hfcompress.utils.json_files import read_object
 from hfcompress.utils.quiet import quiet
 
@@ -187,7 +188,9 @@ def load_encoder(name: str) -> PreTrainedModel:
     return model.float()
 
 
-def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTrainedModel:
+def load_model(
+    name: str, dtype: str = "auto", file: str | None = None, score: ScoreLabel | None = None
+) -> PreTrainedModel:
     """Load a cross-encoder, stock or pruned by hfcompress; no code from the checkpoint is run.
 
     Weights of a pooler or of a pre-training head that the model does not use are ignored with a warning.
@@ -197,14 +200,17 @@ def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTr
         dtype: Data type of the weights; `auto` keeps that of the checkpoint.
         file: File in the folder with packed weights, e.g. `packed/model_int4.safetensors`. By default the checkpoint's
             own weights are loaded, or its only packed file if it has none.
+        score: The score of a classifier with several labels; the model has this one output. None for a cross-encoder.
 
     Raises:
-        ModelError: There is no such model or file, it does not give one score, its weights are not in safetensors, or
-            some are missing, unexpected, damaged or of a wrong shape.
+        ModelError: There is no such model, file or label, it does not give one score, its weights are not in
+            safetensors, or some are missing, unexpected, damaged or of a wrong shape.
         PlanError: The checkpoint is pruned, and its pruning record is damaged or has another format.
     """
     config = load_config(name)
-    require_one_score(config)
+    weights = score_weights(config, score) if score else None
+    if weights is None:
+        require_one_score(config)
     packed = _packed_file(name, file)
     source: dict[str, Any] = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
     if packed:
@@ -217,7 +223,7 @@ def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTr
     check_loading(name, config, loading)
     align_weights(model)
     freeze_unused_(model)
-    return model.eval()
+    return (select_score(model, weights) if weights else model).eval()
 
 
 def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokenizerFast:

@@ -18,6 +18,7 @@ from transformers import MODEL_MAPPING, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
+from hfcompress.errors import ModelError
 from hfcompress.models import modules as settings
 from hfcompress.models.architectures import architecture_of
 from hfcompress.models.modeling_hfcompress import PREFIX, pruned_class
@@ -214,6 +215,35 @@ def freeze_unused_(model: PreTrainedModel) -> None:
     pooler = getattr(model.base_model, "pooler", None)
     if is_modular(model) and pooler is not None:
         pooler.requires_grad_(False)
+
+
+def score_layer(model: PreTrainedModel) -> str:
+    """Path of the linear layer that computes the logits of a classifier, modular or not.
+
+    The record of a modular one is set to a single score, which is what the layer is replaced for.
+
+    Raises:
+        ModelError: The logits of a modular classifier are no linear function.
+    """
+    head = model.get_submodule(HEAD)
+    if not isinstance(head, Head):
+        return [f"{HEAD}.{name}".rstrip(".") for name, module in head.named_modules() if isinstance(module, nn.Linear)][
+            -1
+        ]
+    modules = list(modules_of(model.config))
+    last = max(n for n, each in enumerate(modules) if isinstance(each, settings.Dense) and each.output_name == SCORES)
+    dense = modules[last]
+    assert isinstance(dense, settings.Dense)
+    if dense.use_residual or DENSE_ACTIVATIONS[dense.activation_function] is not nn.Identity:
+        raise ModelError(
+            "The labels' logits of the classifier are no linear function, so no score can be made of them",
+            value=f"{last + 1}_Dense: {dense.activation_function}, use_residual={dense.use_residual}",
+            expected="a last Dense with the activation torch.nn.Identity and no residual connection",
+            remedy="use another classifier, or a cross-encoder with one output",
+        )
+    modules[last] = dense.model_copy(update={"out_features": 1})
+    setattr(model.config, MODULES_KEY, settings.to_record(modules))
+    return f"{HEAD}.{last + 1}.linear"
 
 
 def encoder_alone(model: PreTrainedModel) -> PreTrainedModel:
