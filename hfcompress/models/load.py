@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
+from hfcompress.models.adapters import base_of, is_adapter, merged
 from hfcompress.models.architectures import architecture_of, require_one_score, score_weights
 from hfcompress.models.config import read_config
 from hfcompress.models.graph_files import graph_files
@@ -54,13 +55,15 @@ def resolve(name: str) -> str:
     """Turn a model name into a folder or Hub id that transformers opens.
 
     Args:
-        name: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package.
+        name: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package. The folder
+            of a LoRA adapter becomes that of its base model with the adapter merged into it (see `adapters.merged`).
 
     Raises:
-        ModelError: The package or its folder does not exist.
+        ModelError: The package or its folder does not exist, or an adapter cannot be merged.
+        MissingExtraError: The folder contains an adapter, and peft is not installed.
     """
     if not name.startswith(PACKAGE_SCHEME):
-        return name
+        return str(merged(Path(name))) if is_adapter(Path(name)) else name
     package, _, folder = name.removeprefix(PACKAGE_SCHEME).partition("/")
     try:
         spec = importlib.util.find_spec(package)
@@ -258,10 +261,17 @@ def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokeni
 def license_of(name: str) -> str:
     """Licence in the front matter of a model's card; empty if there is no card or it names no licence.
 
+    An adapter whose card names none has that of its base model.
+
     Args:
         name: A folder, a Hub id, or `package:NAME/FOLDER`.
     """
-    folder = Path(resolve(name))
+    if is_adapter(Path(name)):
+        return _license_in(name, Path(name)) or license_of(base_of(Path(name)))
+    return _license_in(name, Path(resolve(name)))
+
+
+def _license_in(name: str, folder: Path) -> str:
     try:
         path = folder / CARD_FILE if folder.is_dir() else Path(hf_hub_download(name, CARD_FILE))
         fields = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
