@@ -29,7 +29,7 @@ from hfcompress.models.sentence_transformers import (
 )
 from hfcompress.models.surgery import needs_custom_code, plan_of_config
 from hfcompress.models.tokenizer import has_tokenizer, read_tokenizer
-from hfcompress.models.weights import check_weight_files, split_unexpected, unopened, unreadable
+from hfcompress.models.weights import check_weight_files, conversion_by, split_unexpected, unopened, unreadable
 from hfcompress.utils.cache import cache_folder
 from hfcompress.utils.files import replaced_folder
 from hfcompress.utils.json_files import read_object, require_content
@@ -192,7 +192,7 @@ def _base_model(base: str, config: PretrainedConfig, adapted: set[str]) -> PreTr
             ignore_mismatched_sizes=True,
         )  # fmt: skip
     except OSError as error:
-        raise unopened(base, "AutoModelForSequenceClassification", error) from error
+        raise unopened(base, conversion_by("AutoModelForSequenceClassification"), error) from error
     except SafetensorError as error:
         raise unreadable(base, error) from error
     absent = {*loading["missing_keys"], *(key[0] for key in loading["mismatched_keys"])}

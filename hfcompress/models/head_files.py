@@ -18,6 +18,7 @@ from hfcompress.models.sentence_transformers import CrossEncoderSettings, cross_
 from hfcompress.models.weights import unreadable
 from hfcompress.utils.json_files import require_content
 
+CONVERSION = "sentence_transformers.CrossEncoder(NAME).save(FOLDER)"  # of a pickle
 MODULE_WEIGHTS = "model.safetensors"  # in the folder of a module
 _TRANSFORMER_CLASS = "sentence_transformers.base.modules.transformer.Transformer"
 
@@ -41,8 +42,7 @@ def module_files(source: str, settings: CrossEncoderSettings) -> Iterator[tuple[
                     value=f"no {folder}/{MODULE_WEIGHTS} in {source}",
                     expected=f"{MODULE_WEIGHTS} in the folder of each module with weights; pickles such as "
                     "pytorch_model.bin are not read",
-                    remedy="if there is only a pickle, convert it: "
-                    "sentence_transformers.CrossEncoder(NAME).save(FOLDER)",
+                    remedy=f"if there is only a pickle, convert it: {CONVERSION}",
                 )
             yield number, path
 

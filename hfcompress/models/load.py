@@ -18,7 +18,7 @@ from hfcompress.models.adapters import base_of, is_adapter, merged
 from hfcompress.models.architectures import architecture_of, require_one_score, score_weights
 from hfcompress.models.config import read_config
 from hfcompress.models.graph_files import graph_files
-from hfcompress.models.head_files import load_head, module_files
+from hfcompress.models.head_files import CONVERSION, load_head, module_files
 from hfcompress.models.layout import CARD_FILE, PACKED_FOLDER, TOKENIZER_FILES
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY, align_weights
 from hfcompress.models.modular import MODULES_KEY, class_for, freeze_unused_, modules_of
@@ -38,6 +38,7 @@ from hfcompress.models.weights import (
     check_encoder,
     check_loading,
     check_weight_files,
+    conversion_by,
     unbuilt,
     unopened,
     unreadable,
@@ -291,7 +292,8 @@ def _from_pretrained(
         with quiet() if modules_of(config) else nullcontext():  # transformers reports a head that is read later
             return model_class.from_pretrained(**source, config=config, output_loading_info=True, **options)
     except OSError as error:
-        raise unopened(name, opener, error) from error
+        conversion = CONVERSION if modules_of(config) else conversion_by(opener)
+        raise unopened(name, conversion, error) from error
     except SafetensorError as error:
         raise unreadable(name, error) from error
     except RuntimeError as error:
