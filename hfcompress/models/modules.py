@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, field_validator
+from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, field_validator
 from torch import nn
 
 from hfcompress.errors import ModelError
+from hfcompress.utils.settings import Closed
 
 TOKENS, POOLED, SCORES = "token_embeddings", "sentence_embedding", "scores"
 # Looked up by name only: a checkpoint must not be able to name code to run. All act on each number by itself and have
@@ -29,10 +30,10 @@ Sizes: TypeAlias = dict[str, tuple[int, bool]]
 """Width of each feature, and whether there is one for each token rather than one for the pair."""
 
 
-class _Settings(BaseModel):
+class _Settings(Closed):
     """Settings in the file of a module, which is refused if it has others: they may change the scores."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True)
     # Settings that are written only if they differ from their default, so that earlier versions read the file.
     optional: ClassVar[frozenset[str]] = frozenset()
 
@@ -177,7 +178,7 @@ def head_module(kind: str, settings: dict[str, Any], where: str) -> HeadModule:
         raise ModelError(
             f"The {kind} of the cross-encoder in {where} has a setting that hfcompress does not support",
             value=f"{name}={settings.get(name)!r}: {first['msg']}",
-            expected=f"the settings {', '.join(set_ for set_ in KINDS[kind].model_fields if set_ != 'type')}, and the "
+            expected=f"the settings {', '.join(sorted(KINDS[kind].model_fields.keys() - {'type'}))}, and the "
             "values that sentence-transformers 6 writes; pooling by cls, mean or max; an activation of torch.nn",
             remedy="use another model, or train this one with such a head",
         ) from error
