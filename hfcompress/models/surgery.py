@@ -218,10 +218,9 @@ def select_score(model: ModelT, weights: Sequence[float]) -> ModelT:
     """
     layer: Any = model.get_submodule(score_layer(model))
     for name, parameter in list(layer.named_parameters()):
-        combined = torch.tensor(weights).to(parameter) @ parameter.detach()
-        setattr(layer, name, nn.Parameter(combined.unsqueeze(0), requires_grad=parameter.requires_grad))
-    layer.out_features = model.config.num_labels = 1  # also the labels' names
-    vars(model).update(num_labels=1)
+        combined = torch.tensor([weights]).to(parameter) @ parameter.detach()
+        setattr(layer, name, nn.Parameter(combined, requires_grad=parameter.requires_grad))
+    vars(model)["num_labels"] = layer.out_features = model.config.num_labels = 1  # also the labels' names
     model.config.problem_type = None
     return model
 
