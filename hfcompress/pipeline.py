@@ -17,7 +17,7 @@ from hfcompress.card.zero_shot import warning as zero_shot_warning
 from hfcompress.evaluation.metrics import judged_queries
 from hfcompress.evaluation.power import planned_verdict
 from hfcompress.evaluation.results import license_for
-from hfcompress.models.layout import PACKED_FOLDER, STRUCTURE_FILE, WORK_FOLDER
+from hfcompress.models.layout import HEAD_FILES, PACKED_FOLDER, STRUCTURE_FILE, WORK_FOLDER, matches
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.recipe import Recipe
 from hfcompress.report.report import RunReport
@@ -158,6 +158,7 @@ def _is_stale(path: Path, out: Path, checkpoint: Path) -> bool:
     """Whether this file of the repository layout is from an earlier run and not of this checkpoint."""
     relative = path.relative_to(out)
     ours = relative.parts[0] in ("onnx", "openvino", PACKED_FOLDER, "modeling_hfcompress.py")
+    ours = ours or matches(relative.as_posix(), HEAD_FILES)
     return (
         path.is_file()
         and (ours or relative.as_posix() == STRUCTURE_FILE)  # the card draws it again where something was pruned

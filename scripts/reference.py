@@ -26,6 +26,7 @@ RECIPE = (
     recipe.SplitLimits,
     recipe.ScoreText,
     recipe.TeacherStep,
+    recipe.ScoreLabel,
     recipe.TeacherTraining,
     recipe.PruneStep,
     recipe.VocabularyStep,

@@ -63,7 +63,7 @@ _PACKED = """import hfcompress
 {own_texts}
 ranker = hfcompress.load_ranker(folder, file="{path}")
 scores = ranker.score([(query, document) for document in documents])
-model = hfcompress.load_model(folder, file="{path}")  # in fp32; model.save_pretrained(...) unpacks it for other clients
+model = hfcompress.load_model(folder, file="{path}")  # in fp32{unpack}
 """
 
 _TRANSFORMERS = """import torch
@@ -78,6 +78,11 @@ features = tokenizer(
 with torch.inference_mode():
     scores = model(**features).logits.squeeze(-1)
 """
+
+_MODULAR_NOTE = """This is a modular cross-encoder of sentence-transformers: `modules.json` names the modules behind its
+encoder. `AutoModelForSequenceClassification` of transformers does not read them, and would give the encoder a new head
+with random weights. Graphs for ONNX Runtime and OpenVINO contain the whole model, from tokens to score; `CrossEncoder`
+with `backend="onnx"` or `backend="openvino"` expects graphs of the encoder alone, and does not open them."""
 
 _SENTENCE_TRANSFORMERS = """from sentence_transformers import CrossEncoder
 
@@ -139,7 +144,8 @@ def loading_snippets(report: RunReport) -> str:
 
     If the model reads BM25 scores in its texts, a note comes first, and each block contains the lines that write them.
     The blocks for ONNX Runtime and OpenVINO load the fastest artifact of that runtime and need neither PyTorch nor
-    transformers. The block for transformers.js is included if the run wrote the file that it reads as `q8`.
+    transformers. A modular cross-encoder has no block for transformers, and a note that says why. The block for
+    transformers.js is included if the run wrote the file that it reads as `q8`.
     """
     custom = report.pruning is not None and report.pruning.custom_code
     settings = report.data.score_text
@@ -151,18 +157,21 @@ def loading_snippets(report: RunReport) -> str:
         "prompted": _PROMPT.format(prompt=prompt) if report.query_prompt else "",
         "trust": ", trust_remote_code=True" if custom else "",
         "max_length": report.max_length,
+        "unpack": "" if report.modular else "; model.save_pretrained(...) unpacks it for other clients",
         "slow_fusions": json.dumps(SLOW_FUSIONS),
         "pad": "<pad>" if report.model_type in _FAIRSEQ_FAMILIES else "[PAD]",
     }
     values["tokenize"] = _TOKENIZE.format(**values)
     trusted = _TRUST if custom else ""
+    stock = [] if report.modular else [_folded("transformers", trusted, _TRANSFORMERS.format(**values))]
     parts = [
         *([_SCORES_NOTE.format(**scores)] if settings else []),
+        *([_MODULAR_NOTE] if report.modular else []),
         fence(_HFCOMPRESS.format(**values), "python"),
         "Scores compare the documents of one query: only their order counts. sentence-transformers applies the "
         "activation that config.json names, usually a sigmoid; all others here give logits. The same with other "
         "libraries:",
-        _folded("transformers", trusted, _TRANSFORMERS.format(**values)),
+        *stock,
         _folded("sentence-transformers", trusted, _SENTENCE_TRANSFORMERS.format(**values)),
     ]
     if onnx := _fastest(report, "onnxruntime"):

@@ -9,6 +9,7 @@ from typing import cast
 from transformers.utils import cached_file
 
 from hfcompress.models.graph_files import graph_files
+from hfcompress.models.head_files import head_files
 from hfcompress.models.layout import COMMON_FILES, PACKED_FOLDER
 from hfcompress.models.load import resolve
 from hfcompress.quantization.artifacts import graph_file
@@ -85,7 +86,7 @@ class Candidate:
         if self.is_packed:
             weights = [folder / self.path]
         elif self.runtime == "torch":
-            weights = [*folder.glob("*.safetensors"), *folder.glob("modeling_*.py")]
+            weights = [*folder.glob("*.safetensors"), *folder.glob("modeling_*.py"), *head_files(folder)]
         else:
             weights = graph_files(folder / self.path)
         return [*weights, *(folder / name for name in COMMON_FILES if (folder / name).is_file())]

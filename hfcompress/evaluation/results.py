@@ -30,8 +30,10 @@ from hfcompress.evaluation.metrics import (
 )
 from hfcompress.evaluation.scores import query_scores
 from hfcompress.evaluation.significance import compare, fixed_sequence
+from hfcompress.models.adapters import base_of, is_adapter
 from hfcompress.models.architectures import architecture_of
 from hfcompress.models.load import PACKAGE_SCHEME, license_of, load_model, load_tokenizer, resolve
+from hfcompress.models.modular import modules_of
 from hfcompress.models.prompts import encode_pairs
 from hfcompress.models.sentence_transformers import cross_encoder_settings
 from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
@@ -202,6 +204,7 @@ def build_report(
         name=recipe.name,
         base_model=base_model_name(recipe),
         model_type=architecture_of(config).model_type,
+        modular=bool(modules_of(config)),
         license=license_for(recipe),
         max_length=recipe.teacher.max_length,
         query_prompt=cross_encoder_settings(resolve(recipe.teacher.model)).prompts.text,
@@ -220,13 +223,17 @@ def build_report(
 
 
 def base_model_name(recipe: Recipe) -> str:
-    """Name of the original model in the card: its Hub id, or a description that is no Hub id."""
+    """Name of the original model in the card: its Hub id, or a description that is no Hub id.
+
+    That of an adapter is its base model.
+    """
     step = recipe.teacher
     if step.base_model:
         return step.base_model
-    if step.model.startswith(PACKAGE_SCHEME) or Path(step.model).exists():
-        return f"a local model ({Path(step.model).name})"
-    return step.model
+    name = base_of(Path(step.model)) if is_adapter(Path(step.model)) else step.model
+    if name.startswith(PACKAGE_SCHEME) or Path(name).exists():
+        return f"a local model ({Path(name).name})"
+    return name
 
 
 def license_for(recipe: Recipe) -> str:

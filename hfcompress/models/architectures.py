@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from hfcompress.errors import ModelError
 from hfcompress.models.modeling_hfcompress import head_rows
 from hfcompress.models.modeling_hfcompress import head_size as head_size  # part of this module too
+from hfcompress.recipe.teacher import ScoreLabel
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,46 @@ def projection(layer: nn.Module, path: str) -> nn.Linear | None:
     return module if isinstance(module, nn.Linear) else None
 
 
+def labels_of(config: PretrainedConfig) -> list[str]:
+    """Names of a model's labels, by their numbers."""
+    names = getattr(config, "id2label", None) or {}
+    return [str(names.get(number, number)) for number in range(config.num_labels or 0)]
+
+
+def score_weights(config: PretrainedConfig, score: ScoreLabel) -> list[float]:
+    """Weight of each logit of a classifier in its score.
+
+    Args:
+        config: Config of the classifier.
+        score: The label that is the score, or the two labels whose log-odds are.
+
+    Raises:
+        ModelError: The classifier has one output, or it has no such label.
+    """
+    labels = labels_of(config)
+    if len(labels) < 2:
+        raise ModelError(
+            "The model has one score already",
+            value=f"score: {score.model_dump(exclude_none=True)}, num_labels={len(labels)}",
+            expected="a classifier with 2 or more labels",
+            remedy="leave out score",
+        )
+    weights = [0.0] * len(labels)
+    for label, weight in ((score.label, 1.0), (score.against, -1.0)):
+        if label is None:
+            continue
+        found = [label] if isinstance(label, int) else [n for n, name in enumerate(labels) if name == label]
+        if len(found) != 1 or found[0] >= len(labels):
+            raise ModelError(
+                "The classifier has no such label",
+                value=label,
+                expected=f"one of {', '.join(labels)}, or a number from 0 to {len(labels) - 1}",
+                remedy="correct score; id2label in the model's config.json names its labels",
+            )
+        weights[found[0]] = weight
+    return weights
+
+
 def require_one_score(config: PretrainedConfig) -> None:
     """Check that a sequence-classification model gives exactly one score per pair.
 
@@ -201,5 +242,6 @@ def require_one_score(config: PretrainedConfig) -> None:
             "A reranker gives one score for a pair",
             value=f"num_labels={config.num_labels}",
             expected="num_labels=1",
-            remedy="use a cross-encoder with one output; a classifier with several labels cannot rank",
+            remedy="use a cross-encoder with one output; of a classifier with several labels, a recipe can name the "
+            f"score, teacher.score: {{label: {labels_of(config)[-1]}}}",
         )

@@ -9,11 +9,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from hfcompress.models.load import position_limit
+from hfcompress.models.head_files import MODULE_WEIGHTS, module_entries
+from hfcompress.models.modular import encoder_alone, head_weights, modules_of
+from hfcompress.models.positions import position_limit
 from hfcompress.models.prompts import Prompts, prompts_of
-from hfcompress.models.sentence_transformers import MODULES_FILE, SETTINGS_FILE, TRANSFORMER_FILE
+from hfcompress.models.sentence_transformers import (
+    EMBEDDING,
+    MODULES_FILE,
+    SCORING,
+    SETTINGS_FILE,
+    TRANSFORMER_FILE,
+)
 from hfcompress.models.wrappers import own_state, shared_weights, unwrapped
 from hfcompress.utils.files import write_text
 from hfcompress.utils.quiet import quiet
@@ -42,16 +51,26 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = unwrapped(model)
+    modules = modules_of(model.config)
     max_length = min(max_length, position_limit(model.config))
     model.config.sentence_transformers = {"activation_fn": activation, "version": _version("sentence-transformers")}
-    if shared := shared_weights(model):
+    stored = encoder_alone(model) if modules else model
+    if shared := shared_weights(stored):
         logger.info(f"{len(shared)} weights are shared, and stored for each place: {shared[0]} and others")
     with quiet():
-        model.save_pretrained(folder, state_dict=own_state(model) if shared else None)
-    for weights in folder.glob("*.safetensors"):
-        shutil.copymode(folder / "config.json", weights)  # safetensors makes its files readable by the owner only
+        stored.save_pretrained(folder, state_dict=own_state(stored) if shared else None)
+    entries, folders = module_entries(modules)
+    for name, module in folders.items():
+        _write_json(folder / name / "config.json", module.to_file())
+    for name, weights in head_weights(model, list(folders)).items():
+        save_file(weights, folder / name / MODULE_WEIGHTS)
+    for path in (*folder.glob("*.safetensors"), *folder.glob(f"*/{MODULE_WEIGHTS}")):
+        shutil.copymode(folder / "config.json", path)  # safetensors makes its files readable by the owner only
     _save_tokenizer(folder, tokenizer, max_length)
-    for name, content in _sentence_transformers_files(activation, max_length, prompts_of(tokenizer)).items():
+    computed = EMBEDDING if modules else SCORING
+    for name, content in _sentence_transformers_files(
+        entries, computed, activation, max_length, prompts_of(tokenizer)
+    ).items():
         _write_json(folder / name, content)
 
 
@@ -72,12 +91,12 @@ def _save_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast, max_length
     _write_json(folder / "special_tokens_map.json", tokenizer.special_tokens_map)
 
 
-def _sentence_transformers_files(activation: str, max_length: int, prompts: Prompts) -> dict[str, Any]:
+def _sentence_transformers_files(
+    entries: list[dict[str, Any]], computed: dict[str, Any], activation: str, max_length: int, prompts: Prompts
+) -> dict[str, Any]:
     """Files of a cross-encoder of sentence-transformers 6, and `max_seq_length`, which other servers read."""
     return {
-        MODULES_FILE: [
-            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
-        ],
+        MODULES_FILE: entries,
         SETTINGS_FILE: {
             "__version__": {
                 "pytorch": version("torch"),
@@ -89,12 +108,7 @@ def _sentence_transformers_files(activation: str, max_length: int, prompts: Prom
             "model_type": "CrossEncoder",
             "prompts": dict(prompts.texts),
         },
-        TRANSFORMER_FILE: {
-            "transformer_task": "sequence-classification",
-            "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
-            "module_output_name": "scores",
-            "max_seq_length": max_length,
-        },
+        TRANSFORMER_FILE: {**computed, "max_seq_length": max_length},
     }
 
 

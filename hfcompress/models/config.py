@@ -87,7 +87,10 @@ def _unusable(source: str, error: Exception) -> ModelError:
 
 
 def _refuse_adapter(source: str) -> None:
-    """Refuse an adapter of PEFT: without peft, transformers ignores one that lies beside a whole model."""
+    """Refuse an adapter of PEFT on the Hub, and one beside a whole model, which transformers ignores without peft.
+
+    One that lies alone in a folder is merged before (see `adapters.py`).
+    """
     try:
         found = find_adapter_config_file(source)
     except OSError:  # no such repository, or no network: reported for config.json
@@ -100,9 +103,8 @@ def _refuse_adapter(source: str) -> None:
         f"{source} contains an adapter of PEFT, which has to be merged into its base model first",
         value=f"{ADAPTER_CONFIG_NAME} ({kind}, base model {base})",
         expected="a cross-encoder with all its weights",
-        remedy="open it with peft.AutoPeftModelForSequenceClassification.from_pretrained(NAME, num_labels=1), and save "
-        "merge_and_unload() of that, with the tokenizer, into a new folder; if the weights are merged already, remove "
-        "the files adapter_*",
+        remedy="name a folder that contains the adapter alone, such as a download with hf download NAME --local-dir "
+        "FOLDER; if the weights beside it are merged already, remove the files adapter_*",
     )
 
 

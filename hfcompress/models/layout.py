@@ -29,12 +29,19 @@ TRIALS_FIGURE = "figures/trials.png"
 ALTERNATIVE_FOLDER = "alternative"  # of `compress`: a model that would pass where the result did not; never published
 FORMER_TRIALS_FILES = ("tried.json", "figures/front.png")  # names of both in earlier versions
 
+# Of a modular cross-encoder of sentence-transformers: files of the modules behind its encoder.
+HEAD_FILES = (
+    *(f"[0-9]*_{kind}/config.json" for kind in ("Pooling", "Dense", "LayerNorm", "Dropout")),
+    *(f"[0-9]*_{kind}/model.safetensors" for kind in ("Dense", "LayerNorm")),
+)
+
 # All files that a run writes, as patterns of paths in the repository; publishing refuses all others.
 GENERATED = (
     "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json",
     "modeling_hfcompress.py", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja", "spm.model", "sentencepiece.bpe.model",
     "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
+    *HEAD_FILES,
     "onnx/*.onnx", "onnx/*.onnx_data", "onnx/*.onnx.data", "openvino/*.xml", "openvino/*.bin", "packed/*.safetensors",
     CARD_FILE, "report.json", "hfcompress_config.json", RECIPE_FILE, TRIALS_FILE, "tried.json",
     "figures/*.png", "figures/*.svg",

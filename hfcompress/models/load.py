@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import transformers
 import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
-from hfcompress.models.architectures import architecture_of, require_one_score
+from hfcompress.models.adapters import base_of, is_adapter, merged
+from hfcompress.models.architectures import architecture_of, require_one_score, score_weights
 from hfcompress.models.config import read_config
 from hfcompress.models.graph_files import graph_files
+from hfcompress.models.head_files import CONVERSION, load_head, module_files
 from hfcompress.models.layout import CARD_FILE, PACKED_FOLDER, TOKENIZER_FILES
-from hfcompress.models.modeling_hfcompress import CONFIG_KEY, PREFIX, align_weights, pruned_class
+from hfcompress.models.modeling_hfcompress import CONFIG_KEY, align_weights
+from hfcompress.models.modular import MODULES_KEY, class_for, freeze_unused_, modules_of
+from hfcompress.models.modules import HeadModule, score_count, to_record
 from hfcompress.models.packing import read_packed
 from hfcompress.models.prompts import set_prompts
 from hfcompress.models.sentence_transformers import cross_encoder_settings, full_activation_name
-from hfcompress.models.surgery import needs_custom_code, plan_of_config
+from hfcompress.models.surgery import needs_custom_code, plan_of_config, select_score
 from hfcompress.models.tokenizer import (
     check_vocabulary,
     choose_padding,
@@ -34,12 +38,15 @@ from hfcompress.models.weights import (
     check_encoder,
     check_loading,
     check_weight_files,
+    conversion_by,
     unbuilt,
     unopened,
     unreadable,
     unusable,
 )
+from hfcompress.recipe.teacher import ScoreLabel
 from hfcompress.utils.json_files import read_object
+from hfcompress.utils.quiet import quiet
 
 PACKAGE_SCHEME = "package:"
 OWN_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # files that transformers looks for in a folder
@@ -49,13 +56,15 @@ def resolve(name: str) -> str:
     """Turn a model name into a folder or Hub id that transformers opens.
 
     Args:
-        name: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package.
+        name: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package. The folder
+            of a LoRA adapter becomes that of its base model with the adapter merged into it (see `adapters.merged`).
 
     Raises:
-        ModelError: The package or its folder does not exist.
+        ModelError: The package or its folder does not exist, or an adapter cannot be merged.
+        MissingExtraError: The folder contains an adapter, and peft is not installed.
     """
     if not name.startswith(PACKAGE_SCHEME):
-        return name
+        return str(merged(Path(name))) if is_adapter(Path(name)) else name
     package, _, folder = name.removeprefix(PACKAGE_SCHEME).partition("/")
     try:
         spec = importlib.util.find_spec(package)
@@ -97,6 +106,10 @@ def model_fingerprint(name: str, graph: str | None = None) -> str:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     settings = cross_encoder_settings(str(folder))
+    if settings.modules:
+        digest.update(repr(to_record(settings.modules)).encode())
+        for _, path in module_files(str(folder), settings):
+            digest.update(path.read_bytes())
     stated = read_object(folder / "config.json").get("sentence_transformers")
     named = stated.get("activation_fn") if isinstance(stated, dict) else None
     if settings.prompts.text or settings.activation not in (None, named):
@@ -105,9 +118,10 @@ def model_fingerprint(name: str, graph: str | None = None) -> str:
 
 
 def load_config(name: str, trust_remote_code: bool = False) -> PretrainedConfig:
-    """Load the config of a model, with the activation that the files of sentence-transformers name, if any.
+    """Load the config of a model, with what the files of sentence-transformers say about its scores, if any.
 
-    If it names no padding token, it gets that of the tokenizer. Quantization settings of other tools and attention
+    These are the activation, and the modules behind the encoder of a modular cross-encoder (see `modular.py`). A config
+    that names no padding token gets that of the tokenizer. Quantization settings of other tools and attention
     implementations that may not be installed are ignored with a warning.
 
     Args:
@@ -116,22 +130,40 @@ def load_config(name: str, trust_remote_code: bool = False) -> PretrainedConfig:
 
     Raises:
         ModelError: There is no such model, it is an adapter of PEFT, a file is damaged, its family is not supported, or
-            the files of sentence-transformers have settings that change scores and are not supported.
+            the files of sentence-transformers have settings that change scores and are not supported, or modules that
+            are not supported or do not fit.
     """
     source = resolve(name)
+    if Path(source).is_dir():
+        cross_encoder_settings(source)  # of an LLM, a module is named rather than its family
     config = read_config(source, trust_remote_code)
     if config.pad_token_id is None:
         config.pad_token_id = _padding_id(source, config)
-    _take_over_activation(source, config)
+    settings = cross_encoder_settings(source)
+    _take_over_activation(settings.activation, config)
+    _take_over_modules(settings.modules, config)
     return config
 
 
-def _take_over_activation(source: str, config: PretrainedConfig) -> None:
+def _take_over_modules(modules: tuple[HeadModule, ...] | None, config: PretrainedConfig) -> None:
+    """Put the modules behind the transformer into the config, and the number of scores that they compute.
+
+    Without `modules.json`, those that a training has recorded in the config itself stay.
+    """
+    if modules is not None:
+        vars(config).pop(MODULES_KEY, None)
+    if modules:
+        setattr(config, MODULES_KEY, to_record(modules))
+    if found := modules_of(config):
+        config.num_labels = score_count(found, config.hidden_size)
+
+
+def _take_over_activation(activation: str | None, config: PretrainedConfig) -> None:
     """Put the activation of the files of sentence-transformers into the config, where it takes precedence.
 
     What cannot be used there stays: `activation_name` refuses it.
     """
-    activation, stated = cross_encoder_settings(source).activation, getattr(config, "sentence_transformers", None) or {}
+    stated = getattr(config, "sentence_transformers", None) or {}
     if activation is None or not isinstance(stated, dict):
         return
     hidden = stated.get("activation_fn")
@@ -142,12 +174,16 @@ def _take_over_activation(source: str, config: PretrainedConfig) -> None:
 def load_encoder(name: str) -> PreTrainedModel:
     """Load an encoder with a new classification head for one score, to train it as a cross-encoder.
 
+    A modular cross-encoder is loaded with its own head.
+
     Raises:
         ModelError: There is no such model, its family is not supported, it has no weights in safetensors, or weights
             of its encoder are missing or damaged.
         PlanError: The encoder is pruned, and its pruning record is damaged or has another format.
     """
     config = load_config(name)
+    if modules_of(config):
+        return load_model(name, dtype="float32")
     config.num_labels = 1
     config.problem_type = None
     source = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
@@ -156,7 +192,9 @@ def load_encoder(name: str) -> PreTrainedModel:
     return model.float()
 
 
-def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTrainedModel:
+def load_model(
+    name: str, dtype: str = "auto", file: str | None = None, score: ScoreLabel | None = None
+) -> PreTrainedModel:
     """Load a cross-encoder, stock or pruned by hfcompress; no code from the checkpoint is run.
 
     Weights of a pooler or of a pre-training head that the model does not use are ignored with a warning.
@@ -166,14 +204,17 @@ def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTr
         dtype: Data type of the weights; `auto` keeps that of the checkpoint.
         file: File in the folder with packed weights, e.g. `packed/model_int4.safetensors`. By default the checkpoint's
             own weights are loaded, or its only packed file if it has none.
+        score: The score of a classifier with several labels; the model has this one output. None for a cross-encoder.
 
     Raises:
-        ModelError: There is no such model or file, it does not give one score, its weights are not in safetensors, or
-            some are missing, unexpected, damaged or of a wrong shape.
+        ModelError: There is no such model, file or label, it does not give one score, its weights are not in
+            safetensors, or some are missing, unexpected, damaged or of a wrong shape.
         PlanError: The checkpoint is pruned, and its pruning record is damaged or has another format.
     """
     config = load_config(name)
-    require_one_score(config)
+    weights = score_weights(config, score) if score else None
+    if weights is None:
+        require_one_score(config)
     packed = _packed_file(name, file)
     source: dict[str, Any] = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
     if packed:
@@ -181,9 +222,12 @@ def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTr
     # Mismatched sizes are ignored here and refused below, so that one error lists all faults.
     options = {"dtype": dtype, "ignore_mismatched_sizes": True}
     model, loading = _from_pretrained(name, config, "AutoModelForSequenceClassification", source, **options)
+    if modules_of(config) and not packed:
+        load_head(resolve(name), model, loading)
     check_loading(name, config, loading)
     align_weights(model)
-    return model.eval()
+    freeze_unused_(model)
+    return (select_score(model, weights) if weights else model).eval()
 
 
 def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokenizerFast:
@@ -215,44 +259,20 @@ def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokeni
     return tokenizer
 
 
-def position_limit(config: PretrainedConfig) -> int:
-    """Maximum input length in tokens; families that number positions from `pad_token_id + 1` lose the first ones.
-
-    Raises:
-        ModelError: The family is not supported.
-    """
-    offset = config.pad_token_id + 1 if architecture_of(config).positions_after_padding else 0
-    return config.max_position_embeddings - offset
-
-
-def check_max_length(max_length: int | None, config: PretrainedConfig, setting: str = "max_length") -> None:
-    """Check that a maximum input length fits the positions of a model.
-
-    Args:
-        max_length: Length in tokens; None is always accepted.
-        config: Config of the model.
-        setting: Name of the setting, for the error message.
-
-    Raises:
-        ModelError: `max_length` exceeds the positions of the model, or its family is not supported.
-    """
-    limit = position_limit(config)
-    if max_length is not None and max_length > limit:
-        raise ModelError(
-            f"{setting} is longer than the model's positions",
-            value=max_length,
-            expected=f"at most {limit} tokens",
-            remedy=f"set {setting} to {limit} or less",
-        )
-
-
 def license_of(name: str) -> str:
     """Licence in the front matter of a model's card; empty if there is no card or it names no licence.
+
+    An adapter whose card names none has that of its base model.
 
     Args:
         name: A folder, a Hub id, or `package:NAME/FOLDER`.
     """
-    folder = Path(resolve(name))
+    if is_adapter(Path(name)):
+        return _license_in(name, Path(name)) or license_of(base_of(Path(name)))
+    return _license_in(name, Path(resolve(name)))
+
+
+def _license_in(name: str, folder: Path) -> str:
     try:
         path = folder / CARD_FILE if folder.is_dir() else Path(hf_hub_download(name, CARD_FILE))
         fields = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
@@ -269,9 +289,11 @@ def _from_pretrained(
     check_weight_files(Path(resolve(name)))
     model_class = _class_for(config)
     try:
-        return model_class.from_pretrained(**source, config=config, output_loading_info=True, **options)
+        with quiet() if modules_of(config) else nullcontext():  # transformers reports a head that is read later
+            return model_class.from_pretrained(**source, config=config, output_loading_info=True, **options)
     except OSError as error:
-        raise unopened(name, opener, error) from error
+        conversion = CONVERSION if modules_of(config) else conversion_by(opener)
+        raise unopened(name, conversion, error) from error
     except SafetensorError as error:
         raise unreadable(name, error) from error
     except RuntimeError as error:
@@ -291,14 +313,12 @@ def _padding_id(source: str, config: PretrainedConfig) -> int:
 
 
 def _class_for(config: PretrainedConfig) -> Any:
-    """The class that opens a checkpoint: the stock class unless custom code is needed."""
+    """The class that opens a checkpoint: the stock or modular class unless custom code is needed."""
     plan = plan_of_config(config)
-    row = architecture_of(config)
-    if not needs_custom_code(config, plan):
-        return getattr(transformers, row.model_class)
-    # Module names come from the table, not from the checkpoint, which may be older.
-    getattr(config, CONFIG_KEY)["architecture"] = row.to_dict()
-    return pruned_class(f"{PREFIX}{row.model_class}")
+    custom = needs_custom_code(config, plan)
+    if custom:  # module names come from the table, not from the checkpoint, which may be older
+        getattr(config, CONFIG_KEY)["architecture"] = architecture_of(config).to_dict()
+    return class_for(config, custom)
 
 
 def _packed_file(name: str, file: str | None) -> Path | None:

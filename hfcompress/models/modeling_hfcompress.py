@@ -1,8 +1,9 @@
 """Pruned rerankers: stock transformers classes with the layer sizes of `config.json`.
 
 This file is copied into every pruned checkpoint and imports only torch and transformers, so that
-`AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)` opens it without hfcompress.
-hfcompress itself prunes with the same `resize_layers`, so a checkpoint is rebuilt by the code that created it.
+`AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)` opens it without hfcompress, as
+`AutoModel` does where it is the encoder of a modular cross-encoder of sentence-transformers. hfcompress itself prunes
+with the same `resize_layers`, so a checkpoint is rebuilt by the code that created it.
 """
 
 import copy
@@ -106,12 +107,13 @@ def resize_layers(
     """Resize every encoder layer of `model` to a pruning plan; resized weights are not initialized.
 
     Args:
-        model: A sequence-classification model with as many layers as the plan keeps.
+        model: A sequence-classification model, or its encoder, with as many layers as the plan keeps.
         architecture: Module names of the family (an `Architecture` of hfcompress as a dict).
         plan: A `PruningPlan` of hfcompress as a dict.
         device: Device of the resized weights, by default that of the old ones; `meta` allocates none.
     """
-    layers = list(model.get_submodule(architecture["layers"]).children())
+    path, prefix = architecture["layers"], f"{model.base_model_prefix}."
+    layers = list(model.get_submodule(path.removeprefix(prefix) if model.base_model is model else path).children())
     if len(layers) != len(plan["layers"]):
         raise ValueError(f"config.json has {len(layers)} layers and its pruning plan {len(plan['layers'])}")
     for layer, kept in zip(layers, plan["layers"], strict=True):
@@ -209,14 +211,19 @@ def align_weights(model: nn.Module) -> None:
 
 
 @cache
-def pruned_class(name: str) -> type[PreTrainedModel]:
-    """The pruned version of a transformers class, e.g. `PrunedBertForSequenceClassification`."""
-    base: Any = getattr(transformers, name[len(PREFIX) :])
+def pruned_class(name: str, plain: Any = None) -> type[PreTrainedModel]:
+    """The pruned version of a class, e.g. `PrunedBertForSequenceClassification` or `PrunedBertModel`.
+
+    Args:
+        name: Its name.
+        plain: The class itself; by default that of transformers with this name.
+    """
+    base: Any = plain or getattr(transformers, name[len(PREFIX) :])
 
     class Pruned(base):
-        """Stock class with the layer sizes of `config.hfcompress`."""
+        """The class with the layer sizes of `config.hfcompress`."""
 
-        _auto_class = "AutoModelForSequenceClassification"
+        _auto_class = "AutoModel" if name.endswith("Model") else "AutoModelForSequenceClassification"
 
         def __init__(self, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
             super().__init__(config, *args, **kwargs)
@@ -237,6 +244,6 @@ def pruned_class(name: str) -> type[PreTrainedModel]:
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith(PREFIX) and name.endswith("ForSequenceClassification"):
+    if name.startswith(PREFIX) and name.endswith(("ForSequenceClassification", "Model")):
         return pruned_class(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

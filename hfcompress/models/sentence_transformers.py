@@ -1,4 +1,4 @@
-"""Settings of a cross-encoder in the files of sentence-transformers, read as its `CrossEncoder` reads them.
+"""Settings and modules of a cross-encoder in the files of sentence-transformers, read as its `CrossEncoder` reads them.
 
 `CrossEncoder` of sentence-transformers 6 reads these files only if there is a `modules.json` and
 `config_sentence_transformers.json` has the model type `CrossEncoder`. Other folders have the settings of `config.json`.
@@ -18,6 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
 
 from hfcompress.errors import ModelError
+from hfcompress.models.modules import KINDS, HeadModule, Pooling, head_module
 from hfcompress.models.prompts import Prompts
 from hfcompress.utils.json_files import read_list, read_object
 
@@ -26,6 +27,17 @@ logger = logging.getLogger(__name__)
 MODULES_FILE = "modules.json"
 SETTINGS_FILE = "config_sentence_transformers.json"
 TRANSFORMER_FILE = "sentence_bert_config.json"
+# What a transformer computes, in TRANSFORMER_FILE: the score itself, or the embeddings that further modules read.
+SCORING: dict[str, Any] = {
+    "transformer_task": "sequence-classification",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+    "module_output_name": "scores",
+}
+EMBEDDING: dict[str, Any] = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
 # Keys of TRANSFORMER_FILE that do not change scores, or are checked or applied here.
 _KNOWN = {"transformer_task", "modality_config", "module_output_name", "max_seq_length", "unpad_inputs"}
 # Looked up by name only: a checkpoint must not be able to name code to run. All are monotonic, so that the order of
@@ -36,17 +48,22 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {f"{kind.__module__}.{kind.__name__}":
 
 @dataclass(frozen=True)
 class CrossEncoderSettings:
-    """Settings that change the scores of a cross-encoder.
+    """What the files of sentence-transformers say about the scores of a cross-encoder.
 
     Attributes:
         activation: Full name of the activation, which takes precedence over `config.json`; None if it is not set.
         prompts: The prompts.
         max_length: Longest input in tokens, which takes precedence over the tokenizer's; None if it is not set.
+        modules: The modules behind the transformer; None if there is no `modules.json` of a cross-encoder, and empty if
+            the transformer alone gives the score.
+        folders: Folder of each of these modules.
     """
 
     activation: str | None = None
     prompts: Prompts = field(default_factory=Prompts)
     max_length: int | None = None
+    modules: tuple[HeadModule, ...] | None = None
+    folders: tuple[str, ...] = ()
 
 
 def cross_encoder_settings(source: str) -> CrossEncoderSettings:
@@ -56,21 +73,22 @@ def cross_encoder_settings(source: str) -> CrossEncoderSettings:
         source: A folder or a Hub id.
 
     Raises:
-        ModelError: A file is damaged, or contains something that changes scores and is not supported, such as further
-            modules behind the transformer.
+        ModelError: A file is damaged, or contains something that changes scores and is not supported, such as a module
+            of an LLM.
     """
-    modules, settings_file = _file(source, MODULES_FILE), _file(source, SETTINGS_FILE)
+    modules, settings_file = model_file(source, MODULES_FILE), model_file(source, SETTINGS_FILE)
     settings = read_object(settings_file) if settings_file else {}
     if modules is None or settings.get("model_type") != "CrossEncoder":
         return CrossEncoderSettings()
-    _check_modules(read_list(modules))
-    transformer_file = _file(source, TRANSFORMER_FILE)
+    listed = _listed_modules(read_list(modules))
+    head = tuple(_head_module(source, *module) for module in listed)
+    transformer_file = model_file(source, TRANSFORMER_FILE)
     transformer = read_object(transformer_file) if transformer_file else {}
-    if unsupported := sorted(_unsupported(transformer)):
+    if unsupported := sorted(_unsupported(transformer, EMBEDDING if head else SCORING)):
         raise ModelError(
             f"{TRANSFORMER_FILE} has settings that change the scores, which hfcompress does not support",
             value=", ".join(unsupported),
-            expected="a plain sequence-classification model that reads pairs of texts",
+            expected="a plain transformer that reads pairs of texts, for their scores or an embedding of each token",
             remedy="use another model, or save it with these settings in tokenizer.json and config.json instead",
         )
     activation = settings.get("activation_fn")
@@ -79,7 +97,10 @@ def cross_encoder_settings(source: str) -> CrossEncoderSettings:
     length = transformer.get("max_seq_length")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
         raise _invalid(TRANSFORMER_FILE, "max_seq_length", length, "a number of tokens above 0")
-    return CrossEncoderSettings(activation, _prompts(settings), length)
+    prompts = _prompts(settings)
+    if prompts.text and any(isinstance(module, Pooling) and not module.include_prompt for module in head):
+        raise _invalid("the Pooling's config.json", "include_prompt", False, "true, since there is a default prompt")
+    return CrossEncoderSettings(activation, prompts, length, head, tuple(folder for _, folder in listed))
 
 
 def full_activation_name(name: object) -> str | None:
@@ -99,38 +120,55 @@ def _prompts(settings: dict[str, Any]) -> Prompts:
     return Prompts({name: text or "" for name, text in prompts.items()}, default)
 
 
-def _check_modules(modules: list[Any]) -> None:
-    """Check that the cross-encoder is a transformer alone, whose files lie in the folder itself."""
-    kinds = [str(module.get("type")) if isinstance(module, dict) else repr(module) for module in modules]
-    others = [
-        kind for kind in kinds if not (kind.startswith("sentence_transformers.") and kind.endswith(".Transformer"))
-    ]
-    folders = [str(module["path"]) for module in modules if isinstance(module, dict) and module.get("path")]
-    if others or folders or len(modules) != 1:
+def _listed_modules(modules: list[Any]) -> list[tuple[str, str]]:
+    """Kind and folder of each module behind the transformer, whose own files lie in the folder of the model."""
+    rows = [module if isinstance(module, dict) else {} for module in modules]
+    kinds = [str(row.get("type")) for row in rows]
+    names = [kind.rpartition(".")[2] if kind.startswith("sentence_transformers.") else "" for kind in kinds]
+    folders = [str(row.get("path") or "") for row in rows]
+    unknown = [kind for kind, name in zip(kinds, names, strict=True) if name not in ("Transformer", *KINDS)]
+    in_order = names[:1] == ["Transformer"] and "Transformer" not in names[1:] and folders[0] == "" and all(folders[1:])
+    if unknown or not in_order:
         raise ModelError(
-            "The cross-encoder of sentence-transformers consists of modules, which hfcompress does not support",
-            value=f"{', '.join(kinds)}{' in ' + ', '.join(folders) if folders else ''}",
-            expected=f"one Transformer in {MODULES_FILE}, in the folder itself: other modules, such as a Dense head, "
-            "change the scores",
-            remedy="use a cross-encoder that transformers opens with AutoModelForSequenceClassification",
+            "The cross-encoder of sentence-transformers has modules that hfcompress does not support",
+            value=", ".join(
+                f"{kind} in {folder}" if folder else kind for kind, folder in zip(kinds, folders, strict=True)
+            ),
+            expected=f"in {MODULES_FILE}, one Transformer in the folder itself, and behind it only {', '.join(KINDS)}"
+            + ("; LogitScore reads the score from an LLM's next token" if "LogitScore" in names else ""),
+            remedy="use a cross-encoder that is an encoder with such modules, or with a classification head",
         )
+    return list(zip(names, folders, strict=True))[1:]
 
 
-def _unsupported(transformer: dict[str, Any]) -> Iterator[str]:
-    """Settings of the transformer that change scores and are not supported."""
-    task = transformer.get("transformer_task", "sequence-classification")
-    if task != "sequence-classification":
+def _head_module(source: str, kind: str, folder: str) -> HeadModule:
+    path = model_file(source, f"{folder}/config.json")
+    return head_module(kind, read_object(path) if path else {}, folder)
+
+
+def _unsupported(transformer: dict[str, Any], usual: dict[str, Any]) -> Iterator[str]:
+    """Settings of the transformer that change scores and are not supported; `usual` has what it computes."""
+    task = transformer.get("transformer_task", usual["transformer_task"])
+    if task != usual["transformer_task"]:
         yield f"transformer_task={task!r}"
     modalities = transformer.get("modality_config", {"text": {}})
-    if not isinstance(modalities, dict) or "text" not in modalities or "message" in modalities:
+    plain = isinstance(modalities, dict) and "text" in modalities and "message" not in modalities
+    if not plain or (usual is EMBEDDING and modalities["text"] not in ({}, usual["modality_config"]["text"])):
         yield f"modality_config={modalities!r}"
+    if usual is EMBEDDING and transformer.get("module_output_name", "token_embeddings") != "token_embeddings":
+        yield f"module_output_name={transformer['module_output_name']!r}"
     for key, value in transformer.items():
         if key not in _KNOWN and value not in (None, False, {}, ""):
             yield f"{key}={value!r}"
 
 
-def _file(source: str, name: str) -> Path | None:
-    """A file of a model; None if it has no such file."""
+def model_file(source: str, name: str) -> Path | None:
+    """A file of a model; None if it has no such file.
+
+    Args:
+        source: A folder or a Hub id.
+        name: Path of the file in it.
+    """
     folder = Path(source)
     path = folder / name if folder.is_dir() else _downloaded(source, name)
     return path if path is not None and path.is_file() else None

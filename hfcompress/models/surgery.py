@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-import transformers
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hfcompress.errors import ModelError, PlanError
 from hfcompress.models.architectures import Architecture, architecture_of, encoder_layers, head_size, input_embedding
-from hfcompress.models.modeling_hfcompress import CONFIG_KEY, FORMAT, PREFIX, pruned_class, resize_layers
+from hfcompress.models.modeling_hfcompress import CONFIG_KEY, FORMAT, PREFIX, resize_layers
+from hfcompress.models.modular import class_for, score_layer
 from hfcompress.models.plan import LayerPlan, PruningPlan
 from hfcompress.models.wrappers import untie_, unwrap_, unwrapped
 
@@ -206,6 +206,25 @@ def restore_embedding(model: ModelT, original: torch.Tensor, kept: Sequence[int]
     return model
 
 
+def select_score(model: ModelT, weights: Sequence[float]) -> ModelT:
+    """Give a classifier, in place, one output, which is a weighted sum of its logits, and return it.
+
+    Args:
+        model: A classifier of a supported family, modular or not.
+        weights: Weight of each logit.
+
+    Raises:
+        ModelError: Its logits are no linear function of its last hidden features.
+    """
+    layer: Any = model.get_submodule(score_layer(model))
+    for name, parameter in list(layer.named_parameters()):
+        combined = torch.tensor([weights]).to(parameter) @ parameter.detach()
+        setattr(layer, name, nn.Parameter(combined, requires_grad=parameter.requires_grad))
+    vars(model)["num_labels"] = layer.out_features = model.config.num_labels = 1  # also the labels' names
+    model.config.problem_type = None
+    return model
+
+
 def encoder_macs(config: PretrainedConfig, plan: PruningPlan) -> int:
     """MACs per token in the linear layers of the pruned encoder, without the attention products."""
     hidden = config.hidden_size
@@ -322,9 +341,9 @@ def _record(model: PreTrainedModel, architecture: Architecture, plan: PruningPla
     setattr(model.config, CONFIG_KEY, record)
     pruned_name, custom = f"{PREFIX}{architecture.model_class}", needs_custom_code(model.config, plan)
     if custom:
-        model.__class__ = pruned_class(pruned_name)
+        model.__class__ = class_for(model.config, pruned=True)
     elif type(model).__name__ == pruned_name:  # was uneven, is stock now
-        model.__class__ = getattr(transformers, architecture.model_class)
+        model.__class__ = class_for(model.config, pruned=False)
         model.config.__dict__.pop("auto_map", None)
     if plan.is_stock:
         # If all shapes fit the stock class but its first layer lacks a norm, a wrong width makes it refuse the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ INDEX_FILE = "model.safetensors.index.json"
 WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # of torch.compile and of data parallelism
 # What the model classes of transformers raise for a config from which no model can be built.
 BUILD_FAULTS = (ValueError, TypeError, AttributeError, KeyError, AssertionError, ArithmeticError, ImportError)
+_LATER_LAYER = re.compile(r"\.[1-9]\d*\.")  # in the name of a weight
 # Weights of a pooler and of pre-training heads, which a cross-encoder of the same family does not use.
 UNUSED_WEIGHTS = (
     "*pooler.*", "cls.*", "lm_head.*", "discriminator_predictions.*", "generator_predictions.*", "generator_lm_head.*",
@@ -79,7 +81,8 @@ def check_loading(name: str, config: PretrainedConfig, loading: dict[str, Any]) 
     faults = {kind: keys for kind, keys in (faults | {"mismatched_keys": loading["mismatched_keys"]}).items() if keys}
     if faults:
         listed = "; ".join(f"{kind}: {sorted(map(str, keys))[:5]}" for kind, keys in faults.items())
-        raise unusable(name, config, listed)
+        shared = list(faults) == ["missing_keys"] and all(_LATER_LAYER.search(key) for key in faults["missing_keys"])
+        raise unusable(name, config, listed, shared)
     if unused:
         warn_once(
             logger,
@@ -126,15 +129,25 @@ def unbuilt(name: str, error: Exception) -> ModelError:
     )
 
 
-def unopened(name: str, opener: str, error: OSError) -> ModelError:
-    """The error for weights that are not in safetensors: pickles are refused, since opening one can run code."""
+def unopened(name: str, conversion: str, error: OSError) -> ModelError:
+    """The error for weights that are not in safetensors: pickles are refused, since opening one can run code.
+
+    Args:
+        name: Name of the model.
+        conversion: The Python line that converts a pickle, NAME, into FOLDER.
+        error: What opening the model raised.
+    """
     return ModelError(
         f"The weights of {name!r} cannot be opened",
         value=str(error).splitlines()[0],
         expected="model.safetensors, since pickles such as pytorch_model.bin are not read",
-        remedy=f"if there is only a pickle, convert it: transformers.{opener}.from_pretrained(NAME)"
-        ".save_pretrained(FOLDER), with the tokenizer saved into that folder too",
+        remedy=f"if there is only a pickle, convert it: {conversion}",
     )
+
+
+def conversion_by(opener: str) -> str:
+    """The line that converts a pickle with a class of transformers."""
+    return f"transformers.{opener}.from_pretrained(NAME).save_pretrained(FOLDER), with the tokenizer saved there too"
 
 
 def unreadable(name: str, error: SafetensorError) -> ModelError:
@@ -147,9 +160,22 @@ def unreadable(name: str, error: SafetensorError) -> ModelError:
     )
 
 
-def unusable(name: str, config: PretrainedConfig, fault: str) -> ModelError:
-    """The error for weights that do not fit the model."""
-    if hasattr(config, CONFIG_KEY):
+def unusable(name: str, config: PretrainedConfig, fault: str, shared: bool = False) -> ModelError:
+    """The error for weights that do not fit the model.
+
+    Args:
+        name: Name of the model.
+        config: Its config.
+        fault: What does not fit.
+        shared: Whether only weights of later layers are missing, as where layers share weights that are stored once.
+    """
+    if shared:
+        remedy = (
+            "if layers share weights, store them for each, from the program that builds the model: "
+            "model.save_pretrained(FOLDER, state_dict={name: weight.clone() for name, weight in "
+            "model.state_dict().items()}); otherwise use config.json and the weights from the same save of the model"
+        )
+    elif hasattr(config, CONFIG_KEY):
         remedy = "use config.json and the weights from the same save of the pruned model"
     else:
         remedy = (

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfcompress.errors import ModelError
 from hfcompress.models.hooks import evaluation_mode
-from hfcompress.models.load import position_limit
+from hfcompress.models.positions import position_limit
 from hfcompress.quantization.first_token import first_token_only
 
 

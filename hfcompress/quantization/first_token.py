@@ -14,21 +14,23 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hfcompress.models.architectures import Architecture, architecture_of, encoder_layers, projection
 from hfcompress.models.hooks import replaced_forward
+from hfcompress.models.modular import class_for, modules_of, reads_first_token
 
 # Other kernels (flash, flex) have masks of other forms.
 ATTENTION_KERNELS = ("eager", "sdpa")
 
 
 def reads_first_token_only(config: PretrainedConfig) -> bool:
-    """Whether the sequence-classification head of a config reads the last hidden state of the first token only."""
-    return config.model_type in _ATTENTION and getattr(config, "classifier_pooling", "cls") == "cls"
+    """Whether the head of a cross-encoder with this config reads the last hidden state of the first token only."""
+    if config.model_type not in _ATTENTION:
+        return False
+    return reads_first_token(config) if modules_of(config) else getattr(config, "classifier_pooling", "cls") == "cls"
 
 
 @contextmanager
@@ -82,7 +84,7 @@ def _is_possible(model: PreTrainedModel) -> bool:
     *earlier, last = encoder_layers(model)
     used_before = {module for layer in earlier for module in layer.modules()}
     own_modules = used_before.isdisjoint((last, last.get_submodule(row.attention)))
-    return own_modules and isinstance(model, getattr(transformers, row.model_class))
+    return own_modules and isinstance(model, class_for(model.config, pruned=False))
 
 
 # The functions below compute the attention of a family with the first token as the only query. They take the hidden

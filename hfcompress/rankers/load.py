@@ -15,7 +15,8 @@ from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
 from hfcompress.models.layout import ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_INT8
-from hfcompress.models.load import check_max_length, load_config, load_model, load_tokenizer, position_limit
+from hfcompress.models.load import load_config, load_model, load_tokenizer
+from hfcompress.models.positions import check_max_length, position_limit
 from hfcompress.models.sentence_transformers import ACTIVATIONS, full_activation_name
 from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker

@@ -8,7 +8,7 @@ from hfcompress.recipe.prune import TARGETS, PruneStep, Speed, Target, Vocabular
 from hfcompress.recipe.quantize import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8, PackedWeights, QuantizeStep
 from hfcompress.recipe.recipe import Recipe
 from hfcompress.recipe.recover import DistillationLoss, FeatureLoss, QuantizationAware, RecoverStep, ScoreSource
-from hfcompress.recipe.teacher import Optimization, TeacherStep, TeacherTraining
+from hfcompress.recipe.teacher import Optimization, ScoreLabel, TeacherStep, TeacherTraining
 
 __all__ = [
     "TARGETS",
@@ -27,6 +27,7 @@ __all__ = [
     "QuantizeStep",
     "Recipe",
     "RecoverStep",
+    "ScoreLabel",
     "ScoreSource",
     "ScoreText",
     "Speed",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from hfcompress.recipe.base import Positive, Strict, Weight
 from hfcompress.recipe.quantize import PackedWeights
-from hfcompress.recipe.teacher import Optimization
+from hfcompress.recipe.teacher import Optimization, ScoreLabel, without_unset_score
 
 
 class DistillationLoss(Strict):
@@ -59,6 +59,7 @@ class ScoreSource(Strict):
         weight: Weight of this teacher. Its scores are brought to the scale of the first of the teachers before they are
             added.
         max_length: Maximum input length of `model` in tokens; by default that of the run's teacher.
+        score: The score of a `model` that is a classifier with 2 or more labels.
     """
 
     model: str | None = None
@@ -66,14 +67,19 @@ class ScoreSource(Strict):
     bm25: bool = False
     weight: Annotated[float, Field(gt=0)] = 1.0
     max_length: Annotated[int, Field(ge=8)] | None = None
+    score: ScoreLabel | None = None
+
+    _dump = model_serializer(mode="wrap")(without_unset_score)
 
     @model_validator(mode="after")
     def _one_source(self) -> ScoreSource:
         if self.bm25 and self.model is not None:
             raise ValueError("name a model or bm25, not both: each is a teacher of its own")
-        given = [name for name in ("max_length", "file") if getattr(self, name) is not None]
+        given = [name for name in ("max_length", "file", "score") if getattr(self, name) is not None]
         if given and self.model is None:
             raise ValueError(f"{given[0]} requires model")
+        if self.score and self.file:
+            raise ValueError("score is computed by the checkpoint in PyTorch: leave out file")
         return self
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, StrictInt, StrictStr, model_serializer, model_validator
 
 from hfcompress.recipe.base import Fraction, Positive, Strict, Weight
+
+Label = StrictStr | Annotated[StrictInt, Field(ge=0)]
 
 
 class Optimization(Strict):
@@ -85,6 +87,30 @@ class TeacherTraining(Strict):
         return self
 
 
+class ScoreLabel(Strict):
+    """The score of a classifier with several labels, such as one for natural language inference.
+
+    Attributes:
+        label: Name or number of the label whose logit is the score.
+        against: Name or number of another label: the score is then the log-odds of the two, which is the difference of
+            their logits.
+    """
+
+    label: Label
+    against: Label | None = None
+
+    @model_validator(mode="after")
+    def _two_labels(self) -> ScoreLabel:
+        if self.label == self.against:
+            raise ValueError("label and against must be two labels")
+        return self
+
+
+def without_unset_score(self: Strict, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    """Dump a section without a `score` that is not set: fingerprints of earlier runs stay the same."""
+    return {key: value for key, value in dump(self).items() if key != "score" or value is not None}
+
+
 class TeacherStep(Strict):
     """The model to compress.
 
@@ -92,10 +118,21 @@ class TeacherStep(Strict):
         model: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package.
         base_model: Name of the model in the card; `model` by default.
         max_length: Maximum input length in tokens; longer pairs are truncated, the longer text first.
+        score: The score of a classifier with 2 or more labels, such as `{label: entailment}`. The teacher of the run,
+            and with it the student, is that classifier with this one output. Leave it out for a cross-encoder.
         train: How to train the model; leave it out if the model is a cross-encoder already.
     """
 
     model: str
     base_model: str | None = None
     max_length: Annotated[int, Field(ge=8)] = 128
+    score: ScoreLabel | None = None
     train: TeacherTraining | None = None
+
+    _dump = model_serializer(mode="wrap")(without_unset_score)
+
+    @model_validator(mode="after")
+    def _head_of_its_own(self) -> TeacherStep:
+        if self.score and self.train:
+            raise ValueError("train gives the model a new head with one score: leave out score or train")
+        return self

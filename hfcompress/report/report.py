@@ -225,6 +225,7 @@ class RunReport(ReportPart):
         name: Name of the recipe.
         base_model: Hub id or name of the original model, as the card shows it.
         model_type: Architecture family, e.g. `bert`.
+        modular: Whether it is a modular cross-encoder of sentence-transformers, whose head is not that of its family.
         license: Licence of the compressed model.
         max_length: Longest input in tokens.
         query_prompt: Text that the model reads before each query; empty for none.
@@ -250,6 +251,7 @@ class RunReport(ReportPart):
     name: str
     base_model: str
     model_type: str
+    modular: bool = False
     license: str
     max_length: int
     query_prompt: str = ""

@@ -16,14 +16,16 @@ from hfcompress.data.score_text import HIGHEST, score_text_of
 from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.evaluation.metric_definitions import metric_definition
 from hfcompress.evaluation.metrics import judged_queries
-from hfcompress.models.architectures import require_one_score
-from hfcompress.models.load import check_max_length, load_config, load_tokenizer, resolve
+from hfcompress.models.architectures import require_one_score, score_weights
+from hfcompress.models.load import load_config, load_tokenizer, resolve
+from hfcompress.models.positions import check_max_length
 from hfcompress.models.surgery import plan_of_config
 from hfcompress.pruning.calibration import CALIBRATION_DOCUMENTS
 from hfcompress.pruning.search.explicit import check_shares
 from hfcompress.quantization.openvino import require_openvino
 from hfcompress.rankers.load import FILE_RUNTIMES, activation_of, ranking_tokenizer
 from hfcompress.recipe import OpenVinoInt8, Recipe
+from hfcompress.recipe.teacher import ScoreLabel
 from hfcompress.steps.evaluate import candidates_of
 from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
@@ -40,8 +42,7 @@ def check(recipe: Recipe) -> None:
     """
     config = load_config(recipe.teacher.model)
     if recipe.teacher.train is None:
-        require_one_score(config)
-        activation_of(config)
+        _check_score(config, recipe.teacher.score)
     for name in recipe.evaluate.metrics:
         metric_definition(name)
     check_max_length(recipe.teacher.max_length, config, "teacher.max_length")
@@ -65,7 +66,8 @@ def check(recipe: Recipe) -> None:
                 )
     for source in recipe.recover.teachers if recipe.recover else []:
         if source.model is not None:
-            _check_teacher(source.model, source.file, source.max_length or recipe.teacher.max_length)
+            length = source.max_length or recipe.teacher.max_length
+            _check_teacher(source.model, source.file, length, source.score)
     for artifact in recipe.quantize.artifacts:
         if isinstance(artifact, OpenVinoInt8) and not artifact.optional:
             require_openvino()
@@ -144,11 +146,19 @@ def _check_score_text(recipe: Recipe, config: PretrainedConfig, tokenizer: PreTr
         )
 
 
-def _check_teacher(name: str, file: str | None, max_length: int) -> None:
-    """Check that an additional teacher exists, outputs one score, and has enough positions."""
-    config = load_config(name)
+def _check_score(config: PretrainedConfig, score: ScoreLabel | None) -> None:
+    """Check that a model outputs one score, or that a classifier has the label that is its score."""
+    if score is not None:
+        score_weights(config, score)
+        return
     require_one_score(config)
     activation_of(config)
+
+
+def _check_teacher(name: str, file: str | None, max_length: int, score: ScoreLabel | None) -> None:
+    """Check that an additional teacher exists, outputs one score, and has enough positions."""
+    config = load_config(name)
+    _check_score(config, score)
     ranking_tokenizer(name, config, max_length)
     if file is None:
         return

@@ -16,10 +16,12 @@ from hfcompress.data.ranking import RankingData, Split
 from hfcompress.data.teachers import Teacher
 from hfcompress.errors import DataError
 from hfcompress.evaluation.scores import Fp32Scorer
-from hfcompress.models.load import model_fingerprint
+from hfcompress.models.load import load_config, load_model, model_fingerprint
 from hfcompress.pruning.calibration import also_queries
+from hfcompress.rankers.base import BatchedRanker
 from hfcompress.rankers.bm25 import Bm25Ranker
-from hfcompress.rankers.load import load_ranker
+from hfcompress.rankers.load import load_ranker, ranking_tokenizer
+from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import Recipe, ScoreSource, SplitLimits
 from hfcompress.steps.context import RunContext
 from hfcompress.steps.workspace import StepModel
@@ -151,12 +153,20 @@ def recovery_teachers(context: RunContext, teacher: StepModel) -> Iterator[Teach
             yield Teacher(Fp32Scorer(teacher.name, context.max_length), teacher.fingerprint, source.weight)
         else:
             length = source.max_length or recipe.teacher.max_length
-            scorer = (
-                load_ranker(source.model, None, source.file, length)
-                if source.file
-                else Fp32Scorer(source.model, length)
-            )
-            yield Teacher(scorer, f"{source_fingerprint(source)} at {length} tokens", source.weight)
+            known = f"{source_fingerprint(source)} at {length} tokens"
+            if source.score:
+                known += f" {source.score.model_dump_json()}"
+            yield Teacher(_scorer(source.model, source, length), known, source.weight)
+
+
+def _scorer(model: str, source: ScoreSource, length: int) -> BatchedRanker | Fp32Scorer:
+    """Load an additional teacher: a graph, one score of a classifier, or a cross-encoder in fp32."""
+    if source.file:
+        return load_ranker(model, None, source.file, length)
+    if source.score:
+        tokenizer = ranking_tokenizer(model, load_config(model), length)
+        return TorchRanker(load_model(model, dtype="float32", score=source.score), tokenizer)
+    return Fp32Scorer(model, length)
 
 
 def source_fingerprint(source: ScoreSource) -> str:

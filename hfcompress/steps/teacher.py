@@ -1,4 +1,7 @@
-"""The first step: the teacher is trained or taken as it is, and its order may stand in for relevance judgements."""
+"""The first step: the teacher is trained, made of a classifier, or taken as it is.
+
+Its order may stand in for relevance judgements.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hfcompress.data.lists import training_lists
 from hfcompress.data.pseudo_labels import unlabelled_splits, with_pseudo_labels
@@ -13,7 +17,8 @@ from hfcompress.data.score_text import record_score_text
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.scores import split_scores
 from hfcompress.models.checkpoint import save_checkpoint
-from hfcompress.models.load import load_encoder, model_fingerprint
+from hfcompress.models.load import load_encoder, load_model, model_fingerprint
+from hfcompress.recipe.teacher import ScoreLabel, TeacherStep
 from hfcompress.steps.context import IDENTITY, RunContext, in_words
 from hfcompress.steps.workspace import StepModel
 from hfcompress.training.fit import fit
@@ -26,10 +31,12 @@ SCORES_FILE = "scores.json"
 
 
 def obtain_teacher(context: RunContext) -> StepModel:
-    """Train the encoder as a cross-encoder, or take the cross-encoder given."""
+    """Train the encoder as a cross-encoder, make one of a classifier, or take the cross-encoder given."""
     step = context.recipe.teacher
     source = model_fingerprint(step.model)
     inputs = [step.model_dump(mode="json"), source, context.data.fingerprint(), context.recipe.seed]
+    if step.score is not None:
+        return _classifier_with_one_score(context, step, step.score, inputs)
     if step.train is None:
         return StepModel(step.model, json.dumps(inputs))
     training = step.train
@@ -63,6 +70,18 @@ def obtain_teacher(context: RunContext) -> StepModel:
     queries = training.queries or "all"
     what = f"train {step.model} with {queries} train queries, {count(training.optimization.epochs, 'epoch')}"
     return context.workspace.step("teacher", inputs, work, what).model
+
+
+def _classifier_with_one_score(context: RunContext, step: TeacherStep, score: ScoreLabel, inputs: Any) -> StepModel:
+    """Make a cross-encoder of a classifier with several labels."""
+
+    def work(folder: Path, partial: Path) -> None:
+        with quiet():
+            model, tokenizer = load_model(step.model, dtype="float32", score=score), context.tokenizer()
+        save_checkpoint(folder, model, tokenizer, IDENTITY, step.max_length)
+
+    what = f"logit of {score.label}" if score.against is None else f"log-odds of {score.label} against {score.against}"
+    return context.workspace.step("teacher", inputs, work, f"make the {what} the score of {step.model}").model
 
 
 def grade_by_teacher(context: RunContext, teacher: StepModel) -> RunContext:

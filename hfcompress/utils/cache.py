@@ -11,7 +11,8 @@ CACHE_VARIABLE = "HFCOMPRESS_CACHE"
 def cache_folder() -> Path:
     """The folder of `HFCOMPRESS_CACHE`, or `hfcompress` in `XDG_CACHE_HOME` or `~/.cache`.
 
-    It holds `latency` (measured costs of layers) and `scores` (scores of models in fp32). Everything in it is made
+    It holds `latency` (measured costs of layers), `scores` (scores of models in fp32) and `merged` (models into which
+    adapters were merged). Everything in it is made
     again if it is missing, so it may be deleted at any time.
     """
     if folder := os.environ.get(CACHE_VARIABLE):

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from transformers import BertTokenizerFast
 
 from hfcompress.models.checkpoint import save_checkpoint
-from hfcompress.models.load import position_limit
+from hfcompress.models.positions import position_limit
 from hfcompress.models.surgery import apply_plan
 from hfcompress.rankers.load import load_ranker
 

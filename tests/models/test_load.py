@@ -14,16 +14,15 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedMo
 
 from hfcompress.errors import ModelError
 from hfcompress.models.load import (
-    check_max_length,
     license_of,
     load_config,
     load_encoder,
     load_model,
     load_tokenizer,
     model_fingerprint,
-    position_limit,
     resolve,
 )
+from hfcompress.models.positions import check_max_length, position_limit
 
 # The others have relative positions, and accept longer inputs than they were trained for.
 POSITIONS_IN_A_TABLE = set(FAMILIES) - {"deberta-v2", "modernbert"}

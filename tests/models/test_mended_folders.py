@@ -117,8 +117,8 @@ def test_what_others_left_in_a_folder_changes_no_score(case: str, cross_encoder:
 
 
 REFUSED = {
-    "adapter": (all_of(adapter, remove("config.json", "model.safetensors")), r"adapter of PEFT.*LORA.*org/base.*merge"),
-    "adapter beside a model": (adapter, r"adapter of PEFT.*if the weights are merged already, remove"),
+    "adapter": (all_of(adapter, remove("config.json", "model.safetensors")), r"adapter_model\.safetensors.*an empty"),
+    "adapter beside a model": (adapter, r"adapter of PEFT.*LORA.*org/base.*are merged already, remove"),
     "slow tokenizer": (slow_tokenizer, r"slow tokenizer.*spm\.model.*pip install sentencepiece"),
     "unknown pre-tokenizer": (
         settings("tokenizer.json", pre_tokenizer={"type": "FromTheFuture"}), r"PreTokenizer.*update transformers"

@@ -250,10 +250,10 @@ def test_a_fingerprint_follows_activation_and_prompt(cross_encoder: Path) -> Non
     assert len(seen | {model_fingerprint(str(cross_encoder))}) == 4
 
 
-def dense_head(folder: Path) -> None:
+def logit_score(folder: Path) -> None:
     modules = json.loads((folder / MODULES_FILE).read_text())
-    head = {"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.base.modules.dense.Dense"}
-    (folder / MODULES_FILE).write_text(json.dumps([*modules, head]))
+    kind = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
+    (folder / MODULES_FILE).write_text(json.dumps([*modules, {"idx": 1, "name": "1", "path": "1_L", "type": kind}]))
 
 
 def custom_module(folder: Path) -> None:
@@ -266,7 +266,7 @@ def in_a_subfolder(folder: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "dense": (dense_head, r"dense\.Dense"),
+    "logit score": (logit_score, r"logit_score\.LogitScore.*an LLM's next token"),
     "custom": (custom_module, r"mine\.Transformer"),
     "subfolder": (in_a_subfolder, "0_Transformer"),
     "task": (lambda folder: edit(folder / TRANSFORMER_FILE, transformer_task="text-generation"), "text-generation"),

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import nnls
-from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.models.architectures import architecture_of
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY
+from hfcompress.models.modular import class_for
 from hfcompress.models.plan import LayerPlan, PruningPlan
 from hfcompress.models.prompts import prompts_of, set_prompts
 from hfcompress.models.surgery import apply_plan, plan_of_config
@@ -116,7 +117,7 @@ def probe_model(config: PretrainedConfig, sizes: LayerSizes) -> PreTrainedModel:
     for name, value in vars(config).items():
         if name.endswith("_token_id") and isinstance(value, int):
             setattr(config, name, value % VOCABULARY)
-    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
+    model = class_for(config, pruned=False)._from_config(config, dtype=torch.float32).eval()
     layers = (LayerPlan(number, tuple(range(heads)), tuple(range(ffn))) for number, (heads, ffn) in enumerate(sizes))
     return apply_plan(model, PruningPlan(len(sizes), full.heads_of, full.ffn_of, tuple(layers)))
 

@@ -1,0 +1,87 @@
+"""One score of a classifier with several labels: the logit of a label, or the log-odds of two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FAMILIES, IDENTITY, make_pico, random_inputs, uneven_plan
+from modular_samples import head, write_modular
+from sentence_transformers.base.modules import Dense
+from torch import nn
+from transformers import BertTokenizerFast
+
+from hfcompress.errors import ModelError
+from hfcompress.models.architectures import score_weights
+from hfcompress.models.checkpoint import save_checkpoint
+from hfcompress.models.load import load_config, load_model
+from hfcompress.models.surgery import apply_plan, select_score
+from hfcompress.rankers.load import load_ranker
+from hfcompress.recipe.teacher import ScoreLabel
+
+NLI = {0: "contradiction", 1: "entailment", 2: "neutral"}
+ENTAILED = ScoreLabel(label="entailment")
+ODDS = ScoreLabel(label="entailment", against="contradiction")
+
+
+def classifier(family: str = "bert") -> nn.Module:
+    return make_pico(family, id2label=NLI, label2id={name: number for number, name in NLI.items()}, num_labels=3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_score_is_the_logit_or_the_log_odds(family: str) -> None:
+    inputs = random_inputs(4, 9)
+    with torch.inference_mode():
+        logits = classifier(family)(**inputs).logits
+        odds = logits.softmax(-1)[:, 1:2].log() - logits.softmax(-1)[:, :1].log()
+        for score, wanted in ((ENTAILED, logits[:, 1:2]), (ODDS, odds), (ScoreLabel(label=2), logits[:, 2:])):
+            model = classifier(family)
+            found = select_score(model, score_weights(model.config, score))
+            torch.testing.assert_close(found(**inputs).logits, wanted, atol=1e-5, rtol=0)
+            assert found.config.num_labels == 1 == found.num_labels and len(found.config.id2label) == 1
+
+
+def test_a_classifier_on_disk_becomes_a_cross_encoder(tmp_path: Path, tokenizer: BertTokenizerFast) -> None:
+    save_checkpoint(tmp_path / "nli", apply_plan(classifier(), uneven_plan()), tokenizer, IDENTITY, 32)
+    model = load_model(str(tmp_path / "nli"), score=ODDS)
+    save_checkpoint(tmp_path / "one", model, tokenizer, IDENTITY, 32)
+    inputs = random_inputs(3, 8)
+    again = load_model(str(tmp_path / "one"))
+    assert torch.equal(again(**inputs).logits, model(**inputs).logits) and again.config.problem_type is None
+    with pytest.raises(ModelError, match=r"num_labels=3.*teacher\.score: \{label: neutral\}"):
+        load_ranker(tmp_path / "nli")
+
+
+def test_a_modular_classifier(tmp_path: Path, tokenizer: BertTokenizerFast) -> None:
+    source = write_modular(tmp_path / "source", tokenizer, "bert", head("mean", bias=True, norm=True, labels=3))
+    inputs = random_inputs(3, 8)
+    with torch.inference_mode():
+        first, last = (load_model(str(source), score=ScoreLabel(label=n))(**inputs).logits for n in (0, 2))
+        model = load_model(str(source), score=ScoreLabel(label=2, against="LABEL_0"))
+        torch.testing.assert_close(model(**inputs).logits, last - first, atol=1e-6, rtol=0)
+        save_checkpoint(tmp_path / "one", model, tokenizer, IDENTITY, 32)
+        assert torch.equal(load_model(str(tmp_path / "one"))(**inputs).logits, model(**inputs).logits)
+    modules = head("mean", bias=True, norm=False)
+    modules[-1] = Dense(24, 3, activation_function=nn.Tanh(), module_output_name="scores")
+    source = write_modular(tmp_path / "tanh", tokenizer, "bert", modules)
+    with pytest.raises(ModelError, match=r"4_Dense: torch\.nn\.modules\.activation\.Tanh"):
+        load_model(str(source), score=ScoreLabel(label=2))
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (ScoreLabel(label="Entailment"), "contradiction, entailment, neutral"),
+        (ScoreLabel(label=3), "a number from 0 to 2"),
+        (ScoreLabel(label=0, against="other"), "'other'"),
+    ],
+)
+def test_unknown_labels(score: ScoreLabel, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        score_weights(classifier().config, score)
+
+
+def test_a_cross_encoder_has_its_score_already(cross_encoder: Path) -> None:
+    with pytest.raises(ModelError, match=r"has one score already.*leave out score"):
+        score_weights(load_config(str(cross_encoder)), ENTAILED)
