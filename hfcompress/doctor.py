@@ -100,7 +100,7 @@ class Diagnosis(Closed):
                 "the CPU has no VNNI instructions: int8 alone gives little speed-up here, pruning as much as elsewhere"
             )
         if not self.bf16:
-            found.append("bf16 is not faster on this CPU, which has no AMX: training runs in fp32 (optimization.precision: auto)")
+            found.append("bf16 is not faster here, without AMX: training runs in fp32 (optimization.precision: auto)")
         for name, value in self.thread_settings.items():
             if value.isdecimal() and 0 < int(value) < self.cores:
                 found.append(f"{name}={value} leaves {self.cores - int(value)} of {self.cores} cores unused")

@@ -128,6 +128,8 @@ def _listed_modules(modules: list[Any]) -> list[tuple[str, str]]:
     folders = [str(row.get("path") or "") for row in rows]
     unknown = [kind for kind, name in zip(kinds, names, strict=True) if name not in ("Transformer", *KINDS)]
     in_order = names[:1] == ["Transformer"] and "Transformer" not in names[1:] and folders[0] == "" and all(folders[1:])
+    if outside := [folder for folder in folders if Path(folder).is_absolute() or ".." in Path(folder).parts]:
+        raise _invalid(MODULES_FILE, "path", ", ".join(outside), "folders within that of the model")
     if unknown or not in_order:
         raise ModelError(
             "The cross-encoder of sentence-transformers has modules that hfcompress does not support",

@@ -251,6 +251,13 @@ def without_prompt(folder: Path) -> None:
     edit(folder / "config_sentence_transformers.json", prompts=PROMPTS, default_prompt_name="query")
 
 
+def outside(folder: Path) -> None:
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "5_Dense").rename(folder.parent / "5_Dense")
+    modules[-1]["path"] = "../5_Dense"
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "pooling": (changed("1_Pooling", pooling_mode="lasttoken"), "lasttoken"),
     "earlier pooling": (changed("1_Pooling", pooling_mode_cls_token=True), "cls_token"),
@@ -262,6 +269,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "width": (changed("2_Dense", in_features=8), "module 2, Dense, reads 8 numbers"),
     "embedding": (changed("1_Pooling", embedding_dimension=8), "token_embeddings has 32"),
+    "outside the folder": (outside, r"path in modules\.json.*\.\./5_Dense"),
     "no score": (changed("5_Dense", module_output_name="other"), "the last module leaves"),
     "unknown input": (changed("5_Dense", module_input_name="other"), "reads other"),
     "output": (changed("", module_output_name="x"), "module_output_name"),
