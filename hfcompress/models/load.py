@@ -7,10 +7,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
@@ -139,8 +141,12 @@ def _take_over_activation(source: str, config: PretrainedConfig) -> None:
         config.sentence_transformers = {**stated, "activation_fn": activation}
 
 
-def load_encoder(name: str) -> PreTrainedModel:
+def load_encoder(name: str, device: str | torch.device = "cpu") -> PreTrainedModel:
     """Load an encoder with a new classification head for one score, to train it as a cross-encoder.
+
+    Args:
+        name: A local folder, a Hub id, or `package:NAME/FOLDER`.
+        device: Device of the weights, as PyTorch names it.
 
     Raises:
         ModelError: There is no such model, its family is not supported, it has no weights in safetensors, or weights
@@ -153,10 +159,14 @@ def load_encoder(name: str) -> PreTrainedModel:
     source = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
     model, loading = _from_pretrained(name, config, "AutoModel", source, dtype="auto")
     check_encoder(name, model, loading)
-    return model.float()
+    model = model.float()
+    nn.Module.to(model, device)
+    return model
 
 
-def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTrainedModel:
+def load_model(
+    name: str, dtype: str = "auto", file: str | None = None, device: str | torch.device = "cpu"
+) -> PreTrainedModel:
     """Load a cross-encoder, stock or pruned by hfcompress; no code from the checkpoint is run.
 
     Weights of a pooler or of a pre-training head that the model does not use are ignored with a warning.
@@ -166,6 +176,7 @@ def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTr
         dtype: Data type of the weights; `auto` keeps that of the checkpoint.
         file: File in the folder with packed weights, e.g. `packed/model_int4.safetensors`. By default the checkpoint's
             own weights are loaded, or its only packed file if it has none.
+        device: Device of the weights, as PyTorch names it.
 
     Raises:
         ModelError: There is no such model or file, it does not give one score, its weights are not in safetensors, or
@@ -183,6 +194,7 @@ def load_model(name: str, dtype: str = "auto", file: str | None = None) -> PreTr
     model, loading = _from_pretrained(name, config, "AutoModelForSequenceClassification", source, **options)
     check_loading(name, config, loading)
     align_weights(model)
+    nn.Module.to(model, device)
     return model.eval()
 
 

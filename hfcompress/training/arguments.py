@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from hfcompress.errors import ModelError
-from hfcompress.utils.machine import has_bf16
+from hfcompress.utils.device import half_precision, torch_device
 
 
 @dataclass
@@ -63,9 +63,8 @@ class RankingTrainingArguments(TrainingArguments):
         super().__post_init__()
 
     def _computes_bf16(self) -> bool:
-        if self.use_cpu:
-            return has_bf16()
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        device = torch_device("cpu" if self.use_cpu else "auto")
+        return bool(self.use_cpu) == (device.type == "cpu") and half_precision(device) == torch.bfloat16
 
 
 def check_precision(model: Any, arguments: TrainingArguments) -> None:
