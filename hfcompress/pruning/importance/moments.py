@@ -62,7 +62,7 @@ class Fit:
     def __init__(self, layer: nn.Module) -> None:
         self.weight = matrix_of(layer)
         self.bias = layer.bias is not None
-        device = next(layer.parameters()).device
+        device = getattr(layer, "weight").device  # noqa: B009
         self.moments = Moments(self.weight.shape[1] - self.bias, self.bias, device)
         self._cross = torch.zeros(self.weight.shape, device=device)
 
