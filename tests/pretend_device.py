@@ -1,8 +1,8 @@
 """A pretend accelerator: tensors that compute on the CPU, and refuse every operation that a GPU would refuse.
 
-Tensors on the device `pretend` hold their values in a tensor on the CPU. An operation on tensors of both devices raises,
-as it does with CUDA; only a tensor without dimensions may come from the CPU. Copies to the CPU are counted, since each of
-them would wait for a GPU.
+Tensors on the device `pretend` hold their values in a tensor on the CPU. An operation on tensors of both devices
+raises, as it does with CUDA; only a tensor without dimensions may come from the CPU. Copies to the CPU are counted,
+since each of them would wait for a GPU.
 """
 
 from __future__ import annotations
@@ -144,12 +144,54 @@ class _FromData(TorchFunctionMode):
         device = kwargs.get("device")
         if func in (torch.tensor, torch.as_tensor) and device is not None and torch.device(device).type == NAME:
             return func(*args, **{**kwargs, "device": "cpu"}).to(device)
+        if func is torch.Tensor.new_tensor and isinstance(args[0], PretendTensor):
+            return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(args[0].device)
         return func(*args, **kwargs)
+
+
+class _Backend:
+    """What PyTorch asks of the module of a kind of devices. Outside the block there is none of this kind."""
+
+    active = False
+
+    def is_available(self) -> bool:
+        return self.active
+
+    is_initialized = is_available
+
+    def device_count(self) -> int:
+        return int(self.active)
+
+    def current_device(self) -> int:
+        return 0
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def manual_seed_all(self, seed: int) -> None:
+        pass
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
+
+class _Hook(torch._C._acc.PrivateUse1Hooks):  # type: ignore[name-defined, misc]
+    def is_available(self) -> bool:
+        return backend.active
+
+    def has_primary_context(self, dev_id: int) -> bool:
+        return backend.active
+
+    def is_built(self) -> bool:
+        return True
+
+
+backend = _Backend()
 
 
 @cache
 def _register() -> None:
-    _setup_privateuseone_for_python_backend(NAME)
+    _setup_privateuseone_for_python_backend(NAME, backend, _Hook())
 
 
 @contextmanager
@@ -157,5 +199,9 @@ def pretend_device() -> Iterator[torch.device]:
     """Within the block there is a pretend device; yields it."""
     _register()
     reads.clear()
-    with _Factories(), _FromData():
-        yield torch.device(NAME, 0)
+    backend.active = True
+    try:
+        with _Factories(), _FromData():
+            yield torch.device(NAME, 0)
+    finally:
+        backend.active = False

@@ -27,6 +27,7 @@ from hfcompress.recipe import OpenVinoInt8, Recipe
 from hfcompress.steps.evaluate import candidates_of
 from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
+from hfcompress.utils.device import torch_device
 from hfcompress.vocabulary.content import content_of
 
 FEWEST_ALSO = 2  # queries of additional texts: one each for fitting and comparison
@@ -38,6 +39,7 @@ def check(recipe: Recipe) -> None:
     Raises:
         HfCompressError: The first fault found.
     """
+    torch_device(recipe.device)
     config = load_config(recipe.teacher.model)
     if recipe.teacher.train is None:
         require_one_score(config)

@@ -18,6 +18,7 @@ from hfcompress.errors import DataError
 from hfcompress.evaluation.scores import Fp32Scorer
 from hfcompress.models.load import model_fingerprint
 from hfcompress.pruning.calibration import also_queries
+from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import load_ranker
 from hfcompress.recipe import Recipe, ScoreSource, SplitLimits
@@ -142,19 +143,22 @@ def recovery_teachers(context: RunContext, teacher: StepModel) -> Iterator[Teach
     """
     recipe, data = context.recipe, context.data
     assert recipe.recover is not None
+    options = RankerOptions(device=str(context.device))
     for source in recipe.recover.teachers or [ScoreSource()]:
         if source.bm25:
             settings = data.score_text.settings if data.score_text else None
             ranker = Bm25Ranker(data.corpus, settings, data.language)
             yield Teacher(ranker, f"{ranker.name} {data.fingerprint()}", source.weight)
         elif source.model is None:
-            yield Teacher(Fp32Scorer(teacher.name, context.max_length), teacher.fingerprint, source.weight)
+            yield Teacher(
+                Fp32Scorer(teacher.name, context.max_length, options=options), teacher.fingerprint, source.weight
+            )
         else:
             length = source.max_length or recipe.teacher.max_length
             scorer = (
                 load_ranker(source.model, None, source.file, length)
                 if source.file
-                else Fp32Scorer(source.model, length)
+                else Fp32Scorer(source.model, length, options=options)
             )
             yield Teacher(scorer, f"{source_fingerprint(source)} at {length} tokens", source.weight)
 

@@ -14,6 +14,7 @@ from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.scores import split_scores
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_encoder, model_fingerprint
+from hfcompress.rankers.base import RankerOptions
 from hfcompress.steps.context import IDENTITY, RunContext, in_words
 from hfcompress.steps.workspace import StepModel
 from hfcompress.training.fit import fit
@@ -43,7 +44,7 @@ def obtain_teacher(context: RunContext) -> StepModel:
             queries=training.queries,
         )
         with quiet():
-            model, tokenizer = load_encoder(step.model), context.tokenizer()
+            model, tokenizer = load_encoder(step.model, context.device), context.tokenizer()
         record_score_text(model.config, context.recipe.data.score_text)
         figures = fit(
             RankingTrainer,
@@ -76,7 +77,14 @@ def grade_by_teacher(context: RunContext, teacher: StepModel) -> RunContext:
     def work(folder: Path, partial: Path) -> None:
         candidate = Candidate.teacher(teacher.name, "teacher")
         scores = {
-            name: split_scores(candidate, context.data, name, max_length=context.max_length, progress=context.progress)
+            name: split_scores(
+                candidate,
+                context.data,
+                name,
+                max_length=context.max_length,
+                options=RankerOptions(device=str(context.device)),
+                progress=context.progress,
+            )
             for name in splits
         }
         (folder / SCORES_FILE).write_text(json.dumps(scores), encoding="utf-8")

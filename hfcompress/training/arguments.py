@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
 from hfcompress.errors import ModelError
-from hfcompress.utils.device import half_precision, torch_device
+from hfcompress.utils.device import CHOSEN_VARIABLE, half_precision, process_state, torch_device
+
+OVERFLOWS_FP16 = ("deberta-v2",)  # families whose activations exceed 65504
 
 
 @dataclass
@@ -21,6 +24,8 @@ class RankingTrainingArguments(TrainingArguments):
 
     Attributes:
         use_cpu: Train on the CPU; by default if there is no accelerator.
+        single_device: Train in this process on this device alone, e.g. `cuda:1`; by default on the first accelerator,
+            and on all of them by data parallelism. Without effect in a process of `accelerate launch`, which has its own.
         bf16: Autocast to bf16; by default if the device supports it, unless fp16 is set, here or by
             `accelerate launch`.
         remove_unused_columns: Drop columns that the model does not take; False, since lists need all of theirs.
@@ -35,6 +40,9 @@ class RankingTrainingArguments(TrainingArguments):
 
     use_cpu: bool | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Train on the CPU; by default if there is no accelerator."}
+    )
+    single_device: str | None = field(
+        default=None, metadata={"help": "Train in this process on this device alone, e.g. cuda:1."}
     )
     bf16: bool | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Autocast to bf16; by default if the device supports it."}
@@ -62,6 +70,25 @@ class RankingTrainingArguments(TrainingArguments):
             self.bf16 = not other and self._computes_bf16()
         super().__post_init__()
 
+    @cached_property
+    def _setup_devices(self) -> torch.device:
+        """accelerate's device; transformers would take all accelerators of an order of its own."""
+        if self.single_device is None:
+            return super()._setup_devices
+        before = os.environ.get(CHOSEN_VARIABLE)
+        launched = process_state().num_processes > 1
+        if not launched:
+            os.environ[CHOSEN_VARIABLE] = self.single_device
+        try:
+            device = super()._setup_devices
+        finally:
+            os.environ.pop(CHOSEN_VARIABLE, None)
+            os.environ.update({CHOSEN_VARIABLE: before} if before is not None else {})
+        if launched:
+            return device
+        self._n_gpu = min(self._n_gpu, 1)
+        return torch.device(self.single_device)
+
     def _computes_bf16(self) -> bool:
         device = torch_device("cpu" if self.use_cpu else "auto")
         return bool(self.use_cpu) == (device.type == "cpu") and half_precision(device) == torch.bfloat16
@@ -73,7 +100,7 @@ def check_precision(model: Any, arguments: TrainingArguments) -> None:
     Raises:
         ModelError: A DeBERTa-v2 or -v3 would be trained or evaluated in fp16.
     """
-    if model.config.model_type == "deberta-v2" and (arguments.mixed_precision == "fp16" or arguments.fp16_full_eval):
+    if model.config.model_type in OVERFLOWS_FP16 and (arguments.mixed_precision == "fp16" or arguments.fp16_full_eval):
         raise ModelError(
             "DeBERTa-v2 and -v3 cannot be trained in fp16: their activations exceed its maximum, 65504, and the "
             "loss becomes NaN (https://github.com/microsoft/DeBERTa/issues/77)",

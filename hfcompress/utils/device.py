@@ -1,4 +1,4 @@
-"""The device that PyTorch computes on. accelerate chooses it; everything else is given a device, or follows a model's."""
+"""The device that PyTorch computes on. accelerate chooses it; all other modules take a device, or follow a model's."""
 
 from __future__ import annotations
 

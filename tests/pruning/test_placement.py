@@ -26,12 +26,12 @@ from hfcompress.pruning.search.calibration_loss import CalibrationLoss
 from hfcompress.quantization.export import ready_for_export
 from hfcompress.recipe import PruneStep
 
-FAMILIES = ["bert", "modernbert", "mpnet", "distilbert"]  # DeBERTa's helpers are compiled by torch.jit
+FAMILIES = ["mpnet", "modernbert"]  # DeBERTa's helpers are compiled by torch.jit
 
 
 @pytest.fixture
 def calibration(word_data: RankingData, tokenizer: BertTokenizerFast) -> Calibration:
-    return Calibration(word_data, RankingCollator(tokenizer, 32), queries=24, seed=0)
+    return Calibration(word_data, RankingCollator(tokenizer, 32), queries=10, seed=0)
 
 
 def by_obs(model: PreTrainedModel, calibration: Calibration) -> Importance:
@@ -86,7 +86,7 @@ def test_losses_and_the_sequential_update_on_a_device(family: str, calibration: 
 def test_a_whole_search_on_a_device_finds_the_plan_of_the_cpu(
     word_data: RankingData, tokenizer: BertTokenizerFast
 ) -> None:
-    step = PruneStep(target_macs=0.5, calibration_queries=16, search_steps=2, ffn_multiple=8)
+    step = PruneStep(target_macs=0.5, calibration_queries=8, search_steps=1, ffn_multiple=8)
 
     def search(model: PreTrainedModel) -> object:
         (found,) = find_plans(
