@@ -95,8 +95,10 @@ class PackedWeights(Strict):
 
 
 class HalfPrecision(Strict):
-    """The student in PyTorch in 16 bits, on the `device` of the recipe: usually a GPU. It is timed against the teacher
-    on that device, in fp32 and in the same precision. No file is written: the weights are those of the checkpoint.
+    """The student in PyTorch in 16 bits, on the `device` of the recipe, usually a GPU.
+
+    It is timed against the teacher on that device, in fp32 and in the same precision. No file is written: the weights
+    are those of the checkpoint.
 
     Attributes:
         runtime: Always `torch`.

@@ -25,7 +25,7 @@ class RankingTrainingArguments(TrainingArguments):
     Attributes:
         use_cpu: Train on the CPU; by default if there is no accelerator.
         single_device: Train in this process on this device alone, e.g. `cuda:1`; by default on the first accelerator,
-            and on all of them by data parallelism. Without effect in a process of `accelerate launch`, which has its own.
+            and on all of them by data parallelism. A process of `accelerate launch` has a device of its own instead.
         bf16: Autocast to bf16; by default if the device supports it, unless fp16 is set, here or by
             `accelerate launch`.
         remove_unused_columns: Drop columns that the model does not take; False, since lists need all of theirs.
@@ -72,7 +72,7 @@ class RankingTrainingArguments(TrainingArguments):
 
     @cached_property
     def _setup_devices(self) -> torch.device:
-        """accelerate's device; transformers would take all accelerators of an order of its own."""
+        """Accelerate's device; transformers would take all accelerators of an order of its own."""
         if self.single_device is None:
             return super()._setup_devices
         before = os.environ.get(CHOSEN_VARIABLE)

@@ -71,6 +71,7 @@ def fit(
     steps = settings.epochs * math.ceil(len(lists) / settings.queries_per_batch)
     has_dev = bool(data.splits.get("dev"))
     every = max(1, steps // (settings.epochs * settings.evaluations))
+    half = autocast_of(model, settings.precision)
     arguments = RankingTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -81,7 +82,8 @@ def fit(
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        **autocast_of(model, settings.precision),
+        bf16=half == torch.bfloat16,
+        fp16=half == torch.float16,
         use_cpu=model.device.type == "cpu",
         single_device=str(model.device),
         eval_strategy="steps" if has_dev else "no",
@@ -119,13 +121,12 @@ def fit(
     return figures
 
 
-def autocast_of(model: PreTrainedModel, precision: str) -> dict[str, bool]:
-    """The training arguments for a precision of `Optimization`, on the device of the model."""
-    if precision == "auto":
-        half = half_precision(model.device)
-        overflows = model.config.model_type in OVERFLOWS_FP16
-        return {"bf16": half == torch.bfloat16, "fp16": half == torch.float16 and not overflows}
-    return {"bf16": precision == "bf16", "fp16": precision == "fp16"}
+def autocast_of(model: PreTrainedModel, precision: str) -> torch.dtype | None:
+    """The type of autocast for a precision of `Optimization`, on the device of the model; None for fp32."""
+    if precision != "auto":
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    half = half_precision(model.device)
+    return None if half == torch.float16 and model.config.model_type in OVERFLOWS_FP16 else half
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from hfcompress.errors import DeviceError
+from hfcompress.errors import DeviceError, HfCompressError
 from hfcompress.utils.machine import cpu_name, has_bf16
 from hfcompress.utils.settings import DEVICE_PATTERN
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 CPU = "cpu"
 CHOSEN_VARIABLE, CPU_VARIABLE = "ACCELERATE_TORCH_DEVICE", "ACCELERATE_USE_CPU"  # which accelerate reads and sets
 NAMES = "auto, cpu, cuda, cuda:N or mps"
@@ -59,9 +61,64 @@ def torch_device(name: str = "auto") -> torch.device:
     return _with_index(torch.device(name))
 
 
+def shared_out(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+    """Results of a function for all items, in their order. The processes of an `accelerate launch` share the items.
+
+    Args:
+        work: The function; its results can be pickled.
+        items: The items, the same in each process.
+
+    Raises:
+        HfCompressError: What `work` raised, in all processes, so that none waits for another.
+    """
+    state = process_state()
+    if state.num_processes == 1:
+        return [work(item) for item in items]
+    from accelerate.utils import gather_object
+
+    own: list[ResultT] = []
+    error: HfCompressError | None = None
+    try:
+        own = [work(item) for item in items[state.process_index :: state.num_processes]]
+    except HfCompressError as found:
+        error = found
+    parts: list[tuple[list[ResultT], HfCompressError | None]] = gather_object([(own, error)])
+    for failure in filter(None, (failure for _, failure in parts)):
+        raise failure
+    return [parts[index % len(parts)][0][index // len(parts)] for index in range(len(items))]
+
+
 def gpu_names() -> list[str]:
     """Names of the GPUs that PyTorch can use, by index."""
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+class Accelerator(NamedTuple):
+    """A device besides the CPU.
+
+    Attributes:
+        device: Its name in PyTorch.
+        name: Name of the hardware.
+        memory_gb: Its memory in 10^9 bytes; None where it is that of the machine.
+        half: Precision of training by default: `bf16`, `fp16` or `fp32`.
+    """
+
+    device: str
+    name: str
+    memory_gb: float | None
+    half: str
+
+
+def accelerators() -> list[Accelerator]:
+    """The devices besides the CPU that PyTorch can use here."""
+    found = []
+    for index, name in enumerate(gpu_names()):
+        memory = round(torch.cuda.get_device_properties(index).total_memory / 1e9, 1)
+        half = str(half_precision(torch.device("cuda", index))).removeprefix("torch.")
+        found.append(Accelerator(f"cuda:{index}", name, memory, DTYPES.get(half, "fp32")))
+    if torch.backends.mps.is_available():
+        found.append(Accelerator("mps", cpu_name(), None, "fp32"))
+    return found
 
 
 def device_title(device: str | torch.device) -> str:

@@ -77,25 +77,27 @@ def test_a_single_device_is_accelerates_choice_too(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("half", "family", "wanted"),
     [
-        (torch.bfloat16, "bert", (True, False)),
-        (torch.float16, "bert", (False, True)),
-        (torch.float16, "deberta-v2", (False, False)),
-        (None, "bert", (False, False)),
+        (torch.bfloat16, "bert", torch.bfloat16),
+        (torch.bfloat16, "deberta-v2", torch.bfloat16),
+        (torch.float16, "bert", torch.float16),
+        (torch.float16, "deberta-v2", None),
+        (None, "bert", None),
     ],
 )
 def test_autocast_is_what_the_device_computes(
-    half: torch.dtype | None, family: str, wanted: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+    half: torch.dtype | None, family: str, wanted: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hfcompress.training.fit.half_precision", lambda device: half)
-    found = autocast_of(make_pico(family), "auto")
-    assert (found["bf16"], found["fp16"]) == wanted
-    assert autocast_of(make_pico(family), "fp32") == {"bf16": False, "fp16": False}
-    assert autocast_of(make_pico(family), "fp16") == {"bf16": False, "fp16": True}
+    assert autocast_of(make_pico(family), "auto") == wanted
+    assert autocast_of(make_pico(family), "fp32") is None
+    assert autocast_of(make_pico(family), "fp16") == torch.float16
 
 
 def test_arguments_know_what_an_accelerator_computes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(training_arguments, "torch_device", lambda name: torch.device("cuda" if name == "auto" else name))
+    monkeypatch.setattr(
+        training_arguments, "torch_device", lambda name: torch.device("cuda" if name == "auto" else name)
+    )
     monkeypatch.setattr(training_arguments, "half_precision", lambda device: asked.append(str(device)))
     assert not RankingTrainingArguments(output_dir=str(tmp_path), use_cpu=True).bf16
     assert not RankingTrainingArguments(output_dir=str(tmp_path), use_cpu=False).bf16
