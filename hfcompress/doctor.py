@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import psutil
+from pydantic import Field
 
 from hfcompress.rankers.onnxruntime import CUDA_PROVIDER
 from hfcompress.utils import device, machine
@@ -108,9 +109,9 @@ class Diagnosis(Closed):
     parts: list[Part]
     cache_folder: str
     cache_mb: float
-    gpus: list[Gpu] = []
+    gpus: list[Gpu] = Field(default_factory=list)
     device: str = "cpu"
-    providers: list[str] = []
+    providers: list[str] = Field(default_factory=list)
 
     def placement(self) -> list[str]:
         """What runs where, in words."""
@@ -122,10 +123,10 @@ class Diagnosis(Closed):
             for each in self.gpus
         ]
         found.append(
-            f"device: auto is {self.device}: teacher scores, importance, search, recovery, rankers in PyTorch and torch "
-            "artifacts run there; exports, int8 graphs and their speed on the CPU"
+            f"device: auto is {self.device}: teacher scores, importance, search, recovery, rankers in PyTorch and "
+            "torch artifacts run there; exports, int8 graphs and their speed on the CPU"
         )
-        if self.gpus[0].device.startswith("cuda") and CUDA_PROVIDER not in self.providers:
+        if any(each.memory_gb for each in self.gpus) and CUDA_PROVIDER not in self.providers:
             found.append("ONNX Runtime has no CUDA provider here: onnxruntime-gpu has one")
         return found
 

@@ -166,8 +166,8 @@ def score_lists(
 ) -> list[list[float]]:
     """Return the raw scores of a ranker for every document of every list, as `with_scores` adds them.
 
-    Under `accelerate launch`, each process scores every n-th chunk, and all get all scores: those of a single process, in
-    the same order, since the chunks are the same. Every process must call this, with the same lists.
+    Under `accelerate launch`, each process scores every n-th chunk, and all get all scores: those of a single process,
+    in the same order, since the chunks are the same. Every process must call this, with the same lists.
     """
     if cache and not fingerprint:
         raise DataError(

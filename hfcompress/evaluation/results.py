@@ -92,8 +92,8 @@ def evaluate_candidates(
         sequence: Names of the candidates after the first in the order in which they are tested against it; by default
             their own order.
         stability: Also measure how far scores depend on the batch.
-        device: Device on which scores in fp32 are computed, as PyTorch names it. Speed is measured on the device of each
-            candidate, against the teacher there: see `missing_teachers`.
+        device: Device on which scores in fp32 are computed, as PyTorch names it. Speed is measured on the device of
+            each candidate, against the teacher there: see `missing_teachers`.
 
     Returns:
         One result for each candidate, in their order.

@@ -198,7 +198,7 @@ class BatchedRanker(ABC):
             batches: `input_ids`, `attention_mask` and `token_type_ids`, int64 of shape `(pairs, tokens)`.
         """
 
-    def synchronize(self) -> None:
+    def synchronize(self) -> None:  # noqa: B027
         """Wait for the device of the ranker, before a clock is read; the CPU never lags behind."""
 
     def after_fork(self) -> None:

@@ -128,8 +128,8 @@ def load_ranker(
         options: How the ranker uses the machine.
         activation: Name of the activation that `rank` applies, e.g. `torch.nn.Identity`; by default the checkpoint's,
             see `activation_name`.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, for PyTorch; `cuda` is also that of ONNX Runtime's provider for
-            it. By default `options.device`, which is the CPU unless it is set. Graphs stay on the CPU under `auto`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, for PyTorch; `cuda` is also that of ONNX Runtime's provider
+            for it. By default `options.device`, which is the CPU unless it is set. Graphs stay on the CPU under `auto`.
         dtype: `float32`, `float16` or `bfloat16`: precision of a model in PyTorch.
 
     Raises:

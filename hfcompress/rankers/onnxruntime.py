@@ -106,8 +106,8 @@ def _require(wanted: Sequence[str], found: Sequence[str]) -> None:
             "ONNX Runtime cannot use an execution provider here",
             value=", ".join(missing),
             expected=f"one of {', '.join(found)}",
-            remedy="choose one of them; for CUDA, replace onnxruntime by onnxruntime-gpu, and install the CUDA and cuDNN "
-            "that it needs (https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html)",
+            remedy="choose one of them; for CUDA, replace onnxruntime by onnxruntime-gpu, and install the CUDA and "
+            "cuDNN that it needs (https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html)",
         )
 
 

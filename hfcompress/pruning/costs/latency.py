@@ -287,8 +287,9 @@ def deploy(
 
 
 def sample_requests(pairs: Sequence[Pair], lengths: np.ndarray, deployment: Deployment) -> list[Pair]:
-    """Whole requests, evenly spaced over all pairs, of about `SAMPLE_TOKENS` tokens or `FULL_BATCHES` batches if these
-    have more; repeated if there are too few.
+    """Whole requests, evenly spaced over all pairs; repeated if there are too few.
+
+    They have about `SAMPLE_TOKENS` tokens, or `FULL_BATCHES` batches if these have more.
     """
     size = deployment.documents_per_request or 1
     requests = [pairs[start : start + size] for start in range(0, len(pairs), size)]

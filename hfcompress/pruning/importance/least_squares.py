@@ -8,8 +8,9 @@ inverse for the remaining columns is `H^-1 - (H^-1)_:,S ((H^-1)_SS)^-1 (H^-1)_S,
 Hassibi and Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon", 1993; for groups of columns:
 Kurtic et al., "ZipLM: Inference-Aware Structured Pruning of Language Models", NeurIPS 2023.
 
-All computations are in float64, on the device of the tensors if it has float64. A bias is the last column of `W`, with a constant 1 as its input. It is never removed
-and is updated with the other columns, so that a layer without remaining inputs outputs its mean.
+All computations are in float64, on the device of the tensors if it has float64. A bias is the last column of `W`, with
+a constant 1 as its input. It is never removed and is updated with the other columns, so that a layer without remaining
+inputs outputs its mean.
 """
 
 from __future__ import annotations
