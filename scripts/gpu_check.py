@@ -218,11 +218,11 @@ def recovery(
         data_collator=RankingCollator(tokenizer, options.max_length),
     )
     trainer.train()
-    student.eval()
+    trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False).eval()  # without the autocast of the training
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     part = max(1, len(losses) // 5)
     first, last = float(np.mean(losses[:part])), float(np.mean(losses[-part:]))
-    return np.isfinite(losses).all() and last < first, {"loss before": first, "after": last}
+    return bool(np.isfinite(losses).all()) and last < first, {"loss before": first, "after": last}
 
 
 def speed(

@@ -32,7 +32,8 @@ def test_the_check_passes_on_the_cpu(
     data = write_beir(tmp_path / "words", word_data)
     settings = ["--device", "cpu", "--dtype", "float16", "--max-length", 32, "--steps", 20]
     settings += ["--calibration-queries", 8, "--learning-rate", 1e-3]
-    monkeypatch.setattr("hfcompress.pruning.costs.latency.ROUNDS", 1)
+    for name, value in (("ROUNDS", 1), ("SAMPLE_TOKENS", 512), ("FULL_BATCHES", 0)):
+        monkeypatch.setattr(f"hfcompress.pruning.costs.latency.{name}", value)
     code = check(monkeypatch, "--model", cross_encoder, "--data", data, "--out", tmp_path / "out", *settings)
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "gpu_check.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import make_pico
 from pretend_device import NAME, pretend_device
-from report_samples import sample_report
+from report_samples import example_report
 from transformers import BertTokenizerFast
 
 from hfcompress.card import render
@@ -17,6 +17,7 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError, DeviceError
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.device_teachers import missing_teachers
+from hfcompress.evaluation.explain import primary_artifact
 from hfcompress.evaluation.results import evaluate_candidates
 from hfcompress.evaluation.systems import placed_systems
 from hfcompress.models.checkpoint import save_checkpoint
@@ -27,9 +28,7 @@ from hfcompress.recipe import EvaluateStep, HalfPrecision, OnnxRuntimeInt8, Prun
 from hfcompress.steps.evaluate import candidates_of, deployable
 
 GPU = "cuda:0"
-STEP = EvaluateStep(
-    cold_start=False, single_thread_queries=0, latency_queries=1, rounds=2, speed_queries=4, threads=1
-)
+STEP = EvaluateStep(cold_start=False, single_thread_queries=0, latency_queries=1, rounds=2, speed_queries=4, threads=1)
 
 
 def recipe(*artifacts: dict[str, object]) -> Recipe:
@@ -74,7 +73,13 @@ def test_speeds_of_two_devices_make_no_ratio(
     word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, seed in (("teacher", 0), ("student", 1)):
-        save_checkpoint(tmp_path / name, make_pico(seed=seed), tokenizer, "torch.nn.modules.linear.Identity", 32)
+        save_checkpoint(
+            tmp_path / name,
+            make_pico(seed=seed, num_hidden_layers=1),
+            tokenizer,
+            "torch.nn.modules.linear.Identity",
+            32,
+        )
     waited: list[str] = []
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: waited.append(str(device)))
     with pretend_device() as device:
@@ -95,13 +100,15 @@ def test_speeds_of_two_devices_make_no_ratio(
     assert found.stability is not None and found.stability.rank_correlation is not None
     assert found.stability.rank_correlation > 0.9  # with the student in fp32
 
-    report = sample_report()
+    report = example_report()
     old = render(report)
-    name = report.artifacts[0].name
-    moved = found.model_copy(update={"name": name, "delta": report.artifacts[0].delta, "per_query": report.artifacts[0].per_query})
-    changed = report.model_copy(update={"artifacts": [moved, *report.artifacts[1:]]})
+    chosen = primary_artifact(report.artifacts, report.sequence)
+    assert chosen is not None
+    kept = {"name": chosen.name, "delta": chosen.delta, "per_query": chosen.per_query}
+    moved = found.model_copy(update=kept)
+    changed = report.model_copy(update={"artifacts": [moved], "sequence": [chosen.name]})
     card = render(changed)
-    assert f"`{name}` on {NAME}:0" in card and f"| {NAME}:0 | teacher, bf16 PyTorch |" in card
+    assert f"`{chosen.name}` on {NAME}:0" in card and f"| {NAME}:0 | teacher, bf16 PyTorch |" in card
     assert "on the same device" in card and 'dtype="bfloat16"' in card
     assert "on the same device" not in old and "Device" not in old
     assert f"in fp32 on {NAME}:0" in verdict(changed) and "in fp32 on" not in verdict(report)
