@@ -123,6 +123,8 @@ def test_time_is_measured_as_deployed() -> None:
     assert (found.runtime, found.options.device, found.place) == ("onnxruntime", "cpu", {})
     found = deployment_of(PruneStep(target_speedup=2, runtime="torch"), [], options, 20)
     assert (found.runtime, found.dtype, found.options.device) == ("torch", "float32", GPU)
+    with pytest.raises(DeviceError, match="precision"):
+        Deployment("onnxruntime", dtype="float16")
     assert Deployment().place == {} and Deployment(dtype="bfloat16").place == {"device": "cpu", "dtype": "bfloat16"}
 
 

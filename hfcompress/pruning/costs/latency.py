@@ -35,12 +35,12 @@ from hfcompress.quantization.artifacts import calibration_batches
 from hfcompress.quantization.config import QuantizationConfig
 from hfcompress.quantization.first_token import reads_first_token_only
 from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
-from hfcompress.rankers.load import Runtime
+from hfcompress.rankers.load import Runtime, placed
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.utils.cache import cache_folder
-from hfcompress.utils.device import CPU, DTYPES, device_title
+from hfcompress.utils.device import CPU, device_title
 from hfcompress.utils.files import write_text
 from hfcompress.utils.machine import cpu_flags, cpu_name, thread_count, versions
 from hfcompress.utils.progress import progress_bar
@@ -73,7 +73,8 @@ class Deployment:
         dtype: Precision of a model in PyTorch, which runs on the device of `options`.
 
     Raises:
-        RecipeError: The graph is for another runtime, or in another precision; or a request has no documents.
+        DeviceError: The runtime does not compute in this precision.
+        RecipeError: The graph is for another runtime, or a request has no documents.
     """
 
     runtime: Runtime = "torch"
@@ -92,13 +93,7 @@ class Deployment:
                 expected="int8 settings made for the same runtime, or None for fp32; torch runs fp32 only",
                 remedy="give the runtime and the settings of one artifact",
             )
-        if self.dtype not in DTYPES or (self.dtype != "float32" and self.runtime != "torch"):
-            raise RecipeError(
-                f"{self.runtime} does not run a model in this precision",
-                value=self.dtype,
-                expected=f"{', '.join(DTYPES)} for torch, float32 for other runtimes",
-                remedy="correct dtype, or choose the runtime torch",
-            )
+        placed(self.options, self.runtime, None, self.dtype)
         if self.documents_per_request is not None and self.documents_per_request < 1:
             raise RecipeError(
                 "A request has no documents",
