@@ -144,6 +144,9 @@ class _FromData(TorchFunctionMode):
         device = kwargs.get("device")
         if func in (torch.tensor, torch.as_tensor) and device is not None and torch.device(device).type == NAME:
             return func(*args, **{**kwargs, "device": "cpu"}).to(device)
+        if func is torch.Tensor.__getitem__ and isinstance(args[0], PretendTensor) and isinstance(args[1], tuple):
+            indices = tuple(torch.tensor(each) if isinstance(each, list) else each for each in args[1])
+            return func(args[0], indices)
         if func is torch.Tensor.new_tensor and isinstance(args[0], PretendTensor):
             return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(args[0].device)
         return func(*args, **kwargs)
