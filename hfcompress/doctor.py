@@ -8,15 +8,19 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import psutil
+from pydantic import Field
 
-from hfcompress.utils import machine
+from hfcompress.rankers.onnxruntime import CUDA_PROVIDER
+from hfcompress.utils import device, machine
 from hfcompress.utils.cache import cache_bytes, cache_folder
 from hfcompress.utils.quiet import quiet
 from hfcompress.utils.settings import Closed
 
+ResultT = TypeVar("ResultT")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -42,6 +46,22 @@ class Part(Closed):
     remedy: str = ""
 
 
+class Gpu(Closed):
+    """A device that PyTorch can compute on besides the CPU.
+
+    Attributes:
+        device: Its name in `--device` and in a recipe, e.g. `cuda:0`.
+        name: Name of the hardware.
+        memory_gb: Its memory in 10^9 bytes; None where it is that of the machine (`mps`).
+        half: Precision of training with `precision: auto` there: `bf16`, `fp16`, or `fp32`.
+    """
+
+    device: str
+    name: str
+    memory_gb: float | None
+    half: str
+
+
 class Diagnosis(Closed):
     """Result of `hfcompress doctor`.
 
@@ -65,6 +85,9 @@ class Diagnosis(Closed):
         parts: Tested packages.
         cache_folder: Folder of measurements and scores that runs share; it may be deleted at any time.
         cache_mb: Its size in 10^6 bytes.
+        gpus: The GPUs that PyTorch can use.
+        device: The device that `auto` stands for; empty if accelerate or PyTorch does not work.
+        providers: Execution providers of ONNX Runtime; empty if it does not work.
     """
 
     cpu: str
@@ -86,6 +109,26 @@ class Diagnosis(Closed):
     parts: list[Part]
     cache_folder: str
     cache_mb: float
+    gpus: list[Gpu] = Field(default_factory=list)
+    device: str = "cpu"
+    providers: list[str] = Field(default_factory=list)
+
+    def placement(self) -> list[str]:
+        """What runs where, in words."""
+        if not self.gpus:
+            return ["no GPU: everything runs on the CPU (device: auto is cpu)"]
+        found = [
+            f"{each.device}: {each.name}"
+            f"{f', {each.memory_gb:.1f} GB' if each.memory_gb else ''}, training in {each.half}"
+            for each in self.gpus
+        ]
+        found.append(
+            f"device: auto is {self.device}: teacher scores, importance, search, recovery, rankers in PyTorch and "
+            "torch artifacts run there; exports, int8 graphs and their speed on the CPU"
+        )
+        if any(each.memory_gb for each in self.gpus) and CUDA_PROVIDER not in self.providers:
+            found.append("ONNX Runtime has no CUDA provider here: onnxruntime-gpu has one")
+        return found
 
     @property
     def healthy(self) -> bool:
@@ -140,7 +183,31 @@ def diagnose() -> Diagnosis:
         parts=[_test(probe) for probe in PROBES],
         cache_folder=str(cache_folder()),
         cache_mb=round(cache_bytes() / 1e6, 1),
+        gpus=_gpus(),
+        device=_or_nothing(lambda: str(device.torch_device()), ""),
+        providers=_or_nothing(_providers, list[str]()),
     )
+
+
+def _gpus() -> list[Gpu]:
+    return [
+        Gpu(device=each.device, name=each.name, memory_gb=each.memory_gb, half=each.half)
+        for each in device.accelerators()
+    ]
+
+
+def _providers() -> list[str]:
+    import onnxruntime
+
+    return list(onnxruntime.get_available_providers())
+
+
+def _or_nothing(ask: Callable[[], ResultT], nothing: ResultT) -> ResultT:
+    """The answer of a package, or what stands for none where the package is broken, which its own part shows."""
+    try:
+        return ask()
+    except Exception:  # a broken installation may raise anything
+        return nothing
 
 
 def _test(probe: _Probe) -> Part:
@@ -187,6 +254,13 @@ def _torch() -> None:
     _expect((torch.full((1, 2), 2.0) @ torch.full((2, 1), 3.0)).numpy(), 12.0)
 
 
+def _device() -> None:
+    import torch
+
+    chosen = device.torch_device()
+    _expect(torch.full((2,), 3.0, device=chosen).sum().cpu().numpy(), 6.0)
+
+
 def _one_node() -> bytes:
     """An ONNX graph with one node, y = Relu(x)."""
     from onnx import TensorProto, helper
@@ -227,6 +301,7 @@ def _metrics() -> None:
 
 PROBES = (
     _Probe("PyTorch", "torch", None, _torch),
+    _Probe("devices", "accelerate", None, _device),
     _Probe("models", "transformers", None, _imports("transformers.models.bert.modeling_bert")),
     _Probe("ONNX export", "onnxscript", None, _imports("onnx", "onnxscript", "transformers.exporters")),
     _Probe("ONNX Runtime", "onnxruntime", None, _onnxruntime),

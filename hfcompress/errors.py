@@ -52,6 +52,10 @@ class ModelError(HfCompressError):
     """The model cannot be compressed or used for ranking."""
 
 
+class DeviceError(HfCompressError):
+    """There is no such device on this machine, or it cannot do what is asked of it."""
+
+
 class PlanError(HfCompressError):
     """The pruning plan or budget keeps nothing, or does not fit the model."""
 

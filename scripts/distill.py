@@ -12,9 +12,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-from accelerate import PartialState
-
 import hfcompress
 from hfcompress.data.lists import RankingCollator, training_lists, with_scores
 from hfcompress.data.load import load_data
@@ -22,6 +19,7 @@ from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_tokenizer, model_fingerprint
 from hfcompress.rankers.load import activation_name
 from hfcompress.recipe import DataStep
+from hfcompress.utils.device import process_state
 
 
 def main() -> None:
@@ -37,18 +35,17 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--fp32", action="store_true", help="no bf16, even if the device supports it")
     options = parser.parse_args()
-    processes = PartialState(cpu=not torch.accelerator.is_available())
+    processes = process_state()
     if options.batch < 1 or options.batch % processes.num_processes:
         parser.error(f"--batch {options.batch}: expected a multiple of the {processes.num_processes} processes")
 
     data = load_data(DataStep(sets=[options.data]), progress=processes.is_main_process)
     lists = training_lists(data, documents=8, random_negatives=2, seed=0)
-    with processes.main_process_first():  # the others read all scores from the cache
-        teacher = hfcompress.load_ranker(options.teacher, "torch")
-        fingerprint = f"{model_fingerprint(options.teacher)} at {teacher.tokenizer.model_max_length} tokens"
-        lists = with_scores(
-            lists, teacher, progress=processes.is_main_process, cache=options.out / "scores", fingerprint=fingerprint
-        )
+    teacher = hfcompress.load_ranker(options.teacher, "torch", device="auto")
+    fingerprint = f"{model_fingerprint(options.teacher)} at {teacher.tokenizer.model_max_length} tokens"
+    lists = with_scores(  # which the processes share
+        lists, teacher, progress=processes.is_main_process, cache=options.out / "scores", fingerprint=fingerprint
+    )
     model, tokenizer = hfcompress.load_model(options.student), load_tokenizer(options.student, options.max_length)
     trainer = hfcompress.RankingDistillationTrainer(
         model=model,

@@ -41,6 +41,7 @@ RECIPE = (
     recipe.OnnxRuntimeInt8,
     recipe.OpenVinoInt8,
     recipe.PackedWeights,
+    recipe.HalfPrecision,
     recipe.EvaluateStep,
     recipe.PublishStep,
 )
@@ -52,6 +53,7 @@ REPORT = (
     schema.Interval,
     speed.SingleThread,
     speed.ColdStart,
+    speed.DeviceTeacher,
     report.Stability,
     report.Drift,
     report.FirstStage,

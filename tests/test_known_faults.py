@@ -214,8 +214,13 @@ def test_compiled_models_are_saved_and_exported_under_their_own_names(
 
 @pytest.mark.parametrize("file", ["onnx/model_quantized.onnx", "onnx/model.onnx"])
 def test_int8_under_a_cuda_provider_is_warned_of(
-    file: str, repository: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+    file: str,
+    repository: Path,
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("hfcompress.rankers.onnxruntime._require", lambda wanted, found: None)  # as if CUDA were here
     options = RankerOptions(providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
     with caplog.at_level(logging.WARNING, "hfcompress"):
         load_ranker(repository, "onnxruntime", file)

@@ -86,7 +86,7 @@ def pareto(report: RunReport) -> bytes:
     )
     _point(axes, teacher, level, INK, "*", "teacher")
     for artifact, colour, marker in zip(report.artifacts, cycle(COLOURS), cycle(_MARKERS), strict=False):
-        _point(axes, artifact, artifact.quality["ndcg@10"], colour, marker, artifact.name)
+        _point(axes, artifact, artifact.quality["ndcg@10"], colour, marker, _label(artifact))
     axes.set_xscale("log")
     speeds = [artifact.latency.docs_per_second for artifact in (teacher, *report.artifacts)]
     axes.set_xlim(min(speeds) / 1.35, max(speeds) * 1.35)
@@ -125,6 +125,10 @@ def structure(pruning: PruningSummary) -> bytes:
     heads.set_ylabel("layer, from 0")
     heads.yaxis.set_major_locator(MaxNLocator(nbins=24, integer=True))
     return png(figure)
+
+
+def _label(artifact: Artifact) -> str:
+    return artifact.name if artifact.device == "cpu" else f"{artifact.name} on {artifact.device}"
 
 
 def _point(axes: Axes, artifact: Artifact, quality: float, colour: str, marker: str, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfcompress.card import verdicts
+from hfcompress.card import devices, verdicts
 from hfcompress.report.report import DataSummary, RunReport
 from hfcompress.report.speed import Latency
 from hfcompress.utils import text as md
@@ -37,7 +37,7 @@ def measuring(report: RunReport) -> str:
         f"{_median_interval(report)}. Tokenization is counted. {md.count(latency.threads, 'thread')}, batches of at "
         f"most {latency.batch:,} tokens.",
         f"**Machine:** {machine.cpu}, {md.count(machine.cores, 'core')}, {machine.memory_gb:.0f} GB of memory, "
-        f"{machine.platform}; instruction sets: {', '.join(machine.flags) or 'not known'}.",
+        f"{machine.platform}; instruction sets: {', '.join(machine.flags) or 'not known'}.{_device(report)}",
         f"**Versions:** {versions}.",
     ]
     return f"## How it was measured\n\n{_points(points)}"
@@ -104,6 +104,16 @@ def _scores(data: DataSummary) -> str:
         f"{md.count(data.documents, 'document')} of the corpus, as a number from 0 to 100 (100 from a score of "
         f"{settings.bm25_max:g} on) and {md.code(settings.separator)}. The time to compute it is not counted: a first "
         "stage by BM25 has it already."
+    )
+
+
+def _device(report: RunReport) -> str:
+    """Where models were trained and scored, if not on the CPU."""
+    if report.machine.device == "cpu":
+        return ""
+    return (
+        f" Models in PyTorch were trained and scored on {report.machine.device}; speed was measured on the CPU"
+        f"{' except where another device is named' if devices.several(report) else ''}."
     )
 
 

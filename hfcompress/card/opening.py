@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfcompress.card import verdicts
+from hfcompress.card import devices, verdicts
 from hfcompress.card.front_matter import hub_id
 from hfcompress.card.wording import interval, metric
 from hfcompress.evaluation.power import POWER
@@ -57,11 +57,13 @@ def would_pass(other: Alternative) -> str:
 
 
 def _gain(report: RunReport, subject: Artifact) -> str:
-    rates = [md.number(artifact.latency.docs_per_second) for artifact in (subject, report.teacher)]
+    base, place = devices.baseline(report, subject)
+    rates = [md.number(rate) for rate in (subject.latency.docs_per_second, base)]
+    how = place.removeprefix(" ") or md.count(subject.latency.threads, "thread")
     sizes = [md.megabytes(artifact.size_bytes) for artifact in (subject, report.teacher)]
     return (
         f"It scores {rates[0]} documents a second where the teacher in fp32 PyTorch scores {rates[1]} "
-        f"(**{md.times(subject.speedup)}**, {md.count(subject.latency.threads, 'thread')}, tokenization counted), and "
+        f"(**{md.times(subject.speedup)}**, {how}, tokenization counted), and "
         f"takes {sizes[0]} MB on disk instead of {sizes[1]} MB."
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfcompress.card import figures, verdicts
+from hfcompress.card import devices, figures, verdicts
 from hfcompress.card.wording import difference, metric, optional, speedup
 from hfcompress.evaluation.metrics import REPORTED
 from hfcompress.report.report import Artifact, RunReport
@@ -42,10 +42,10 @@ def quality(report: RunReport) -> str:
     return (
         f"## Results\n\n{md.table(head, rows, right_from=1)}\n\n"
         f"Difference: {metric(report)} of the artifact less that of the teacher, mean over the test queries. "
-        "Speed-up: against the teacher in fp32 PyTorch"
+        f"Speed-up: against the teacher in fp32 PyTorch{' on the same device' if devices.several(report) else ''}"
         f"{', with the interval of its median' if any(each.speedup_interval for each in report.artifacts) else ''}. "
         f"MB: 10^6 bytes of the files that a deployment needs, tokenizer included{same}."
-        f"{_packed(report)}\n\n{weak}"
+        f"{_packed(report)}\n\n{devices.table(report)}{weak}"
         f"![nDCG@10 of the teacher and of every artifact against documents scored per second]({figures.PARETO_FILE})"
     )
 
@@ -137,16 +137,18 @@ def stability(report: RunReport) -> str:
         kept, drifts = found.rank_correlation, (found.batched, found.padded)
         cells = [(f"{drift.mean:.2g}", f"{drift.largest:.2g}", md.percent(drift.swapped_share, 1)) for drift in drifts]
         rows.append([md.code(artifact.name), *map(" / ".join, cells), "" if kept is None else md.fixed(kept)])
-    kind = "a quantized" if _packed(report) else "an int8"
+    halves = any(each.precision in ("fp16", "bf16") for each, _ in measured)
+    kind = "a quantized or 16-bit" if halves else "a quantized" if _packed(report) else "an int8"
     table = md.table(["", "In batches", "Under more padding", "Rank correlation with fp32"], rows, right_from=1)
     return (
         f"### Score stability\n\n{table}\n\n"
         f"How far the scores of {measured[0][1].pairs:,} pairs, each scored alone, move in batches sorted by length, "
         "and in batches padded to twice their longest pair: mean and largest difference in standard deviations of the "
         f"scores, and share of neighbours in a ranking that change places. Rank correlation: Spearman's, of {kind} "
-        "artifact with the fp32 model that was quantized."
+        f"artifact with the fp32 model that {'it was made from' if halves else 'was quantized'}."
     )
 
 
 def _name(report: RunReport, artifact: Artifact) -> str:
-    return "teacher, fp32 PyTorch" if artifact is report.teacher else md.code(artifact.name)
+    place = f" on {artifact.device}" if devices.several(report) else ""
+    return f"teacher, fp32 PyTorch{place}" if artifact is report.teacher else f"{md.code(artifact.name)}{place}"

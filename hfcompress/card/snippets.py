@@ -9,6 +9,8 @@ from hfcompress.rankers.onnxruntime import SLOW_FUSIONS
 from hfcompress.report.report import Artifact, RunReport
 from hfcompress.utils.text import details, fence
 
+HALVES = {"fp16": "float16", "bf16": "bfloat16"}
+
 # Families with a fairseq vocabulary have another padding token than those with a BERT vocabulary.
 _FAIRSEQ_FAMILIES = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 
@@ -64,6 +66,13 @@ _PACKED = """import hfcompress
 ranker = hfcompress.load_ranker(folder, file="{path}")
 scores = ranker.score([(query, document) for document in documents])
 model = hfcompress.load_model(folder, file="{path}")  # in fp32{unpack}
+"""
+
+_HALF = """import hfcompress
+
+{own_texts}
+ranker = hfcompress.load_ranker(folder, "torch", device="auto", dtype="{dtype}")
+scores = ranker.score([(query, document) for document in documents])
 """
 
 _TRANSFORMERS = """import torch
@@ -191,6 +200,9 @@ def loading_snippets(report: RunReport) -> str:
         if artifact.path.startswith(f"{PACKED_FOLDER}/"):
             packed = _PACKED.format(path=artifact.path, **values)
             parts.append(_folded(f"Packed weights ({artifact.precision})", "", packed))
+        if artifact.precision in HALVES:
+            half = _HALF.format(dtype=HALVES[artifact.precision], **values)
+            parts.append(_folded(f"PyTorch in 16 bits ({artifact.precision})", "", half))
     return "\n\n".join(parts)
 
 

@@ -24,6 +24,7 @@ def compare(
     candidates: options.Candidates = 20,
     margin: options.Margin = 0.01,
     metric: options.Metrics = None,
+    device: options.Device = "auto",
     json_file: options.Json = None,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -48,6 +49,7 @@ def compare(
         margin=margin,
         progress=not quiet,
         metrics=metric or (),
+        device=device,
     )
     write_json(json_file, result.model_dump_json(indent=2))
     print_evaluation(result, metric or (), console)

@@ -54,6 +54,7 @@ def compress(
     licence: Annotated[
         str, typer.Option("--license", help="Licence of the compressed model; by default that of MODEL's card.")
     ] = "",
+    device: options.Device = "auto",
     seed: options.Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier call from its finished steps.")] = False,
     json_file: options.Json = None,
@@ -96,6 +97,7 @@ def compress(
             resume=resume,
             progress=not quiet,
             zero_shot=zero_shot or [],
+            device=device,
         )
     write_json(json_file, outcome.to_json())
     console.print(_trials(outcome))

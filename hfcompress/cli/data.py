@@ -102,6 +102,7 @@ def mine(
     max_length: options.MaxLength = None,
     max_queries: Annotated[int | None, typer.Option(min=1, help="Maximum number of train queries.")] = None,
     runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; torch by default.")] = None,
+    device: options.Device = "auto",
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -118,15 +119,17 @@ def mine(
     from hfcompress.models.load import load_config, model_fingerprint
     from hfcompress.rankers.load import load_ranker
     from hfcompress.recipe import DataStep, SplitLimits
+    from hfcompress.utils.device import torch_device
 
     start()
     check_runtime(runtime)
+    torch_device(device)
     step = DataStep(sets=data, candidates=depth, max_queries=SplitLimits(train=max_queries))
     loaded = load_data(step, not quiet)
     check_mining(loaded, out_folder)
     if settings := score_text_of(load_config(model)):
         loaded = loaded.with_score_text(settings)
-    teacher = load_ranker(model, runtime or "torch", max_length=max_length)  # type: ignore[arg-type]
+    teacher = load_ranker(model, runtime or "torch", max_length=max_length, device=device)  # type: ignore[arg-type]
     mined = mine_hard_negatives(
         loaded,
         teacher,

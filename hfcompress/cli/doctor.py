@@ -42,6 +42,8 @@ def doctor(
         f"{', '.join(found.flags) or 'none that are relevant'}",
         soft_wrap=True,
     )
+    for line in found.placement():
+        console.print(escape(line), soft_wrap=True)
     console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()), soft_wrap=True)
     table = Table("", "package", "version", "works")
     for part in found.parts:

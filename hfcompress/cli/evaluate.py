@@ -26,6 +26,9 @@ def evaluate(
     candidates: options.Candidates = 20,
     margin: options.Margin = 0.01,
     metric: options.Metrics = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "float32",
+    provider: options.Providers = None,
     run: Annotated[Path | None, typer.Option(help="Write the ranking to this file as a TREC run.")] = None,
     json_file: options.Json = None,
     quiet: options.Quiet = False,
@@ -55,6 +58,9 @@ def evaluate(
         progress=not quiet,
         metrics=metric or (),
         run_file=run,
+        device=device,
+        dtype=dtype,
+        providers=provider or (),
     )
     write_json(json_file, result.model_dump_json(indent=2))
     print_evaluation(result, metric or (), console)

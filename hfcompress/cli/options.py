@@ -34,6 +34,13 @@ Margin = Annotated[float, typer.Option(help="Non-inferiority margin: largest acc
 Metrics = Annotated[list[str] | None, typer.Option(help=METRIC_HELP)]
 FastestRuntime = Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; by default the fastest.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 uses all cores that it may use.")]
+DEVICE_HELP = "Device of models in PyTorch: auto (an accelerator, if there is one), cpu, cuda, cuda:N or mps."
+Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
+Dtype = Annotated[str, typer.Option(help="Precision of a model in PyTorch: float32, float16 or bfloat16.")]
+Providers = Annotated[
+    list[str] | None,
+    typer.Option("--provider", help="Execution provider of ONNX Runtime, the preferred one first. Repeatable."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 Json = Annotated[
     Path | None,

@@ -56,6 +56,10 @@ def prune(
     ] = 64,
     search_steps: Annotated[int, typer.Option(min=1, help="Plans that the local search evaluates per target.")] = 12,
     threads: options.Threads = 0,
+    device: options.Device = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Precision in which --runtime torch is timed: float32, float16 or bfloat16.")
+    ] = "float32",
     seed: options.Seed = 0,
     measure: Annotated[bool, typer.Option(help="Export every model and measure its speed-up.")] = True,
     json_file: options.Json = None,
@@ -117,6 +121,8 @@ def prune(
             candidates=candidates,
             threads=threads,
             seed=seed,
+            device=device,
+            dtype=dtype,
             measured=measure,
             progress=not quiet,
         )

@@ -21,6 +21,9 @@ def rank(
     docs: Annotated[Path, typer.Option(help="Text file with one document per line.")],
     top_k: Annotated[int | None, typer.Option(min=1, help="Show only the best K documents.")] = None,
     runtime: options.FastestRuntime = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "float32",
+    provider: options.Providers = None,
     debug: options.Debug = False,
 ) -> None:
     """Rank the documents of a file for a query. Prints score, line number and document.
@@ -31,7 +34,7 @@ def rank(
     from hfcompress.data.score_text import score_text_of
     from hfcompress.data.values import is_broken
     from hfcompress.evaluation.candidate import Candidate
-    from hfcompress.evaluation.systems import resolve_system
+    from hfcompress.evaluation.systems import placed_systems, resolve_system
     from hfcompress.models.load import load_config
     from hfcompress.rankers.base import RankerOptions
 
@@ -54,6 +57,7 @@ def rank(
             remedy="remove the empty lines",
         )
     subject = resolve_system(folder, folder, cast(Any, runtime))
+    (subject,) = placed_systems([subject], device, dtype, provider or ())
     if not isinstance(subject, Candidate):
         raise DataError(
             "A run file cannot rank new documents",

@@ -19,6 +19,7 @@ def run(
         list[str] | None,
         typer.Option("--set", help="Replace a setting, e.g. prune.heads=0.25; null restores its default. Repeatable."),
     ] = None,
+    device: Annotated[str | None, typer.Option(help=f"{options.DEVICE_HELP} By default that of the recipe.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the finished steps of an earlier run.")] = False,
     json_file: options.Json = None,
     quiet: options.Quiet = False,
@@ -32,7 +33,8 @@ def run(
     from hfcompress.recipe import Recipe
 
     console = start(json_file)
-    loaded = Recipe.load(recipe, settings)
+    overrides = [*(settings or []), *([f"device={device}"] if device else [])]
+    loaded = Recipe.load(recipe, overrides or None)
     with step_lines(console, quiet):
         report = pipeline.run(loaded, out_folder, resume, progress=not quiet)
     write_json(json_file, report.model_dump_json(indent=2))

@@ -106,6 +106,8 @@ def _cells(artifact: Artifact | RunFileResult, wide: bool) -> dict[str, str]:
     if isinstance(artifact, Artifact):
         cells["docs/s"] = f"{artifact.latency.docs_per_second:.0f}"
         cells["speed-up"] = f"{artifact.speedup:.2f}x"
+        if artifact.device != "cpu":
+            cells[""] += escape(f" on {artifact.device}" if wide else f"\n  on {artifact.device}")
         cells["MB"] = f"{artifact.size_bytes / 1e6:.1f}"
     return cells
 
@@ -125,7 +127,7 @@ def verdict(report: RunReport) -> str:
     delta = subject.delta
     found = f"({delta.confidence:.0%} interval {_interval(delta)}, {len(subject.per_query)} test queries)"
     speed = (
-        f"It is {subject.speedup:.1f} times as fast as the teacher in PyTorch, and takes "
+        f"It is {subject.speedup:.1f} times as fast as the teacher in PyTorch{_there(subject)}, and takes "
         f"{subject.size_bytes / 1e6:.1f} MB instead of {report.teacher.size_bytes / 1e6:.1f} MB."
     )
     if delta.decision == "non-inferior":
@@ -138,6 +140,15 @@ def verdict(report: RunReport) -> str:
         f"{subject.name} is not shown to rank as well as its teacher at a margin of {delta.margin:g} nDCG@10: "
         f"{delta.decision}, {why} {found}. {speed}"
     )
+
+
+def _there(subject: Artifact) -> str:
+    """The device that an artifact and its teacher were timed on, if not the CPU, with the teacher in its precision."""
+    if subject.device == "cpu":
+        return ""
+    same = [each for each in subject.device_teachers if each.precision == subject.precision]
+    also = f" ({same[0].speedup:.1f} times as fast as in {subject.precision})" if same else ""
+    return f" in fp32 on {subject.device}{also}"
 
 
 def _print_verdict(name: str, other: str, delta: Delta, console: Console) -> None:

@@ -117,6 +117,7 @@ def compress(
     resume: bool = False,
     progress: bool = True,
     zero_shot: Sequence[str] = (),
+    device: str = "auto",
 ) -> Outcome:
     """Compress a cross-encoder as far as the goal asks, or as far as its ranking quality allows, within a time budget.
 
@@ -134,6 +135,7 @@ def compress(
         progress: Show progress bars.
         zero_shot: Data sets that are neither trained on nor chosen by, as in a recipe: the result is evaluated there,
             too.
+        device: Device of everything that runs PyTorch, as in a recipe.
 
     Raises:
         HfCompressError: A fault that the user can mend.
@@ -143,6 +145,7 @@ def compress(
     shared = Recipe(
         name=recipe_name(model),
         seed=seed,
+        device=device,
         data=DataStep(sets=list(sets), candidates=candidates, score_text=score_text_of(config)),
         teacher=TeacherStep(model=model, max_length=length),
         quantize=QuantizeStep(artifacts=goal.artifacts(), calibration_pairs=CALIBRATION_PAIRS),

@@ -23,6 +23,7 @@ from hfcompress.report.delta import Delta
 from hfcompress.report.report import Artifact
 from hfcompress.steps.inputs import train_lists
 from hfcompress.steps.workspace import Workspace
+from hfcompress.utils.device import torch_device
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ class CompressContext:
     @property
     def options(self) -> RankerOptions:
         """Threads and token budget of every runtime."""
-        return RankerOptions(self.recipe.evaluate.threads, self.recipe.evaluate.batch_tokens)
+        step = self.recipe.evaluate
+        return RankerOptions(step.threads, step.batch_tokens, device=str(torch_device(self.recipe.device)))
 
     @property
     def remaining(self) -> float:
@@ -126,6 +128,7 @@ class CompressContext:
             progress=self.progress,
             split="dev",
             stability=False,
+            device=self.options.device,
         )
         return [each.artifact for each in evaluated]
 

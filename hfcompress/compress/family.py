@@ -96,7 +96,7 @@ def prune_family(
     """Prune for each speed-up without training, export, and evaluate beside the teacher."""
 
     def work(folder: Path, partial: Path) -> None:
-        model = load_model(context.teacher, dtype="float32")
+        model = load_model(context.teacher, dtype="float32", device=context.options.device)
         tokenizer = load_tokenizer(context.teacher, context.max_length)
         step = pruning(context.goal, pruning_speedups[0], form, vocabulary=False)
         artifacts = [form.step] if form.step else []

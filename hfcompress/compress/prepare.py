@@ -20,6 +20,7 @@ from hfcompress.recipe import Recipe, RecoverStep, SplitLimits
 from hfcompress.steps.checks import check, check_data, check_zero_shot, check_zero_shot_names
 from hfcompress.steps.inputs import load_run_data, load_zero_shot
 from hfcompress.steps.workspace import Workspace
+from hfcompress.utils.device import torch_device
 from hfcompress.vocabulary.content import content_of
 
 logger = logging.getLogger(__name__)
@@ -63,8 +64,10 @@ def prepare(
     teacher, threads = recipe.teacher, recipe.evaluate.threads
     known = [model_fingerprint(teacher.model), data.fingerprint(), teacher.max_length, threads]
 
+    options = RankerOptions(threads, device=str(torch_device(recipe.device)))
+
     def measure() -> float:
-        return pairs_per_second(teacher.model, data, "dev", teacher.max_length, RankerOptions(threads))
+        return pairs_per_second(teacher.model, data, "dev", teacher.max_length, options)
 
     rate = cached_value(workspace, "probe", known, measure)
 

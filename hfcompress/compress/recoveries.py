@@ -135,7 +135,7 @@ def _trained(
     """
     found = load_from_disk(str(scored.path))
     rows = Dataset.from_list(found.select(range(min(lists, len(found)))).to_list())
-    model = load_model(str(member.folder), dtype="float32")
+    model = load_model(str(member.folder), dtype="float32", device=context.options.device)
     tokenizer = load_tokenizer(str(member.folder), context.max_length)
     splits = {name: split for name, split in context.data.splits.items() if name != "dev"}
     start = time.perf_counter()

@@ -52,7 +52,8 @@ def load_artifacts(folder: Path) -> list[Artifact]:
 
 def pairs_per_second(teacher: str, data: RankingData, split: str, max_length: int, options: RankerOptions) -> float:
     """Speed of the teacher in fp32 PyTorch on a few pairs of the data, tokenization counted."""
-    ranker = TorchRanker(load_model(teacher, dtype="float32"), load_tokenizer(teacher, max_length), options=options)
+    model = load_model(teacher, dtype="float32", device=options.device)
+    ranker = TorchRanker(model, load_tokenizer(teacher, max_length), options=options)
     pairs = []
     for query, documents in data.split(split).candidates.items():
         pairs += data.pairs(query, documents)

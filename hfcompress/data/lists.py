@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
 from hfcompress.models.prompts import encode_pairs
+from hfcompress.utils.device import shared_out
 from hfcompress.utils.files import write_bytes
 from hfcompress.utils.progress import progress_bar
 
@@ -163,7 +164,11 @@ def with_scores(
 def score_lists(
     lists: Dataset, scorer: Any, progress: bool = True, cache: Path | None = None, fingerprint: str = ""
 ) -> list[list[float]]:
-    """Return the raw scores of a ranker for every document of every list, as `with_scores` adds them."""
+    """Return the raw scores of a ranker for every document of every list, as `with_scores` adds them.
+
+    Under `accelerate launch`, each process scores every n-th chunk, and all get all scores: those of a single process,
+    in the same order, since the chunks are the same. Every process must call this, with the same lists.
+    """
     if cache and not fingerprint:
         raise DataError(
             "Cached scores need the fingerprint of their ranker",
@@ -171,16 +176,18 @@ def score_lists(
             expected="a string that changes whenever the ranker's scores may change",
             remedy="pass hfcompress.models.load.model_fingerprint(name), joined with the longest input",
         )
-    scores: list[list[float]] = []
+    starts = range(0, len(lists), LISTS_PER_CHUNK)
     bar = progress_bar(total=len(lists), desc="teacher scores", unit="query", disable=not progress, leave=False)
-    for start in range(0, len(lists), LISTS_PER_CHUNK):
+
+    def of_chunk(start: int) -> list[list[float]]:
         chunk = lists[start : start + LISTS_PER_CHUNK]
         pairs = [(q, d) for q, documents in zip(chunk["query"], chunk["documents"], strict=True) for d in documents]
         flat = iter(_cached(cache, fingerprint, scorer, pairs).tolist())
-        scores += [[next(flat) for _ in documents] for documents in chunk["documents"]]
         bar.update(len(chunk["query"]))
-    bar.close()
-    return scores
+        return [[next(flat) for _ in documents] for documents in chunk["documents"]]
+
+    with bar:
+        return [row for rows in shared_out(of_chunk, starts) for row in rows]
 
 
 def _cached(cache: Path | None, fingerprint: str, scorer: Any, pairs: list[tuple[str, str]]) -> np.ndarray:

@@ -219,8 +219,10 @@ def _time_queries(
 
 def _timed(ranker: BatchedRanker, pairs: Sequence[Pair]) -> tuple[np.ndarray, float]:
     """Scores, and their wall time in seconds."""
+    ranker.synchronize()
     start = time.perf_counter()
     scores = ranker.score(pairs)
+    ranker.synchronize()
     return scores, time.perf_counter() - start
 
 

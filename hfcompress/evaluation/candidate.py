@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +17,7 @@ from hfcompress.quantization.config import QuantizationConfig
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
 from hfcompress.rankers.load import Runtime, load_ranker
 from hfcompress.recipe import ScoreText
+from hfcompress.utils.device import CPU, DTYPES
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Candidate:
         made_from: Name of the fp32 candidate that it was quantized from; None for fp32.
         score_text: Format of the BM25 scores in its texts, if candidates may differ in it; None for the texts of the
             data as they are.
+        device: Device that it runs and is timed on, as PyTorch names it.
+        dtype: Precision of a model in PyTorch.
+        providers: Execution providers of ONNX Runtime.
     """
 
     name: str
@@ -41,16 +45,25 @@ class Candidate:
     precision: str
     made_from: str | None = None
     score_text: ScoreText | None = None
+    device: str = CPU
+    dtype: str = "float32"
+    providers: tuple[str, ...] = RankerOptions().providers
 
     @classmethod
-    def teacher(cls, model: str, path: str) -> Candidate:
+    def teacher(cls, model: str, path: str, device: str = CPU) -> Candidate:
         """The teacher in fp32 PyTorch."""
-        return cls("teacher", model, path, "torch", "fp32")
+        return cls("teacher", model, path, "torch", "fp32", device=device)
 
     @classmethod
-    def student(cls, folder: Path) -> Candidate:
+    def student(cls, folder: Path, device: str = CPU) -> Candidate:
         """The student in fp32 PyTorch."""
-        return cls("student-torch", str(folder), "model.safetensors", "torch", "fp32")
+        return cls("student-torch", str(folder), "model.safetensors", "torch", "fp32", device=device)
+
+    def in_precision(self, dtype: str, device: str) -> Candidate:
+        """This model, in fp32 PyTorch, on a device in 16 bits."""
+        precision = DTYPES[dtype]
+        name = f"{self.name}-{precision}" if self.name.endswith("-torch") else f"{self.name}-torch-{precision}"
+        return replace(self, name=name, precision=precision, made_from=self.name, device=device, dtype=dtype)
 
     @classmethod
     def graph(cls, folder: Path, config: QuantizationConfig, made_from: str) -> Candidate:
@@ -65,8 +78,14 @@ class Candidate:
         )
 
     def ranker(self, max_length: int | None, options: RankerOptions) -> BatchedRanker:
-        """Load the model."""
-        return load_ranker(self.folder, self.runtime, self.file, max_length, options)
+        """Load the model, on its own device."""
+        options = replace(options, device=self.device, providers=self.providers)
+        return load_ranker(self.folder, self.runtime, self.file, max_length, options, dtype=self.dtype)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it computes in fp32 PyTorch, with its own weights or packed ones."""
+        return self.runtime == "torch" and self.dtype == "float32"
 
     @property
     def file(self) -> str | None:

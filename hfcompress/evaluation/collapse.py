@@ -88,7 +88,8 @@ def check_collapse(
     for artifact in results[1:]:
         if (reason := collapse_reason(artifact, reference, least)) is None:
             continue
-        quantized = artifact.precision != "fp32"
+        half = artifact.precision in ("fp16", "bf16")
+        quantized = artifact.precision != "fp32" and not half
         cause = f". {_cause(sensitivities(artifact), least)}" if quantized else ""
         raise CollapseError(
             f"{artifact.name} ({artifact.path}) has collapsed: {reason}{cause}",
@@ -98,6 +99,8 @@ def check_collapse(
                 "leave it out of quantize.artifacts, change its quantization (per_channel, more bits, another mode or "
                 "runtime), or train with recover.quantization_aware; evaluate.min_rank_correlation sets the bound"
                 if quantized
+                else "leave it out of quantize.artifacts, or use dtype: bfloat16, which has the range of fp32"
+                if half
                 else "prune less, or recover longer"
             ),
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from transformers import PretrainedConfig
 
 from hfcompress.data.also import AlsoPart
@@ -16,6 +17,7 @@ from hfcompress.evaluation.batch_invariance import measure_batch_invariance
 from hfcompress.evaluation.benchmark import benchmark, benchmark_single_thread
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.cold_start import measure_cold_start
+from hfcompress.evaluation.device_teachers import TimedTeachers, missing_teachers
 from hfcompress.evaluation.metrics import (
     PRIMARY_METRIC,
     REPORTED,
@@ -43,6 +45,7 @@ from hfcompress.report.explanation import Explanation
 from hfcompress.report.report import AlsoSummary, Artifact, DataSummary, FirstStage, Machine, RunReport
 from hfcompress.report.speed import ColdStart, SingleThread
 from hfcompress.report.structure import PruningSummary
+from hfcompress.utils.device import CPU, device_title, torch_device
 from hfcompress.utils.files import deflated_size_of, size_of
 from hfcompress.utils.machine import cpu_flags, cpu_name, memory_gb, thread_count, versions
 
@@ -72,6 +75,7 @@ def evaluate_candidates(
     deflated: bool = False,
     sequence: Sequence[str] = (),
     stability: bool = True,
+    device: str = CPU,
 ) -> list[EvaluatedCandidate]:
     """Evaluate all candidates side by side; the first one is the teacher.
 
@@ -90,13 +94,16 @@ def evaluate_candidates(
         sequence: Names of the candidates after the first in the order in which they are tested against it; by default
             their own order.
         stability: Also measure how far scores depend on the batch.
+        device: Device on which scores in fp32 are computed, as PyTorch names it. Speed is measured on the device of
+            each candidate, against the teacher there: see `missing_teachers`.
 
     Returns:
         One result for each candidate, in their order.
     """
-    options = RankerOptions(step.threads, step.batch_tokens)
-    rankers = [candidate.ranker(max_length, options) for candidate in candidates]
-    texts = _texts(candidates, data)
+    options = RankerOptions(step.threads, step.batch_tokens, device=device)
+    timed = [*candidates, *missing_teachers(candidates)]
+    rankers = [candidate.ranker(max_length, options) for candidate in timed]
+    texts = _texts(timed, data)
     chosen = data.split(split)
     documents = {query: listed for query, listed in chosen.candidates.items() if listed}
     pairs_by_text = {id(text): {query: text.pairs(query, documents[query]) for query in documents} for text in texts}
@@ -112,6 +119,12 @@ def evaluate_candidates(
         texts=texts,
         most_queries=step.speed_queries,
     )
+    part = slice(len(candidates), None)
+    teachers = TimedTeachers(
+        [timed[0], *timed[part]], [rankers[0], *rankers[part]], [benchmarks[0], *benchmarks[part]], step.confidence
+    )
+    count = len(candidates)
+    rankers, pairs_of, lists_of, benchmarks = rankers[:count], pairs_of[:count], lists_of[:count], benchmarks[:count]
     score = partial(query_scores, max_length=max_length, options=options, parts=step.rounds, progress=progress)
     each = zip(candidates, pairs_of, rankers, [result.scores for result in benchmarks], strict=True)
     scores = [
@@ -147,12 +160,14 @@ def evaluate_candidates(
                     else None
                 ),
                 latency=result.latency(ranker),
-                speedup=result.speedup_over(benchmarks[0]) if teacher else 1.0,
+                speedup=teachers.speedup(candidate, result)[0] if teacher else 1.0,
                 tied_share=tied_share(run),
                 stability=measure_batch_invariance(ranker, lists, correlation) if teacher and stability else None,
-                speedup_interval=result.speedup_interval(benchmarks[0], step.confidence) if teacher else None,
+                speedup_interval=teachers.speedup(candidate, result)[1] if teacher else None,
                 single_thread=single.get(candidate.name),
                 cold_start=_cold_start(candidate, ranker, lists[0]) if step.cold_start else None,
+                device=device_title(candidate.device),
+                device_teachers=teachers.beside(candidate, result) if teacher else [],
             )
         )
     return [EvaluatedCandidate(artifact, run) for artifact, run in zip(_tested(artifacts, sequence), runs, strict=True)]
@@ -216,7 +231,7 @@ def build_report(
         teacher=results[0],
         artifacts=results[1:],
         steps=[],
-        machine=describe_machine(),
+        machine=describe_machine(torch_device(recipe.device)),
         explanation=explanation,
         sequence=list(sequence),
     )
@@ -270,8 +285,12 @@ def summarize_data(recipe: Recipe, data: RankingData, also: Sequence[AlsoPart] =
     )
 
 
-def describe_machine() -> Machine:
-    """Hardware and software of this machine."""
+def describe_machine(device: str | torch.device = CPU) -> Machine:
+    """Hardware and software of this machine.
+
+    Args:
+        device: Device that models in PyTorch were trained and scored on.
+    """
     return Machine(
         cpu=cpu_name(),
         flags=cpu_flags(),
@@ -279,6 +298,7 @@ def describe_machine() -> Machine:
         memory_gb=memory_gb(),
         platform=f"{platform.system()} {platform.machine()}",
         versions=versions(),
+        device=device_title(device),
     )
 
 
@@ -303,12 +323,16 @@ def _single_thread(
     threads: int,
 ) -> dict[str, SingleThread]:
     """Speed on one thread, by the candidate's name; empty if the whole evaluation runs on one thread."""
-    if threads == 1 or not step.single_thread_queries:
+    if threads == 1 or not step.single_thread_queries or candidates[0].device != CPU:
         return {}
+    chosen = [number for number, each in enumerate(candidates) if each.device == CPU]
+    candidates, lists = [candidates[number] for number in chosen], [lists[number] for number in chosen]
     rankers = [candidate.ranker(max_length, RankerOptions(1, step.batch_tokens)) for candidate in candidates]
     results = benchmark_single_thread(rankers, [own[: step.single_thread_queries] for own in lists], step.confidence)
     return {candidate.name: result for candidate, result in zip(candidates, results, strict=True)}
 
 
 def _cold_start(candidate: Candidate, ranker: BatchedRanker, pairs: list[Pair]) -> ColdStart | None:
+    if candidate.device != CPU or candidate.dtype != "float32":  # what the process would load is another model
+        return None
     return measure_cold_start(ranker, candidate.folder, candidate.runtime, candidate.file, pairs)

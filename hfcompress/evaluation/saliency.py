@@ -19,6 +19,7 @@ from hfcompress.rankers.base import Pair
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.report.explanation import Explanation, MeanSaliencyAgreement, SaliencyAgreement
 from hfcompress.report.report import Artifact
+from hfcompress.utils.device import moved
 
 TOP_WORDS = 5
 MIN_WORDS = 3  # a correlation of two is always 1 or -1
@@ -81,7 +82,7 @@ def word_saliency(ranker: TorchRanker, pair: Pair) -> dict[Word, float]:
     prompt = prompts_of(ranker.tokenizer).text
     offsets = encoded.pop("offset_mapping")[0].tolist()
     with _embedded(ranker.model) as embeddings:
-        scores = ranker.model(**encoded).logits
+        scores = ranker.model(**moved(encoded, ranker.model.device)).logits
     (gradient,) = torch.autograd.grad(scores.sum(), embeddings)
     saliencies = (gradient * embeddings[0].detach()).sum(-1)[0].tolist()
     word_indices = [_word_of_characters(text) for text in pair]

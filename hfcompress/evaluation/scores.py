@@ -7,10 +7,12 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
@@ -21,6 +23,7 @@ from hfcompress.quantization.exact import ExactSample, FirstTokenRanker, faster_
 from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
 from hfcompress.rankers.load import load_ranker, ranking_tokenizer
 from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.utils.device import CPU
 from hfcompress.utils.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,7 @@ SAMPLE = 32  # pairs on which rankers are compared
 # graph saves a tenth to a fifth of the time (scripts/score_times.py); both grow with the number of layers.
 EXPORT_PAYS_SECONDS = 8.0  # for each layer
 OPENING_PAYS_SECONDS = 5.0
+ACCELERATOR_TOKENS = 65536  # of a batch that is not timed; a few thousand leave a GPU idle most of the time
 
 
 class Fp32Scorer:
@@ -39,13 +43,14 @@ class Fp32Scorer:
 
     Scores that the store has are not computed again. Others are computed in PyTorch or, where there are many, by what
     agrees with it to 1e-4 and is faster: the last layer computed for one token only, or an fp32 graph. That graph is
-    the folder's own, or exported into a temporary folder that exists as long as the scorer.
+    the folder's own, or exported into a temporary folder that exists as long as the scorer. On an accelerator PyTorch
+    goes on, in batches of `ACCELERATOR_TOKENS` or more.
 
     Args:
         model: A folder, a Hub id, or `package:NAME/FOLDER`.
         max_length: Longest input in tokens; by default the tokenizer's.
         file: Packed weights in the folder; by default the checkpoint's own.
-        options: How to use the machine.
+        options: How to use the machine; the model is loaded onto `options.device`.
         reference: The model in PyTorch, if it is loaded already; otherwise it is loaded when a score is missing.
 
     Attributes:
@@ -63,6 +68,9 @@ class Fp32Scorer:
     ):
         self.name = model
         self.computed = 0
+        options = options or RankerOptions()
+        if options.device != CPU:
+            options = replace(options, batch_tokens=max(options.batch_tokens, ACCELERATOR_TOKENS))
         self._load = lambda: reference or load_ranker(model, "torch", file, max_length, options)
         tokenizer = reference.tokenizer if reference else ranking_tokenizer(model, load_config(model), max_length)
         self._store = ScoreStore.of_model(model, tokenizer.model_max_length, file)
@@ -116,6 +124,9 @@ class Fp32Scorer:
         if self._sample is None:
             self._compare_in_pytorch(missing)
         assert self._sample is not None
+        if self._reference.model.device.type != CPU:  # graphs run on the CPU
+            self._graph_tried = True
+            return
         expected = total * self._sample.seconds / len(self._sample.pairs)
         pays = OPENING_PAYS_SECONDS if self._graph else EXPORT_PAYS_SECONDS * len(encoder_layers(self._reference.model))
         if expected < pays:
@@ -192,7 +203,7 @@ def query_scores(
         pairs: Pairs of each query, by its id.
         max_length: Longest input in tokens; None for the tokenizer's.
         options: How to use the machine.
-        ranker: The model, if it is loaded already.
+        ranker: The model, if it is loaded already. It is not used for scores in fp32 if `options` name another device.
         computed: Scores of some of the queries by `ranker`, which are not computed again in fp32.
         parts: Parts in which the queries are scored: each n-th query together, as in `benchmark`. Scores of dynamic
             int8 depend on them.
@@ -202,8 +213,12 @@ def query_scores(
         Raw scores, `{query id: [score of each pair]}`, in the order of `pairs`.
     """
     scorer: Fp32Scorer | BatchedRanker
-    if candidate.runtime == "torch":
-        scorer = Fp32Scorer(candidate.folder, max_length, candidate.file, options, cast(TorchRanker | None, ranker))
+    if candidate.is_exact:
+        here = isinstance(ranker, TorchRanker) and ranker.model.device == torch.device(
+            (options or RankerOptions()).device
+        )
+        reference = cast(TorchRanker, ranker) if here else None
+        scorer = Fp32Scorer(candidate.folder, max_length, candidate.file, options, reference)
         for query, own_scores in (computed or {}).items():
             scorer.add(pairs[query], own_scores)
         scorer.prepare([pair for own in pairs.values() for pair in own])

@@ -23,11 +23,19 @@ from hfcompress.evaluation.results import (
     report_metrics,
 )
 from hfcompress.evaluation.significance import compare
-from hfcompress.evaluation.systems import RunFile, System, check_same_documents, resolve_system, run_of_split
+from hfcompress.evaluation.systems import (
+    RunFile,
+    System,
+    check_same_documents,
+    placed_systems,
+    resolve_system,
+    run_of_split,
+)
 from hfcompress.models.load import load_config
 from hfcompress.rankers.load import Runtime, ranking_tokenizer
 from hfcompress.recipe import DataStep, EvaluateStep, SplitLimits
 from hfcompress.report.report import Artifact, Delta, FirstStage, Machine
+from hfcompress.utils.device import torch_device
 from hfcompress.utils.settings import Closed
 
 
@@ -78,6 +86,9 @@ def evaluate_models(
     progress: bool = True,
     metrics: Sequence[str] = (),
     run_file: Path | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    providers: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate a model or a run file, and optionally a baseline, on the same candidates.
 
@@ -96,6 +107,9 @@ def evaluate_models(
         progress: Show progress bars.
         metrics: Further metrics besides those of a report.
         run_file: Where to write the model's ranking, in trec_eval's format.
+        device: Device of models in PyTorch. Both are timed on the CPU if one of them is a graph for it.
+        dtype: Precision of the model in PyTorch; the baseline is in fp32, and timed in this precision, too.
+        providers: Execution providers of ONNX Runtime for the model, the preferred one first.
 
     Raises:
         HfCompressError: A model, a run file or the data cannot be used.
@@ -118,6 +132,9 @@ def evaluate_models(
         progress=progress,
         metrics=metrics,
         run_file=run_file,
+        device=device,
+        dtype=dtype,
+        providers=providers,
     )
 
 
@@ -133,6 +150,9 @@ def evaluate_systems(
     progress: bool = True,
     metrics: Sequence[str] = (),
     run_file: Path | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    providers: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate one system, or compare two query by query; the first of two is the baseline.
 
@@ -141,6 +161,7 @@ def evaluate_systems(
     Raises:
         HfCompressError: A model, a run file or the data cannot be used.
     """
+    systems = placed_systems(systems, device, dtype, providers)
     step = EvaluateStep(metrics=list(metrics), cold_start=False, single_thread_queries=0)
     names = report_metrics(step)
     for name in names:
@@ -176,7 +197,17 @@ def evaluate_systems(
         check_same_documents({systems[index].path: run for index, run in runs.items()}, chosen if models else None)
     step = step.model_copy(update={"margin": margin})
     evaluated = iter(
-        evaluate_candidates(models, data, step, max_length=max_length, progress=progress, split=split) if models else ()
+        evaluate_candidates(
+            models,
+            data,
+            step,
+            max_length=max_length,
+            progress=progress,
+            split=split,
+            device=str(torch_device(device)),
+        )
+        if models
+        else ()
     )
     artifacts: list[Artifact | RunFileResult] = []
     for index, system in enumerate(systems):
@@ -202,7 +233,7 @@ def evaluate_systems(
         queries_without_relevant=len(without_relevant(chosen.qrels)),
         first_stage=first_stage,
         artifacts=artifacts,
-        machine=describe_machine(),
+        machine=describe_machine(torch_device(device)),
     )
 
 

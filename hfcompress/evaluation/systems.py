@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from hfcompress.data.ranking import Split
 from hfcompress.data.trec_run import Scores, read_run
-from hfcompress.errors import DataError, ModelError
+from hfcompress.errors import DataError, DeviceError, ModelError
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.models.layout import ONNX_FP32, ONNX_INT8, OPENVINO_FP32, OPENVINO_INT8
-from hfcompress.rankers.load import FILE_RUNTIMES, Runtime, default_graph
+from hfcompress.rankers.base import RankerOptions
+from hfcompress.rankers.load import FILE_RUNTIMES, Runtime, default_graph, placed
+from hfcompress.utils.device import CPU, DTYPES, torch_device
+
+GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "MIGraphXExecutionProvider")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,52 @@ def resolve_system(name: str, label: str, runtime: Runtime | None = None) -> Sys
     inside = path.relative_to(folder).as_posix()
     exact = path.suffix == ".safetensors" or inside in (ONNX_FP32, OPENVINO_FP32)
     return Candidate(label, str(folder), inside, FILE_RUNTIMES[path.suffix], "fp32" if exact else "int8")
+
+
+def placed_systems(
+    systems: Sequence[System], device: str = "auto", dtype: str = "float32", providers: Sequence[str] = ()
+) -> list[System]:
+    """Systems on the devices that they run and are timed on.
+
+    Models in PyTorch are on the device if all models are in PyTorch, or ONNX Runtime's provider runs there. Otherwise
+    all are on the CPU, since speeds of two devices are not compared.
+
+    Args:
+        systems: The systems; precision and providers are those of the last, which is the one to evaluate.
+        device: Name of the device.
+        dtype: Precision of a model in PyTorch.
+        providers: Execution providers of ONNX Runtime; by default those for the CPU.
+
+    Raises:
+        DeviceError: There is no such device, or the last system cannot run so.
+    """
+    *others, last = systems
+    chosen = str(torch_device(device))
+    if isinstance(last, Candidate):
+        wanted = RankerOptions(providers=tuple(providers) or RankerOptions().providers)
+        if providers and last.runtime != "onnxruntime":
+            raise DeviceError(
+                f"{last.runtime} has no execution providers",
+                value=", ".join(providers),
+                expected="a model for ONNX Runtime: --runtime onnxruntime, or an .onnx file",
+                remedy="leave out --provider, or choose the runtime",
+            )
+        explicit = None if device == "auto" and last.runtime != "torch" else device
+        only = last.runtime == "openvino" and len(systems) > 1  # the device is that of the other
+        options = placed(wanted, last.runtime, None if only or providers else explicit, dtype)
+        place = chosen if providers and providers[0] in GPU_PROVIDERS else options.device
+        if last.runtime == "torch" and any(isinstance(each, Candidate) and each.runtime != "torch" for each in others):
+            place = CPU
+        precision = DTYPES[dtype] if last.runtime == "torch" and last.precision == "fp32" else last.precision
+        last = replace(last, device=place, dtype=dtype, precision=precision, providers=options.providers)
+        chosen = place
+    return [
+        *(
+            replace(each, device=chosen) if isinstance(each, Candidate) and each.runtime == "torch" else each
+            for each in others
+        ),
+        last,
+    ]
 
 
 def check_same_documents(runs: Mapping[str, Mapping[str, Mapping[str, float]]], split: Split | None) -> None:

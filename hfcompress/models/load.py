@@ -8,9 +8,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
@@ -171,10 +173,14 @@ def _take_over_activation(activation: str | None, config: PretrainedConfig) -> N
         config.sentence_transformers = {**stated, "activation_fn": activation}
 
 
-def load_encoder(name: str) -> PreTrainedModel:
+def load_encoder(name: str, device: str | torch.device = "cpu") -> PreTrainedModel:
     """Load an encoder with a new classification head for one score, to train it as a cross-encoder.
 
     A modular cross-encoder is loaded with its own head.
+
+    Args:
+        name: A local folder, a Hub id, or `package:NAME/FOLDER`.
+        device: Device of the weights, as PyTorch names it.
 
     Raises:
         ModelError: There is no such model, its family is not supported, it has no weights in safetensors, or weights
@@ -183,17 +189,23 @@ def load_encoder(name: str) -> PreTrainedModel:
     """
     config = load_config(name)
     if modules_of(config):
-        return load_model(name, dtype="float32")
+        return load_model(name, dtype="float32", device=device)
     config.num_labels = 1
     config.problem_type = None
     source = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
     model, loading = _from_pretrained(name, config, "AutoModel", source, dtype="auto")
     check_encoder(name, model, loading)
-    return model.float()
+    model = model.float()
+    nn.Module.to(model, device)
+    return model
 
 
 def load_model(
-    name: str, dtype: str = "auto", file: str | None = None, score: ScoreLabel | None = None
+    name: str,
+    dtype: str = "auto",
+    file: str | None = None,
+    score: ScoreLabel | None = None,
+    device: str | torch.device = "cpu",
 ) -> PreTrainedModel:
     """Load a cross-encoder, stock or pruned by hfcompress; no code from the checkpoint is run.
 
@@ -205,6 +217,7 @@ def load_model(
         file: File in the folder with packed weights, e.g. `packed/model_int4.safetensors`. By default the checkpoint's
             own weights are loaded, or its only packed file if it has none.
         score: The score of a classifier with several labels; the model has this one output. None for a cross-encoder.
+        device: Device of the weights, as PyTorch names it.
 
     Raises:
         ModelError: There is no such model, file or label, it does not give one score, its weights are not in
@@ -227,7 +240,9 @@ def load_model(
     check_loading(name, config, loading)
     align_weights(model)
     freeze_unused_(model)
-    return (select_score(model, weights) if weights else model).eval()
+    model = select_score(model, weights) if weights else model
+    nn.Module.to(model, device)
+    return model.eval()
 
 
 def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokenizerFast:

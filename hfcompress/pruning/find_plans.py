@@ -37,7 +37,8 @@ from hfcompress.quantization.config import (
 )
 from hfcompress.rankers.base import Pair, RankerOptions
 from hfcompress.rankers.load import Runtime
-from hfcompress.recipe import ArtifactStep, PackedWeights, PruneStep, Target
+from hfcompress.recipe import ArtifactStep, HalfPrecision, PackedWeights, PruneStep, Target
+from hfcompress.utils.device import CPU
 from hfcompress.utils.log import timed
 
 logger = logging.getLogger(__name__)
@@ -198,17 +199,21 @@ def deployment_of(
 
     Args:
         step: Names the runtime, or `auto` for that of the artifacts.
-        artifacts: Artifacts to be made of the model; the first graph for the runtime is used.
-        options: Threads and batch size.
+        artifacts: Artifacts to be made of the model; the first graph for the runtime is used, or model in 16 bits.
+        options: Threads, batch size, and the device of a model in PyTorch.
         documents: Candidates per query.
         first_token: Whether exports compute the last layer for the first token only.
     """
-    graphs = [artifact for artifact in artifacts if not isinstance(artifact, PackedWeights)]  # packed ones run in fp32
-    matching = [artifact for artifact in graphs if step.runtime in ("auto", artifact.runtime)]
-    quantization = config_from_recipe(matching[0]) if matching else DEFAULT_INT8.get(step.runtime)
-    runtime = cast(Runtime, quantization.runtime if quantization else "torch")
+    forms = [artifact for artifact in artifacts if not isinstance(artifact, PackedWeights)]  # packed ones run in fp32
+    first = next((artifact for artifact in forms if step.runtime in ("auto", artifact.runtime)), None)
     per_request = documents if step.speed == "latency" or step.target_latency_ms is not None else None
-    return Deployment(runtime, quantization, options, per_request, first_token)
+    if isinstance(first, HalfPrecision):
+        return Deployment("torch", None, options, per_request, first_token, first.dtype)
+    quantization = config_from_recipe(first) if first else DEFAULT_INT8.get(step.runtime)
+    if quantization is None:
+        return Deployment("torch", None, options, per_request, first_token)
+    options = replace(options, device=CPU)
+    return Deployment(cast(Runtime, quantization.runtime), quantization, options, per_request, first_token)
 
 
 def measure_importance(

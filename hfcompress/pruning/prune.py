@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import AliasChoices, Field
@@ -27,6 +28,7 @@ from hfcompress.quantization.artifacts import calibration_batches
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import activation_of, ranking_tokenizer
 from hfcompress.recipe import DataStep, PruneStep, Target
+from hfcompress.utils.device import torch_device
 from hfcompress.utils.files import replaced_folder, write_bytes, write_text
 from hfcompress.utils.log import timed
 from hfcompress.utils.machine import limited_torch_threads
@@ -74,6 +76,8 @@ def prune_checkpoint(
     seed: int = 0,
     measured: bool = True,
     progress: bool = True,
+    device: str = "auto",
+    dtype: str = "float32",
 ) -> list[PrunedModel]:
     """Load a cross-encoder and data, and prune the model without training, once for each target.
 
@@ -89,16 +93,18 @@ def prune_checkpoint(
         seed: As for `prune_model`.
         measured: As for `prune_model`.
         progress: Show progress bars.
+        device: Device of the model: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        dtype: As for `prune_model`.
 
     Returns and raises what `prune_model` does.
     """
-    targets = _checked_targets(step, targets)
+    targets, chosen = _checked_targets(step, targets), torch_device(device)
     config = load_config(name)
     require_one_score(config)
     activation_of(config)
     _check_folder(out, name)
     tokenizer = ranking_tokenizer(name, config, max_length)
-    model = load_model(name, dtype="float32")
+    model = load_model(name, dtype="float32", device=chosen)
     for line in _plan(name, sets, out, step, targets, measured):
         logger.info(line)
     with timed("data", logger):
@@ -116,6 +122,7 @@ def prune_checkpoint(
         seed=seed,
         measured=measured,
         progress=progress,
+        dtype=dtype,
     )
 
 
@@ -133,11 +140,12 @@ def prune_model(
     seed: int = 0,
     measured: bool = True,
     progress: bool = True,
+    dtype: str = "float32",
 ) -> list[PrunedModel]:
     """Prune a cross-encoder without training, once for each target, and write the checkpoints.
 
     Args:
-        model: The dense model; it is not changed.
+        model: The dense model; it is not changed, and everything runs on its device.
         tokenizer: Its tokenizer; `model_max_length` is the longest input.
         data: Data with a train split.
         out: Output folder: one checkpoint, or a folder for each of several targets; and `family.json`. What an earlier
@@ -149,6 +157,8 @@ def prune_model(
         seed: Random seed.
         measured: Whether to export every pruned model and time it against the dense one.
         progress: Show progress bars.
+        dtype: Precision in which the runtime `torch` is timed, on the device of the model: `float32`, `float16` or
+            `bfloat16`.
 
     Returns:
         The pruned models, in the order of the targets.
@@ -162,7 +172,8 @@ def prune_model(
     data.split("train")
     if any(kind == "target_latency_ms" for kind, _ in targets):
         step = step.model_copy(update={"target_latency_ms": targets[0][1]})
-    deployment = deployment_of(step, [], RankerOptions(threads=threads), candidates)
+    options = RankerOptions(threads=threads, device=str(model.device))
+    deployment = replace(deployment_of(step, [], options, candidates), dtype=dtype)
     max_length = tokenizer.model_max_length
     found_plans = find_plans(
         model,

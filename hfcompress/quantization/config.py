@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from hfcompress.errors import DataError, RecipeError
 from hfcompress.models.packing import Codec
 from hfcompress.optimum_config import StrictConfig
-from hfcompress.recipe import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8, PackedWeights
+from hfcompress.recipe import ArtifactStep, HalfPrecision, OnnxRuntimeInt8, OpenVinoInt8, PackedWeights
 from hfcompress.recipe.base import Strict
 from hfcompress.recipe.quantize import CpuTarget
 from hfcompress.utils.machine import SATURATING_TARGETS, cpu_target
@@ -283,7 +283,18 @@ def weights_from_recipe(step: PackedWeights) -> WeightQuantizationConfig:
 
 
 def config_from_recipe(step: ArtifactStep) -> QuantizationConfig:
-    """The config of an artifact of a recipe; settings that the recipe leaves to the CPU stay open."""
+    """The config of a quantized artifact of a recipe; settings that the recipe leaves to the CPU stay open.
+
+    Raises:
+        RecipeError: The artifact is a model in 16 bits, which has no file of its own.
+    """
+    if isinstance(step, HalfPrecision):
+        raise RecipeError(
+            "A model in 16 bits is not quantized",
+            value=step.dtype,
+            expected="an artifact with a file of its own",
+            remedy="load the checkpoint with this dtype: hfcompress.load_ranker(folder, 'torch', dtype=...)",
+        )
     if isinstance(step, PackedWeights):
         return weights_from_recipe(step)
     if isinstance(step, OpenVinoInt8):

@@ -94,7 +94,7 @@ class ExactSample:
 
 
 def options_of(ranker: BatchedRanker) -> RankerOptions:
-    """Threads and token budget of a ranker."""
+    """Threads and token budget of a ranker, on the CPU."""
     return RankerOptions(ranker.threads, ranker.batch_tokens)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import nn
 from torch.export import Dim
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -36,7 +37,7 @@ def dynamic_shapes(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> d
 
 @contextmanager
 def ready_for_export(model: PreTrainedModel, first_token: bool) -> Iterator[PreTrainedModel]:
-    """Within the block, the model is in evaluation mode on the CPU.
+    """Within the block, the model is in evaluation mode on the CPU; it goes back to its device.
 
     Args:
         model: A sequence-classification model.
@@ -46,8 +47,13 @@ def ready_for_export(model: PreTrainedModel, first_token: bool) -> Iterator[PreT
         ModelError: The weights are quantized already.
     """
     _require_plain_weights(model)
+    device = model.device
     with evaluation_mode(model), first_token_only(model) if first_token else nullcontext():
-        yield model.cpu()
+        nn.Module.to(model, "cpu")
+        try:
+            yield model
+        finally:
+            nn.Module.to(model, device)
 
 
 def _require_plain_weights(model: PreTrainedModel) -> None:

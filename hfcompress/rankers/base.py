@@ -63,11 +63,13 @@ class RankerOptions:
             quota of a container.
         batch_tokens: Token budget of the batches in flight: number of pairs times padded length.
         providers: Execution providers of ONNX Runtime, the preferred one first.
+        device: Device of a model in PyTorch and of ONNX Runtime's provider for GPUs, as PyTorch names it.
     """
 
     threads: int = 0
     batch_tokens: int = 2048
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    device: str = "cpu"
 
 
 def raw_logits(logits: np.ndarray) -> np.ndarray:
@@ -195,6 +197,9 @@ class BatchedRanker(ABC):
         Args:
             batches: `input_ids`, `attention_mask` and `token_type_ids`, int64 of shape `(pairs, tokens)`.
         """
+
+    def synchronize(self) -> None:  # noqa: B027
+        """Wait for the device of the ranker, before a clock is read; the CPU never lags behind."""
 
     def after_fork(self) -> None:
         """Make the ranker usable in a forked process, or let its calls raise an error; called there first of all."""

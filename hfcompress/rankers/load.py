@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,17 +14,18 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-from hfcompress.errors import ModelError
+from hfcompress.errors import DeviceError, ModelError
 from hfcompress.models.layout import ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_INT8
 from hfcompress.models.load import load_config, load_model, load_tokenizer
 from hfcompress.models.positions import check_max_length, position_limit
 from hfcompress.models.sentence_transformers import ACTIVATIONS, full_activation_name
 from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
-from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
+from hfcompress.rankers.onnxruntime import CUDA_PROVIDER, OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.rankers.reload import reloadable
 from hfcompress.report.report import REPORT_FILE, RunReport
+from hfcompress.utils.device import DTYPES, torch_device
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
 
@@ -114,6 +116,8 @@ def load_ranker(
     max_length: int | None = None,
     options: RankerOptions | None = None,
     activation: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
 ) -> BatchedRanker:
     """Load a ranker, which several threads can share; see `BatchedRanker` for processes.
 
@@ -125,8 +129,12 @@ def load_ranker(
         options: How the ranker uses the machine.
         activation: Name of the activation that `rank` applies, e.g. `torch.nn.Identity`; by default the checkpoint's,
             see `activation_name`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, for PyTorch; `cuda` is also that of ONNX Runtime's provider
+            for it. By default `options.device`, which is the CPU unless it is set. Graphs stay on the CPU under `auto`.
+        dtype: `float32`, `float16` or `bfloat16`: precision of a model in PyTorch.
 
     Raises:
+        DeviceError: There is no such device here, or the runtime cannot use it.
         ModelError: The model does not exist, does not output a single score, or has settings of sentence-transformers
             that change scores and are not supported.
         MissingExtraError: The runtime is not installed.
@@ -137,11 +145,13 @@ def load_ranker(
     graph = default_graph(Path(name), runtime)
     if runtime is None:
         runtime = graph[0] if graph else "torch"
+    options = placed(options or RankerOptions(), runtime, device, dtype)
     config = load_config(name)
     tokenizer = ranking_tokenizer(name, config, max_length)
     function = activation_of(config) if activation is None else _activation(_full_name(activation))
     if runtime == "torch":
-        return TorchRanker(load_model(name, dtype="float32", file=file), tokenizer, function, options)
+        model = load_model(name, dtype, file, device=options.device)
+        return TorchRanker(model, tokenizer, function, options)
     path = Path(name, file or (graph[1] if graph else ONNX_INT8 if runtime == "onnxruntime" else OPENVINO_INT8))
     if not path.is_file():
         ending = "*.onnx" if runtime == "onnxruntime" else "*.xml"
@@ -162,6 +172,42 @@ def load_ranker(
     if runtime == "onnxruntime":
         return OnnxRuntimeRanker(path, tokenizer, function, options)
     return OpenVinoRanker(path, tokenizer, function, options)
+
+
+def placed(options: RankerOptions, runtime: Runtime, device: str | None, dtype: str = "float32") -> RankerOptions:
+    """Options with the device of a name, checked for a runtime.
+
+    Args:
+        options: The options.
+        runtime: Runtime of the ranker.
+        device: As for `load_ranker`.
+        dtype: As for `load_ranker`.
+
+    Raises:
+        DeviceError: There is no such device here, or the runtime cannot use it, or compute in this precision.
+    """
+    if dtype not in DTYPES or (runtime != "torch" and dtype != "float32"):
+        raise DeviceError(
+            f"{runtime} does not run a model in this precision",
+            value=f"dtype {dtype}",
+            expected=f"{', '.join(DTYPES)} for torch; a graph has the precision that it was exported in",
+            remedy="correct dtype, or leave it out",
+        )
+    if device is None:
+        return options
+    chosen = torch_device(device)
+    if runtime == "torch":
+        return replace(options, device=str(chosen))
+    if device == "auto" or chosen.type == "cpu":
+        return replace(options, device="cpu")
+    if runtime == "onnxruntime" and chosen.type == "cuda":
+        return replace(options, device=str(chosen), providers=(CUDA_PROVIDER,))
+    raise DeviceError(
+        f"{runtime} does not run graphs on {device}",
+        value=device,
+        expected="cpu or auto, with which graphs run on the CPU; cuda for ONNX Runtime",
+        remedy="leave the device out, or choose the runtime torch",
+    )
 
 
 def default_graph(folder: Path, runtime: Runtime | None = None) -> tuple[Runtime, str] | None:

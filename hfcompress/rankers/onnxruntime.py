@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hfcompress.errors import ModelError
+from hfcompress.errors import DeviceError, ModelError
 from hfcompress.rankers.base import RankerOptions, raw_logits
 from hfcompress.rankers.workers import WorkersRanker
 from hfcompress.utils.json_files import require_content
@@ -18,7 +18,7 @@ from hfcompress.utils.json_files import require_content
 logger = logging.getLogger(__name__)
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-CPU = "CPUExecutionProvider"
+CPU, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 # Fusions into operators whose CPU kernels are slower than those of the operators they replace (ONNX Runtime 1.32).
 SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasGeluFusion")
 INT8_OPERATORS = {"MatMulInteger", "DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "QLinearMatMul"}
@@ -31,6 +31,7 @@ class OnnxRuntimeRanker(WorkersRanker):
     operator. Other providers compute one batch at a time.
 
     Raises:
+        DeviceError: This build of ONNX Runtime has no such provider, or the provider does not work here.
         ModelError: The graph cannot be opened, or its inputs are not those of a cross-encoder.
     """
 
@@ -49,6 +50,7 @@ class OnnxRuntimeRanker(WorkersRanker):
         options = options or RankerOptions()
         self.path, self.provider = path, options.providers[0]
         super().__init__(name, tokenizer, activation, options)
+        _require(options.providers, onnxruntime.get_available_providers())
         fusions: tuple[str, ...] = ()
         if options.providers[0] == CPU:
             self.parallel_batches = self.threads
@@ -59,10 +61,11 @@ class OnnxRuntimeRanker(WorkersRanker):
         require_content(path)
         try:
             self.session = onnxruntime.InferenceSession(
-                str(path), settings, providers=list(options.providers), disabled_optimizers=list(fusions)
+                str(path), settings, providers=_with_device(options), disabled_optimizers=list(fusions)
             )
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise _unusable(path, error) from error
+        _require(options.providers[:1], self.session.get_providers())  # it falls back to others, without an error
         self.start_workers()
         self.inputs = [node.name for node in self.session.get_inputs()]
         if unknown := sorted(set(self.inputs) - set(INPUTS)):
@@ -89,6 +92,23 @@ class OnnxRuntimeRanker(WorkersRanker):
     def _logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
         (logits,) = self.session.run(None, {name: batch[name] for name in self.inputs})
         return logits[:, 0]
+
+
+def _with_device(options: RankerOptions) -> list[str | tuple[str, dict[str, str]]]:
+    """The providers, with the number of the GPU that `options.device` names."""
+    index = options.device.partition(":")[2]
+    return [(name, {"device_id": index}) if index and name == CUDA_PROVIDER else name for name in options.providers]
+
+
+def _require(wanted: Sequence[str], found: Sequence[str]) -> None:
+    if missing := [name for name in wanted if name not in found]:
+        raise DeviceError(
+            "ONNX Runtime cannot use an execution provider here",
+            value=", ".join(missing),
+            expected=f"one of {', '.join(found)}",
+            remedy="choose one of them; for CUDA, replace onnxruntime by onnxruntime-gpu, and install the CUDA and "
+            "cuDNN that it needs (https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html)",
+        )
 
 
 def _is_int8(path: Path) -> bool:

@@ -17,6 +17,7 @@ from hfcompress.models.hooks import evaluation_mode
 from hfcompress.models.wrappers import unwrapped
 from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
 from hfcompress.rankers.fork import record_use, used_before_fork
+from hfcompress.utils.device import moved, synchronize
 from hfcompress.utils.log import warn_once
 
 logger = logging.getLogger(__name__)
@@ -54,17 +55,30 @@ class TorchRanker(BatchedRanker):
         if self.model.device.type != "cpu":
             self._refusal = f"PyTorch cannot use {self.model.device} after a fork"
 
-    def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
-        """Yield the logits of each batch; callers in other threads compute theirs in between."""
-        self.check_process()
-        for batch in batches:
-            yield self._logits(batch)
+    def synchronize(self) -> None:
+        """Wait for the device of the model."""
+        synchronize(self.model.device)
 
-    def _logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+    def forward(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Yield the logits of each batch; callers in other threads compute theirs in between.
+
+        An accelerator is asked for all batches before its scores are read, all at once: it never waits for the CPU.
+        """
+        self.check_process()
+        if self.model.device.type == "cpu":
+            for batch in batches:
+                yield self._logits(batch).numpy()
+            return
+        logits = [self._logits(batch) for batch in batches]
+        if logits:
+            yield from np.split(torch.cat(logits).cpu().numpy(), np.cumsum([len(each) for each in logits])[:-1])
+
+    def _logits(self, batch: dict[str, np.ndarray]) -> torch.Tensor:
+        """Logits of a batch in fp32, on the device of the model, shape `(pairs,)`."""
         names = [name for name in batch if name != "token_type_ids" or self.takes_segments]
-        inputs = {name: torch.from_numpy(batch[name]).to(self.model.device) for name in names}
+        inputs = moved({name: torch.from_numpy(batch[name]) for name in names}, self.model.device)
         with _one_batch_at_a_time(self.threads), evaluation_mode(self.model), torch.inference_mode():
-            return self.model(**inputs).logits[:, 0].float().cpu().numpy()
+            return self.model(**inputs).logits[:, 0].float()
 
 
 @contextmanager

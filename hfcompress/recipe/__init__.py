@@ -5,7 +5,14 @@ from __future__ import annotations
 from hfcompress.recipe.data import DataStep, ScoreText, SplitLimits
 from hfcompress.recipe.evaluate import EvaluateStep, PublishStep
 from hfcompress.recipe.prune import TARGETS, PruneStep, Speed, Target, VocabularyStep, WeightPruning
-from hfcompress.recipe.quantize import ArtifactStep, OnnxRuntimeInt8, OpenVinoInt8, PackedWeights, QuantizeStep
+from hfcompress.recipe.quantize import (
+    ArtifactStep,
+    HalfPrecision,
+    OnnxRuntimeInt8,
+    OpenVinoInt8,
+    PackedWeights,
+    QuantizeStep,
+)
 from hfcompress.recipe.recipe import Recipe
 from hfcompress.recipe.recover import DistillationLoss, FeatureLoss, QuantizationAware, RecoverStep, ScoreSource
 from hfcompress.recipe.teacher import Optimization, ScoreLabel, TeacherStep, TeacherTraining
@@ -17,6 +24,7 @@ __all__ = [
     "DistillationLoss",
     "EvaluateStep",
     "FeatureLoss",
+    "HalfPrecision",
     "OnnxRuntimeInt8",
     "OpenVinoInt8",
     "Optimization",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from hfcompress.recipe.base import Positive, Strict
 
@@ -94,7 +94,35 @@ class PackedWeights(Strict):
         return self
 
 
-ArtifactStep = Annotated[OnnxRuntimeInt8 | OpenVinoInt8 | PackedWeights, Field(discriminator="runtime")]
+class HalfPrecision(Strict):
+    """The student in PyTorch in 16 bits, on the `device` of the recipe, usually a GPU.
+
+    It is timed against the teacher on that device, in fp32 and in the same precision. No file is written: the weights
+    are those of the checkpoint.
+
+    Attributes:
+        runtime: Always `torch`.
+        dtype: `float16` or `bfloat16`, which has a larger range and fewer digits.
+    """
+
+    runtime: Literal["torch"] = "torch"
+    dtype: Literal["float16", "bfloat16"]
+
+
+def _kind(settings: Any) -> Any:
+    """Tag of an artifact: its runtime, or `half` for a model in PyTorch with a `dtype`."""
+    runtime = settings.get("runtime") if isinstance(settings, dict) else getattr(settings, "runtime", None)
+    half = "dtype" in settings if isinstance(settings, dict) else isinstance(settings, HalfPrecision)
+    return "half" if runtime == "torch" and half else runtime
+
+
+ArtifactStep = Annotated[
+    Annotated[OnnxRuntimeInt8, Tag("onnxruntime")]
+    | Annotated[OpenVinoInt8, Tag("openvino")]
+    | Annotated[PackedWeights, Tag("torch")]
+    | Annotated[HalfPrecision, Tag("half")],
+    Discriminator(_kind),
+]
 
 
 class QuantizeStep(Strict):
@@ -120,7 +148,9 @@ class QuantizeStep(Strict):
 
 
 def _file_of(artifact: ArtifactStep) -> str:
-    """A name that is the same for artifacts of the same file."""
+    """A name that is the same for artifacts of the same file, or of the same name."""
+    if isinstance(artifact, HalfPrecision):
+        return f"torch {artifact.dtype}"
     if isinstance(artifact, PackedWeights):
         return "packed sign" if artifact.method == "sign" else f"packed {artifact.bits} bits"
     return f"{artifact.runtime} {getattr(artifact, 'mode', 'static')}"

@@ -17,6 +17,7 @@ from hfcompress.recipe.prune import PruneStep
 from hfcompress.recipe.quantize import QuantizeStep
 from hfcompress.recipe.recover import RecoverStep
 from hfcompress.recipe.teacher import TeacherStep
+from hfcompress.utils.settings import DEVICE_PATTERN
 
 
 class Recipe(Strict):
@@ -25,6 +26,8 @@ class Recipe(Strict):
     Attributes:
         name: Short name of the run.
         seed: Seed of everything random.
+        device: Device of everything that runs PyTorch: `auto` (an accelerator where there is one), `cpu`, `cuda`,
+            `cuda:N` or `mps`. Graphs run, and are timed, on the CPU.
         data: Data for training, model selection and evaluation.
         teacher: The model to compress.
         prune: Pruning; by default the structure is kept.
@@ -36,6 +39,7 @@ class Recipe(Strict):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0)] = 0
+    device: Annotated[str, Field(pattern=DEVICE_PATTERN)] = "auto"
     data: DataStep
     teacher: TeacherStep
     prune: PruneStep | None = None

@@ -28,7 +28,8 @@ class Optimization(Strict):
         adversarial: Norm of the gradient step that is added to the word embeddings of every pair for a second pass
             (FGM), which doubles the cost of a step; 0 turns it off.
         freeze_layers: Freeze the embeddings and this many lower layers; -1 trains everything.
-        precision: `bf16` (autocast), `fp32`, or `auto`: bf16 on GPUs that compute it and on CPUs with AMX.
+        precision: `bf16` or `fp16` (autocast), `fp32`, or `auto`: on a GPU bf16 if it computes it, else fp16, except
+            for DeBERTa-v2 and -v3, whose activations exceed its range; on a CPU bf16 if it has AMX, else fp32.
         evaluations: Evaluations on dev in each epoch; the checkpoint with the best nDCG@10 is kept.
         patience: Stop after this many evaluations without improvement.
     """
@@ -44,7 +45,7 @@ class Optimization(Strict):
     r_drop: Weight = 0.0
     adversarial: Weight = 0.0
     freeze_layers: Annotated[int, Field(ge=-1)] = -1
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     evaluations: Positive = 1
     patience: Positive = 3
 

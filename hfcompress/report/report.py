@@ -12,7 +12,7 @@ from hfcompress.recipe import ScoreText
 from hfcompress.report.delta import Delta
 from hfcompress.report.explanation import Explanation
 from hfcompress.report.schema import Interval, ReportPart
-from hfcompress.report.speed import ColdStart, Latency, SingleThread
+from hfcompress.report.speed import ColdStart, DeviceTeacher, Latency, SingleThread
 from hfcompress.report.structure import PruningSummary
 from hfcompress.report.zero_shot import ZeroShot
 from hfcompress.utils.files import write_text
@@ -62,7 +62,8 @@ class Artifact(ReportPart):
         path: Path in the output folder; for a teacher that was given, its name or path.
         runtime: `torch`, `onnxruntime` or `openvino`.
         precision: `fp32`, `int8-dynamic` or `int8-static`, with the suffix `-mixed` if some layers stay in fp32;
-            `int4-weights` to `int8-weights` and `sign-weights` are storage formats that run in fp32.
+            `int4-weights` to `int8-weights` and `sign-weights` are storage formats that run in fp32. `fp16` and `bf16`
+            for a model in PyTorch in 16 bits.
         size_bytes: Size on disk of all files that a deployment needs, tokenizer included.
         parameters: Number of weights, biases and embeddings.
         quality: Mean of each metric over the test queries, e.g. `{"ndcg@10": 0.56, "mrr@10": 0.52}`;
@@ -72,7 +73,8 @@ class Artifact(ReportPart):
             the teacher.
         delta: Difference to the teacher; None for the teacher.
         latency: Speed.
-        speedup: `docs_per_second` relative to the teacher in fp32 PyTorch, as the median of the per-round ratios.
+        speedup: `docs_per_second` relative to the teacher in fp32 PyTorch on the same device, as the median of the
+            per-round ratios.
         tied_share: Share of neighbouring scores in a ranking that are equal.
         deflated_bytes: Size of the same files under deflate, each by itself; measured for sparse weights.
         stability: Batch invariance; None for the teacher, and in older reports.
@@ -80,6 +82,9 @@ class Artifact(ReportPart):
             rounds, and in older reports.
         single_thread: Speed on one thread; None if not measured, or if `latency` is for one thread already.
         cold_start: Time and memory of the first query in a fresh process; None if not measured.
+        device: Device that the speed was measured on: `cpu`, or the name of another, e.g. `cuda:0 (NVIDIA L4)`.
+        device_teachers: The teacher on this device, as far as `teacher` of the report was not timed so: in fp32, and in
+            the precision of the artifact. Empty for what runs where `teacher` does, in fp32 or int8.
     """
 
     name: str
@@ -100,6 +105,18 @@ class Artifact(ReportPart):
     speedup_interval: Interval | None = None
     single_thread: SingleThread | None = None
     cold_start: ColdStart | None = None
+    device: str = "cpu"
+    device_teachers: list[DeviceTeacher] = Field(default_factory=list)
+
+    def baseline(self, teacher: Artifact) -> tuple[Latency, str]:
+        """Speed and device of the teacher in fp32 that `speedup` refers to.
+
+        Args:
+            teacher: The teacher of the report.
+        """
+        if self.device == teacher.device:
+            return teacher.latency, teacher.device
+        return next(each.latency for each in self.device_teachers if each.precision == "fp32"), self.device
 
 
 class FirstStage(ReportPart):
@@ -207,6 +224,8 @@ class Machine(ReportPart):
         memory_gb: Memory that the process may use in GB: that of the machine, or less in a container.
         platform: Operating system and architecture.
         versions: Versions of Python and of the packages, by name.
+        device: Device that models in PyTorch were trained and scored on, as in `Artifact.device`. Speed was measured on
+            the device of each artifact.
     """
 
     cpu: str
@@ -215,6 +234,7 @@ class Machine(ReportPart):
     memory_gb: float
     platform: str
     versions: dict[str, str]
+    device: str = "cpu"
 
 
 class RunReport(ReportPart):

@@ -33,6 +33,22 @@ class Latency(ReportPart):
     bulk_queries: int | None = None
 
 
+class DeviceTeacher(ReportPart):
+    """The teacher in PyTorch on the device of an artifact, timed in turns with it: the honest comparison there.
+
+    Attributes:
+        precision: Precision of the teacher: `fp32`, `fp16` or `bf16`.
+        latency: Its speed.
+        speedup: Speed-up of the artifact over it, as the median of the per-round ratios.
+        speedup_interval: Interval of that median; None with too few rounds.
+    """
+
+    precision: str
+    latency: Latency
+    speedup: float
+    speedup_interval: Interval | None = None
+
+
 class SingleThread(ReportPart):
     """Speed on one thread, tokenizer included, over a few single queries.
 

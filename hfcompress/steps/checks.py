@@ -29,6 +29,7 @@ from hfcompress.recipe.teacher import ScoreLabel
 from hfcompress.steps.evaluate import candidates_of
 from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
+from hfcompress.utils.device import torch_device
 from hfcompress.vocabulary.content import content_of
 
 FEWEST_ALSO = 2  # queries of additional texts: one each for fitting and comparison
@@ -40,6 +41,7 @@ def check(recipe: Recipe) -> None:
     Raises:
         HfCompressError: The first fault found.
     """
+    torch_device(recipe.device)
     config = load_config(recipe.teacher.model)
     if recipe.teacher.train is None:
         _check_score(config, recipe.teacher.score)

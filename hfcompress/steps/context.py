@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from hfcompress.data.also import AlsoTexts
 from hfcompress.data.ranking import RankingData
 from hfcompress.models.load import load_tokenizer
+from hfcompress.quantization.config import QuantizationConfig, config_from_recipe
 from hfcompress.quantization.openvino import is_available
-from hfcompress.recipe import ArtifactStep, PruneStep, Recipe
+from hfcompress.rankers.base import RankerOptions
+from hfcompress.recipe import ArtifactStep, HalfPrecision, PruneStep, Recipe
 from hfcompress.steps.workspace import Preview, Workspace
+from hfcompress.utils.device import torch_device
 
 IDENTITY = "torch.nn.modules.linear.Identity"
 
@@ -35,6 +39,17 @@ class RunContext:
     progress: bool
     also: AlsoTexts | None = None
     zero_shot: tuple[RankingData, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Device of everything that runs PyTorch, except where a graph for the CPU is timed against it."""
+        return torch_device(self.recipe.device)
+
+    @property
+    def options(self) -> RankerOptions:
+        """How models score, and how every runtime is timed."""
+        step = self.recipe.evaluate
+        return RankerOptions(step.threads, step.batch_tokens, device=str(self.device))
 
     @property
     def max_length(self) -> int:
@@ -68,6 +83,11 @@ def stages(recipe: Recipe) -> list[Stage]:
 def runnable(artifacts: list[ArtifactStep]) -> list[ArtifactStep]:
     """The artifacts whose runtime is installed."""
     return [artifact for artifact in artifacts if artifact.runtime != "openvino" or is_available()]
+
+
+def written(artifacts: list[ArtifactStep]) -> list[QuantizationConfig]:
+    """Settings of the artifacts that have a file of their own, and whose runtime is installed."""
+    return [config_from_recipe(each) for each in runnable(artifacts) if not isinstance(each, HalfPrecision)]
 
 
 def in_words(figures: dict[str, float]) -> str:

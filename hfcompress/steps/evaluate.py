@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,13 +24,14 @@ from hfcompress.quantization.config import QuantizationConfig, WeightQuantizatio
 from hfcompress.quantization.rounding import fake_quantized, weight_steps
 from hfcompress.quantization.weights import packed_rounding
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.recipe import Recipe
+from hfcompress.recipe import HalfPrecision, Recipe
 from hfcompress.report.explanation import Explanation
 from hfcompress.report.report import Artifact
-from hfcompress.steps.context import RunContext, runnable
+from hfcompress.steps.context import RunContext, runnable, written
 from hfcompress.steps.inputs import also_parts
 from hfcompress.steps.prune import pruning_summary_of
 from hfcompress.steps.workspace import StepFolder, StepModel
+from hfcompress.utils.device import CPU, device_title
 from hfcompress.utils.files import write_text
 from hfcompress.utils.quiet import quiet
 
@@ -40,19 +42,36 @@ SEQUENCE_FILE = "sequence.json"
 DEV_ROUNDS = 4
 
 
-def candidates_of(recipe: Recipe, teacher: str, checkpoint: Path) -> list[Candidate]:
+def candidates_of(recipe: Recipe, teacher: str, checkpoint: Path, device: str = CPU) -> list[Candidate]:
     """The teacher and every artifact of a run.
+
+    Models in fp32 PyTorch are timed on the CPU, beside the graphs; on the device if all artifacts run there.
 
     Args:
         recipe: The recipe.
         teacher: Name of the teacher.
         checkpoint: Folder with the student and its graphs.
+        device: Device of models in PyTorch.
     """
-    candidates = [Candidate.teacher(teacher, "teacher")]
+    artifacts = runnable(recipe.quantize.artifacts)
+    halves = [artifact for artifact in artifacts if isinstance(artifact, HalfPrecision)]
+    exact = device if halves and len(halves) == len(artifacts) else CPU
+    candidates = [Candidate.teacher(teacher, "teacher", exact)]
+    student = Candidate.student(checkpoint, exact)
     if recipe.prune:
-        candidates.append(Candidate.student(checkpoint))
-    configs = [config_from_recipe(artifact) for artifact in runnable(recipe.quantize.artifacts)]
-    return candidates + [Candidate.graph(checkpoint, config, candidates[-1].name) for config in configs]
+        candidates.append(student)
+    made_from = candidates[-1].name
+    return candidates + [
+        replace(student.in_precision(artifact.dtype, device), made_from=made_from)
+        if isinstance(artifact, HalfPrecision)
+        else Candidate.graph(checkpoint, config_from_recipe(artifact), made_from)
+        for artifact in artifacts
+    ]
+
+
+def deployable(candidates: Sequence[Candidate]) -> list[str]:
+    """Names of the candidates that are made to be deployed: graphs for a runtime, and models in 16 bits."""
+    return [each.name for each in candidates if not each.is_exact]
 
 
 def choose_sequence(context: RunContext, teacher: StepModel, checkpoint: StepFolder) -> StepFolder:
@@ -69,9 +88,9 @@ def choose_sequence(context: RunContext, teacher: StepModel, checkpoint: StepFol
     recipe, dev = context.recipe, context.data.splits.get("dev")
 
     def work(folder: Path, partial: Path) -> None:
-        candidates = candidates_of(recipe, teacher.name, checkpoint.path)
+        candidates = candidates_of(recipe, teacher.name, checkpoint.path, str(context.device))
         names = [each.name for each in candidates[1:]]
-        graphs = [each.name for each in candidates if each.runtime != "torch"]
+        graphs = deployable(candidates)
         first = recipe.evaluate.deploy
         if dev and dev.labelled and len(names) > 2 - (first is None):
             step = recipe.evaluate.model_copy(
@@ -86,6 +105,7 @@ def choose_sequence(context: RunContext, teacher: StepModel, checkpoint: StepFol
                 progress=context.progress,
                 split="dev",
                 stability=False,
+                device=str(context.device),
             )
             names = measured_sequence([each.artifact for each in evaluated], graphs, recipe.evaluate.margin)
             _log_power(context, [each.artifact for each in evaluated], first or names[0])
@@ -99,8 +119,14 @@ def choose_sequence(context: RunContext, teacher: StepModel, checkpoint: StepFol
     settings = recipe.evaluate.model_dump(mode="json", include={"margin", "deploy", "threads", "batch_tokens"})
     what = f"order of the tests: {recipe.evaluate.deploy or 'by dev queries'} first"
     return context.workspace.step(
-        "sequence", [settings, context.data.fingerprint(), checkpoint.fingerprint], work, what
+        "sequence", [settings, context.data.fingerprint(), checkpoint.fingerprint, *_place(context)], work, what
     )
+
+
+def _place(context: RunContext) -> list[str]:
+    """The device that an artifact is timed on, if that is not the CPU: figures of another one are not kept."""
+    halves = any(isinstance(each, HalfPrecision) for each in context.recipe.quantize.artifacts)
+    return [device_title(context.device)] if halves and context.device.type != CPU else []
 
 
 def _log_power(context: RunContext, artifacts: Sequence[Artifact], first: str) -> None:
@@ -137,9 +163,8 @@ def evaluate(
     sparse = recipe.prune.weights if recipe.prune else None
 
     def work(folder: Path, partial: Path) -> None:
-        candidates = candidates_of(recipe, teacher.name, checkpoint.path)
-        configs = [config_from_recipe(artifact) for artifact in runnable(recipe.quantize.artifacts)]
-        exact = candidates[len(candidates) - len(configs) - 1].name
+        candidates = candidates_of(recipe, teacher.name, checkpoint.path, str(context.device))
+        exact = candidates[1 if recipe.prune else 0].name
         names = json.loads((sequence.path / SEQUENCE_FILE).read_text(encoding="utf-8"))
         evaluated = evaluate_candidates(
             candidates,
@@ -150,9 +175,10 @@ def evaluate(
             progress=context.progress,
             deflated=sparse is not None,
             sequence=names,
+            device=str(context.device),
         )
         results = [found.artifact for found in evaluated]
-        by_path = {graph_file(config): config for config in configs}
+        by_path = {graph_file(config): config for config in written(recipe.quantize.artifacts)}
         check_collapse(
             results,
             exact,
@@ -172,7 +198,7 @@ def evaluate(
     metadata = [data.name, data.license, data.notes, data.first_stage, data.publish_texts]
     settings = recipe.evaluate.model_dump(mode="json", exclude={"zero_shot", "zero_shot_queries"})
     metadata += [[each.name, each.license] for each in also]
-    inputs = [settings, recipe.name, data.fingerprint(), metadata]
+    inputs = [settings, recipe.name, data.fingerprint(), metadata, *_place(context)]
     what = (
         f"teacher and artifacts on {len(context.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
     )
@@ -204,7 +230,7 @@ def _explanation(
         return explanation
     with quiet():
         dense, pruned = (
-            TorchRanker(load_model(name, dtype="float32"), load_tokenizer(name, context.max_length))
+            TorchRanker(load_model(name, "float32", device=context.device), load_tokenizer(name, context.max_length))
             for name in (teacher.name, checkpoint.model.name)
         )
     return add_saliency(explanation, context.data, "test", dense, pruned, artifacts)
@@ -214,7 +240,7 @@ def _sensitivities(context: RunContext, checkpoint: StepFolder, config: Quantiza
     """Sensitivities of the student's parts to the rounding of a quantized artifact that has collapsed."""
     lists = (context.data.pairs(*listed) for listed in context.data.split("test").candidates.items())
     tokenizer = load_tokenizer(checkpoint.model.name, context.max_length)
-    model = load_model(checkpoint.model.name, dtype="float32")
+    model = load_model(checkpoint.model.name, dtype="float32", device=context.device)
     if isinstance(config, WeightQuantizationConfig):
         return part_sensitivities(model, tokenizer, lists, packed_rounding(model, config))
     steps = weight_steps(getattr(config, "reduce_range", None))

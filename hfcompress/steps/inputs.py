@@ -18,7 +18,7 @@ from hfcompress.errors import DataError
 from hfcompress.evaluation.scores import Fp32Scorer
 from hfcompress.models.load import load_config, load_model, model_fingerprint
 from hfcompress.pruning.calibration import also_queries
-from hfcompress.rankers.base import BatchedRanker
+from hfcompress.rankers.base import BatchedRanker, RankerOptions
 from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.load import load_ranker, ranking_tokenizer
 from hfcompress.rankers.pytorch import TorchRanker
@@ -144,29 +144,33 @@ def recovery_teachers(context: RunContext, teacher: StepModel) -> Iterator[Teach
     """
     recipe, data = context.recipe, context.data
     assert recipe.recover is not None
+    options = RankerOptions(device=str(context.device))
     for source in recipe.recover.teachers or [ScoreSource()]:
         if source.bm25:
             settings = data.score_text.settings if data.score_text else None
             ranker = Bm25Ranker(data.corpus, settings, data.language)
             yield Teacher(ranker, f"{ranker.name} {data.fingerprint()}", source.weight)
         elif source.model is None:
-            yield Teacher(Fp32Scorer(teacher.name, context.max_length), teacher.fingerprint, source.weight)
+            yield Teacher(
+                Fp32Scorer(teacher.name, context.max_length, options=options), teacher.fingerprint, source.weight
+            )
         else:
             length = source.max_length or recipe.teacher.max_length
             known = f"{source_fingerprint(source)} at {length} tokens"
             if source.score:
                 known += f" {source.score.model_dump_json()}"
-            yield Teacher(_scorer(source.model, source, length), known, source.weight)
+            yield Teacher(_scorer(source.model, source, length, options), known, source.weight)
 
 
-def _scorer(model: str, source: ScoreSource, length: int) -> BatchedRanker | Fp32Scorer:
+def _scorer(model: str, source: ScoreSource, length: int, options: RankerOptions) -> BatchedRanker | Fp32Scorer:
     """Load an additional teacher: a graph, one score of a classifier, or a cross-encoder in fp32."""
     if source.file:
         return load_ranker(model, None, source.file, length)
     if source.score:
         tokenizer = ranking_tokenizer(model, load_config(model), length)
-        return TorchRanker(load_model(model, dtype="float32", score=source.score), tokenizer)
-    return Fp32Scorer(model, length)
+        found = load_model(model, dtype="float32", score=source.score, device=options.device)
+        return TorchRanker(found, tokenizer, options=options)
+    return Fp32Scorer(model, length, options=options)
 
 
 def source_fingerprint(source: ScoreSource) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hfcompress.data.score_text import record_score_text
 from hfcompress.models.layout import PRUNING_FILE
 from hfcompress.models.load import load_model
 from hfcompress.pruning.find_plans import deployment_of, describe, find_plans
 from hfcompress.pruning.write import title_of, write_pruned
-from hfcompress.rankers.base import RankerOptions
 from hfcompress.recipe import PruneStep, Recipe
 from hfcompress.report.structure import PruningSummary
 from hfcompress.steps.context import RunContext, Stage, runnable
 from hfcompress.steps.workspace import StepModel
+from hfcompress.utils.device import CPU, device_title
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,17 @@ def prune(context: RunContext, dense: StepModel, stage: Stage) -> StepModel:
         The pruned model.
     """
     step, recipe = stage.step, context.recipe
+    deployment = deployment_of(
+        step,
+        runnable(recipe.quantize.artifacts),
+        context.options,
+        recipe.data.candidates,
+        recipe.quantize.first_token,
+    )
 
     def work(folder: Path, partial: Path) -> None:
-        model, tokenizer = load_model(dense.name, dtype="float32"), context.tokenizer()
+        model = load_model(dense.name, dtype="float32", device=context.device)
+        tokenizer = context.tokenizer()
         record_score_text(model.config, recipe.data.score_text)
         found = find_plans(
             model,
@@ -42,13 +51,7 @@ def prune(context: RunContext, dense: StepModel, stage: Stage) -> StepModel:
             context.data,
             step,
             [step.target] if step.target else [],
-            deployment=deployment_of(
-                step,
-                runnable(recipe.quantize.artifacts),
-                RankerOptions(recipe.evaluate.threads, recipe.evaluate.batch_tokens),
-                recipe.data.candidates,
-                recipe.quantize.first_token,
-            ),
+            deployment=deployment,
             max_length=context.max_length,
             seed=recipe.seed + 1,
             progress=context.progress,
@@ -72,7 +75,8 @@ def prune(context: RunContext, dense: StepModel, stage: Stage) -> StepModel:
             logger.info(f"prune: {summary.vocabulary.in_words()}")
 
     runtime = recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
-    where = [recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
+    where: list[Any] = [recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
+    where += [device_title(deployment.options.device)] if step.target and deployment.options.device != CPU else []
     inputs = [step.model_dump(mode="json"), where, dense.fingerprint]
     inputs += [context.also.fingerprint] if context.also else []
     return context.workspace.step(f"prune{stage.suffix}", inputs, work, _in_words(step)).model

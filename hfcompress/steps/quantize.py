@@ -6,10 +6,9 @@ from pathlib import Path
 
 from hfcompress.data.score_text import record_score_text
 from hfcompress.models.load import load_model, load_tokenizer
-from hfcompress.quantization.config import config_from_recipe
 from hfcompress.quantization.quantizer import write_quantized
 from hfcompress.rankers.load import activation_name
-from hfcompress.steps.context import RunContext, runnable
+from hfcompress.steps.context import RunContext, written
 from hfcompress.steps.inputs import calibration_pairs, ranking_pairs
 from hfcompress.steps.workspace import StepFolder, StepModel
 
@@ -17,7 +16,7 @@ from hfcompress.steps.workspace import StepFolder, StepModel
 def quantize(context: RunContext, student: StepModel) -> StepFolder:
     """Write the student with its fp32 and int8 graphs in the repository layout."""
     step = context.recipe.quantize
-    configs = [config_from_recipe(artifact) for artifact in runnable(step.artifacts)]
+    configs = written(step.artifacts)
 
     def work(folder: Path, partial: Path) -> None:
         model, tokenizer = load_model(student.name, dtype="float32"), load_tokenizer(student.name, context.max_length)

@@ -104,7 +104,8 @@ def recover(context: RunContext, teacher: StepModel, lists: StepFolder, pruned: 
     assert step is not None
 
     def work(folder: Path, partial: Path) -> None:
-        model, tokenizer = load_model(pruned.name, dtype="float32"), load_tokenizer(pruned.name, context.max_length)
+        model = load_model(pruned.name, dtype="float32", device=context.device)
+        tokenizer = load_tokenizer(pruned.name, context.max_length)
         activation = activation_name(model.config)
         figures = fit(
             RankingDistillationTrainer,
@@ -119,7 +120,7 @@ def recover(context: RunContext, teacher: StepModel, lists: StepFolder, pruned: 
             callbacks=_callbacks(step, stage.step.weights),
             distillation_loss=step.loss,
             feature_loss=step.features,
-            teacher=load_model(teacher.name, dtype="float32") if step.features else None,
+            teacher=load_model(teacher.name, dtype="float32", device=context.device) if step.features else None,
             teacher_tokenizer=context.tokenizer() if step.features else None,
         )
         logger.info(f"recover: {in_words(figures)}")

@@ -18,6 +18,7 @@ from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.scores import split_scores
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_encoder, load_model, model_fingerprint
+from hfcompress.rankers.base import RankerOptions
 from hfcompress.recipe.teacher import ScoreLabel, TeacherStep
 from hfcompress.steps.context import IDENTITY, RunContext, in_words
 from hfcompress.steps.workspace import StepModel
@@ -50,7 +51,7 @@ def obtain_teacher(context: RunContext) -> StepModel:
             queries=training.queries,
         )
         with quiet():
-            model, tokenizer = load_encoder(step.model), context.tokenizer()
+            model, tokenizer = load_encoder(step.model, context.device), context.tokenizer()
         record_score_text(model.config, context.recipe.data.score_text)
         figures = fit(
             RankingTrainer,
@@ -95,7 +96,14 @@ def grade_by_teacher(context: RunContext, teacher: StepModel) -> RunContext:
     def work(folder: Path, partial: Path) -> None:
         candidate = Candidate.teacher(teacher.name, "teacher")
         scores = {
-            name: split_scores(candidate, context.data, name, max_length=context.max_length, progress=context.progress)
+            name: split_scores(
+                candidate,
+                context.data,
+                name,
+                max_length=context.max_length,
+                options=RankerOptions(device=str(context.device)),
+                progress=context.progress,
+            )
             for name in splits
         }
         (folder / SCORES_FILE).write_text(json.dumps(scores), encoding="utf-8")

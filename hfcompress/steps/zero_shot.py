@@ -6,6 +6,8 @@ import json
 from functools import partial
 from pathlib import Path
 
+from torch import nn
+
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.metrics import Run, scores_of_split
@@ -13,7 +15,7 @@ from hfcompress.evaluation.scores import split_scores
 from hfcompress.evaluation.zero_shot import Quality, compare_sets, mean, quality_of, runs_of
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.models.prompts import prompts_of
-from hfcompress.rankers.base import Ranker, RankerOptions
+from hfcompress.rankers.base import Ranker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.report.report import RunReport
 from hfcompress.report.zero_shot import VocabularyEffect, VocabularyLoss, ZeroShot
@@ -48,12 +50,17 @@ def zero_shot(
 
     def work(folder: Path, _: Path) -> None:
         names = json.loads((sequence.path / SEQUENCE_FILE).read_text(encoding="utf-8"))
-        candidates = {each.name: each for each in candidates_of(recipe, teacher.name, checkpoint.path)}
+        candidates = {
+            each.name: each for each in candidates_of(recipe, teacher.name, checkpoint.path, str(context.device))
+        }
         student = Candidate.student(checkpoint.path).name
         ranked = dict.fromkeys(("teacher", names[0], *([student] if recipe.prune else [])))
-        options = RankerOptions(recipe.evaluate.threads, recipe.evaluate.batch_tokens)
         scoring = partial(
-            split_scores, split="test", max_length=context.max_length, options=options, progress=context.progress
+            split_scores,
+            split="test",
+            max_length=context.max_length,
+            options=context.options,
+            progress=context.progress,
         )
         runs = {name: runs_of(partial(scoring, candidates[name]), sets) for name in ranked}
         beside = runs[student] if recipe.prune and names[0] != student else None
@@ -118,8 +125,9 @@ def _whole(context: RunContext, teacher: StepModel, checkpoint: StepFolder) -> R
     whole, tokenizer = load_model(teacher.name, dtype="float32"), context.tokenizer()
     student = load_model(checkpoint.model.name, dtype="float32")
     cut = load_tokenizer(checkpoint.model.name, context.max_length)
-    options = RankerOptions(context.recipe.evaluate.threads, context.recipe.evaluate.batch_tokens)
-    return TorchRanker(restore_vocabulary(student, cut, whole, tokenizer), tokenizer, options=options)
+    restored = restore_vocabulary(student, cut, whole, tokenizer)
+    nn.Module.to(restored, context.device)
+    return TorchRanker(restored, tokenizer, options=context.options)
 
 
 def _changed_share(context: RunContext, checkpoint: StepFolder, data: RankingData) -> float:

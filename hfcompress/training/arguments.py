@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
 from hfcompress.errors import ModelError
-from hfcompress.utils.machine import trains_in_bf16
+from hfcompress.utils.device import CHOSEN_VARIABLE, half_precision, process_state, torch_device
+
+OVERFLOWS_FP16 = ("deberta-v2",)  # families whose activations exceed 65504
 
 
 @dataclass
@@ -21,6 +24,8 @@ class RankingTrainingArguments(TrainingArguments):
 
     Attributes:
         use_cpu: Train on the CPU; by default if there is no accelerator.
+        single_device: Train in this process on this device alone, e.g. `cuda:1`; by default on the first accelerator,
+            and on all of them by data parallelism. A process of `accelerate launch` has a device of its own instead.
         bf16: Autocast to bf16; by default where that is faster, unless fp16 is set, here or by `accelerate launch`.
         remove_unused_columns: Drop columns that the model does not take; False, since lists need all of theirs.
         label_names: Columns that count as labels in an evaluation; with one of them in a batch there is a loss. By
@@ -34,6 +39,9 @@ class RankingTrainingArguments(TrainingArguments):
 
     use_cpu: bool | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Train on the CPU; by default if there is no accelerator."}
+    )
+    single_device: str | None = field(
+        default=None, metadata={"help": "Train in this process on this device alone, e.g. cuda:1."}
     )
     bf16: bool | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Autocast to bf16; by default where that is faster."}
@@ -61,10 +69,28 @@ class RankingTrainingArguments(TrainingArguments):
             self.bf16 = not other and self._computes_bf16()
         super().__post_init__()
 
+    @cached_property
+    def _setup_devices(self) -> torch.device:
+        """Accelerate's device; transformers would take all accelerators of an order of its own."""
+        if self.single_device is None:
+            return super()._setup_devices
+        before = os.environ.get(CHOSEN_VARIABLE)
+        launched = process_state().num_processes > 1
+        if not launched:
+            os.environ[CHOSEN_VARIABLE] = self.single_device
+        try:
+            device = super()._setup_devices
+        finally:
+            os.environ.pop(CHOSEN_VARIABLE, None)
+            os.environ.update({CHOSEN_VARIABLE: before} if before is not None else {})
+        if launched:
+            return device
+        self._n_gpu = min(self._n_gpu, 1)
+        return torch.device(self.single_device)
+
     def _computes_bf16(self) -> bool:
-        if self.use_cpu:
-            return trains_in_bf16()
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        device = torch_device("cpu" if self.use_cpu else "auto")
+        return bool(self.use_cpu) == (device.type == "cpu") and half_precision(device) == torch.bfloat16
 
 
 def check_precision(model: Any, arguments: TrainingArguments) -> None:
@@ -73,7 +99,7 @@ def check_precision(model: Any, arguments: TrainingArguments) -> None:
     Raises:
         ModelError: A DeBERTa-v2 or -v3 would be trained or evaluated in fp16.
     """
-    if model.config.model_type == "deberta-v2" and (arguments.mixed_precision == "fp16" or arguments.fp16_full_eval):
+    if model.config.model_type in OVERFLOWS_FP16 and (arguments.mixed_precision == "fp16" or arguments.fp16_full_eval):
         raise ModelError(
             "DeBERTa-v2 and -v3 cannot be trained in fp16: their activations exceed its maximum, 65504, and the "
             "loss becomes NaN (https://github.com/microsoft/DeBERTa/issues/77)",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import nn
 from transformers import (
@@ -22,12 +23,13 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.errors import ModelError
 from hfcompress.models.architectures import encoder_layers
 from hfcompress.recipe import Optimization
-from hfcompress.training.arguments import RankingTrainingArguments
+from hfcompress.training.arguments import OVERFLOWS_FP16, RankingTrainingArguments
 from hfcompress.training.callbacks import RankingEvalCallback
 from hfcompress.training.progress import TrainingBarCallback
 from hfcompress.training.ready import ready_to_train
 from hfcompress.training.stateful import EarlyStopping
 from hfcompress.training.trainer import RankingTrainer
+from hfcompress.utils.device import half_precision
 from hfcompress.utils.quiet import quiet
 
 
@@ -49,7 +51,7 @@ def fit(
 
     Args:
         trainer_class: `RankingTrainer` or a subclass.
-        model: The model.
+        model: The model; it is trained on its device.
         tokenizer: Its tokenizer, with `model_max_length` set.
         lists: Training lists, from `training_lists`.
         data: Data with a dev split; without one, the model ends with the last weights.
@@ -69,6 +71,7 @@ def fit(
     steps = settings.epochs * math.ceil(len(lists) / settings.queries_per_batch)
     has_dev = bool(data.splits.get("dev"))
     every = max(1, steps // (settings.epochs * settings.evaluations))
+    half = autocast_of(model, settings.precision)
     arguments = RankingTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -79,7 +82,10 @@ def fit(
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        bf16={"auto": None, "bf16": True, "fp32": False}[settings.precision],
+        bf16=half == torch.bfloat16,
+        fp16=half == torch.float16,
+        use_cpu=model.device.type == "cpu",
+        single_device=str(model.device),
         eval_strategy="steps" if has_dev else "no",
         eval_steps=every,
         save_strategy="steps",
@@ -113,6 +119,14 @@ def fit(
     if trainer.state.best_metric is not None:
         figures["best_dev_ndcg@10"] = trainer.state.best_metric
     return figures
+
+
+def autocast_of(model: PreTrainedModel, precision: str) -> torch.dtype | None:
+    """The type of autocast for a precision of `Optimization`, on the device of the model; None for fp32."""
+    if precision != "auto":
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    half = half_precision(model.device)
+    return None if half == torch.float16 and model.config.model_type in OVERFLOWS_FP16 else half
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:

@@ -11,6 +11,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hfcompress.errors import HfCompressError, RecipeError
 
+DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:[0-9]+)?)$"  # of recipes and options; here, since recipes do without PyTorch
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A question that names the setting that is spelt like `name`, or else all that exist."""

@@ -67,7 +67,17 @@ def test_threads_get_the_results_of_a_single_thread(name: str, repository: Path)
     if name == "OpenVinoRanker":
         pytest.importorskip("openvino")
     ranker = RANKERS[name](repository)
-    known = {"tokenizer", "name", "activation", "threads", "batch_tokens", "after_fork", "check_process", "reload"}
+    known = {
+        "tokenizer",
+        "name",
+        "activation",
+        "threads",
+        "batch_tokens",
+        "after_fork",
+        "check_process",
+        "reload",
+        "synchronize",
+    }
     public = {key for key in dir(BatchedRanker) if not key.startswith("_") and callable(getattr(BatchedRanker, key))}
     methods = methods_of(ranker)
     assert not isinstance(ranker, BatchedRanker) or public - known == set(methods)

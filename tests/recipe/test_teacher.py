@@ -16,7 +16,7 @@ from recipe_samples import FULL, assert_named, changed, fault
         ("teacher.train.optimization.accumulation", 5, "accumulation (5) must divide queries_per_batch (12)"),
         ("teacher.train.optimization.learning_rate", 0, "greater than 0"),
         ("teacher.train.optimization.dropout", 1, "less than 1"),
-        ("teacher.train.optimization.precision", "fp16", "'auto', 'bf16' or 'fp32'"),
+        ("teacher.train.optimization.precision", "int8", "'auto', 'bf16', 'fp16' or 'fp32'"),
     ],
 )
 def test_invalid_values_are_named(path: str, value: Any, words: str) -> None:

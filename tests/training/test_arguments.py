@@ -55,7 +55,7 @@ def test_defaults(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("computes", [True, False])
 def test_bf16_where_the_cpu_computes_it(computes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hfcompress.training.arguments.trains_in_bf16", lambda: computes)
+    monkeypatch.setattr("hfcompress.utils.device.trains_in_bf16", lambda: computes)
     assert RankingTrainingArguments(str(tmp_path), use_cpu=True).bf16 is computes
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")  # accelerate launch --mixed_precision fp16
     assert RankingTrainingArguments(str(tmp_path), use_cpu=True).bf16 is False

@@ -5,6 +5,7 @@ Probes are pruned, exported, quantized and run by the same code as real models.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -20,6 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import DataError, RecipeError
@@ -33,18 +35,19 @@ from hfcompress.quantization.artifacts import calibration_batches
 from hfcompress.quantization.config import QuantizationConfig
 from hfcompress.quantization.first_token import reads_first_token_only
 from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
-from hfcompress.rankers.load import Runtime
+from hfcompress.rankers.load import Runtime, placed
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.utils.cache import cache_folder
+from hfcompress.utils.device import CPU, device_title
 from hfcompress.utils.files import write_text
 from hfcompress.utils.machine import cpu_flags, cpu_name, thread_count, versions
 from hfcompress.utils.progress import progress_bar
 
 FORMAT = 3
 ROUNDS = 7
-SAMPLE_TOKENS = 16384  # a few full batches
+SAMPLE_TOKENS, FULL_BATCHES = 16384, 2  # a few full batches, also of those that suit a GPU
 CALIBRATION_PAIRS = 16  # few, since the activation ranges of random weights do not matter
 LENGTH_STEP = 8  # tokens; lengths are rounded to this before distributions are compared
 # Config keys that affect the speed of a model, besides the sizes in the grid; a family has some of them.
@@ -67,8 +70,10 @@ class Deployment:
         options: Threads and token budget of a batch.
         documents_per_request: Candidates per query if one query is scored at a time; None for many queries together.
         first_token: Whether exports compute the last layer for the first token only; PyTorch computes all tokens.
+        dtype: Precision of a model in PyTorch, which runs on the device of `options`.
 
     Raises:
+        DeviceError: The runtime does not compute in this precision.
         RecipeError: The graph is for another runtime, or a request has no documents.
     """
 
@@ -77,6 +82,7 @@ class Deployment:
     options: RankerOptions = field(default_factory=RankerOptions)
     documents_per_request: int | None = None
     first_token: bool = True
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Check that the settings fit together."""
@@ -87,6 +93,7 @@ class Deployment:
                 expected="int8 settings made for the same runtime, or None for fp32; torch runs fp32 only",
                 remedy="give the runtime and the settings of one artifact",
             )
+        placed(self.options, self.runtime, None, self.dtype)
         if self.documents_per_request is not None and self.documents_per_request < 1:
             raise RecipeError(
                 "A request has no documents",
@@ -94,6 +101,13 @@ class Deployment:
                 expected="1 or more candidates of a query, or None for many queries scored together",
                 remedy="correct documents_per_request",
             )
+
+    @property
+    def place(self) -> dict[str, str]:
+        """Device and precision, where they are not those of the CPU: part of the key of cached measurements."""
+        if self.options.device == CPU and self.dtype == "float32":
+            return {}
+        return {"device": device_title(self.options.device), "dtype": self.dtype}
 
     def last_differs(self, config: PretrainedConfig) -> bool:
         """Whether a layer costs less as the last layer than elsewhere in the model."""
@@ -186,9 +200,11 @@ def time_rankers(
 
 
 def _seconds(ranker: BatchedRanker, requests: Sequence[Sequence[Pair]]) -> float:
+    ranker.synchronize()
     start = time.perf_counter()
     for request in requests:
         ranker.score(request)
+    ranker.synchronize()
     return time.perf_counter() - start
 
 
@@ -251,7 +267,9 @@ def deploy(
     graph: Any
     int8: Any = deployment.quantization
     if deployment.runtime == "torch":
-        return TorchRanker(model, tokenizer, options=deployment.options)
+        deployed = copy.deepcopy(model)
+        nn.Module.to(deployed, deployment.options.device, getattr(torch, deployment.dtype))
+        return TorchRanker(deployed, tokenizer, options=deployment.options)
     if deployment.runtime == "onnxruntime":
         graph = onnx_backend.export_onnx(model, tokenizer, deployment.first_token)
         graph = onnx_backend.quantize(graph, int8, calibration) if int8 else graph
@@ -264,10 +282,14 @@ def deploy(
 
 
 def sample_requests(pairs: Sequence[Pair], lengths: np.ndarray, deployment: Deployment) -> list[Pair]:
-    """Whole requests, evenly spaced over all pairs and about `SAMPLE_TOKENS` tokens; repeated if there are too few."""
+    """Whole requests, evenly spaced over all pairs; repeated if there are too few.
+
+    They have about `SAMPLE_TOKENS` tokens, or `FULL_BATCHES` batches if these have more.
+    """
     size = deployment.documents_per_request or 1
     requests = [pairs[start : start + size] for start in range(0, len(pairs), size)]
-    count = math.ceil(SAMPLE_TOKENS / lengths.mean() / size)
+    tokens = max(SAMPLE_TOKENS, FULL_BATCHES * deployment.options.batch_tokens)
+    count = math.ceil(tokens / lengths.mean() / size)
     indices = np.linspace(0, len(requests), count, endpoint=False).astype(int)
     return [pair for index in indices for pair in requests[index]]
 
@@ -295,6 +317,7 @@ def _conditions(
         "grid": asdict(grid),
         "runtime": deployment.runtime,
         "int8": int8.to_diff_dict() if int8 else None,
+        **deployment.place,
         "threads": thread_count(options.threads),
         "batch_tokens": options.batch_tokens,
         "documents_per_request": deployment.documents_per_request,

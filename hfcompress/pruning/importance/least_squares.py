@@ -8,8 +8,9 @@ inverse for the remaining columns is `H^-1 - (H^-1)_:,S ((H^-1)_SS)^-1 (H^-1)_S,
 Hassibi and Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon", 1993; for groups of columns:
 Kurtic et al., "ZipLM: Inference-Aware Structured Pruning of Language Models", NeurIPS 2023.
 
-All computations are in float64. A bias is the last column of `W`, with a constant 1 as its input. It is never removed
-and is updated with the other columns, so that a layer without remaining inputs outputs its mean.
+All computations are in float64, on the device of the tensors if it has float64. A bias is the last column of `W`, with
+a constant 1 as its input. It is never removed and is updated with the other columns, so that a layer without remaining
+inputs outputs its mean.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hfcompress.utils.device import float64_device
+
 
 @dataclass(frozen=True)
 class Removal:
-    """The order in which the groups of a layer are removed, and the errors.
+    """The order in which the groups of a layer are removed, and the errors; on the CPU.
 
     Attributes:
         order: Indices of the groups in the order of removal, shape `(groups,)`.
@@ -48,10 +51,15 @@ def damped(moments: Tensor, damping: float, columns: int) -> Tensor:
     return matrix
 
 
+def in_float64(tensor: Tensor) -> Tensor:
+    """A tensor in float64, on its device or, if that has no float64, on the CPU."""
+    return tensor.detach().to(float64_device(tensor.device)).double()
+
+
 def matrix_of(layer: nn.Module) -> Tensor:
     """W of a linear layer, or of the bias that pruning left of one, in float64, with the bias as the last column."""
     parts: list[Tensor] = [layer.get_parameter("bias")[:, None]] if layer.bias is not None else []
-    return torch.cat([getattr(layer, "weight"), *parts], 1).detach().double()  # noqa: B009
+    return in_float64(torch.cat([getattr(layer, "weight"), *parts], 1))  # noqa: B009
 
 
 def parameters_of(matrix: Tensor, bias: bool) -> dict[str, Tensor]:
@@ -89,7 +97,7 @@ def remove(weight: Tensor, inverse: Tensor, columns: Tensor) -> tuple[Tensor, Te
     Returns:
         The new weight and the inverse for the remaining columns, both without the removed columns, and the loss.
     """
-    kept = torch.ones(weight.shape[1], dtype=torch.bool)
+    kept = torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device)
     kept[columns] = False
     block, rows = inverse[columns][:, columns], inverse[columns][:, kept]
     factor = torch.linalg.cholesky(block)
@@ -111,21 +119,21 @@ def removal_order(weight: Tensor, hessian: Tensor, size: int, groups: int, block
         block: Groups removed at a time, before the remaining ones are scored again.
     """
     inverse = torch.linalg.inv(hessian)
-    remaining = torch.arange(groups)
+    remaining = torch.arange(groups, device=weight.device)
     order: list[Tensor] = []
     errors = [0.0]
     while len(remaining):
         scores = removal_scores(weight, inverse, size, len(remaining))
         chosen = torch.argsort(scores, stable=True)[:block]
-        columns = (chosen[:, None] * size + torch.arange(size)).flatten()
+        columns = (chosen[:, None] * size + torch.arange(size, device=weight.device)).flatten()
         weight, inverse, loss = remove(weight, inverse, columns)
         step = max(loss, 0.0) / len(chosen)
         errors += [errors[-1] + step * (number + 1) for number in range(len(chosen))]
         order.append(remaining[chosen])
-        kept = torch.ones(len(remaining), dtype=torch.bool)
+        kept = torch.ones(len(remaining), dtype=torch.bool, device=weight.device)
         kept[chosen] = False
         remaining = remaining[kept]
-    return Removal(torch.cat(order) if order else remaining, torch.tensor(errors, dtype=torch.float64))
+    return Removal((torch.cat(order) if order else remaining).cpu(), torch.tensor(errors, dtype=torch.float64))
 
 
 def solve(weight: Tensor, hessian: Tensor, columns: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from hfcompress.errors import DataError
 from hfcompress.models.architectures import architecture_of, encoder_layers
 from hfcompress.models.hooks import evaluation_mode, hooks
 from hfcompress.models.wrappers import unwrapped
+from hfcompress.pruning.importance.least_squares import in_float64
+from hfcompress.utils.device import moved
 from hfcompress.utils.progress import progress_bar
 
 TokenWeights = dict[tuple[int, str], Tensor]
@@ -69,16 +71,18 @@ def margin_gradients(
     with evaluation_mode(model, frozen=True):
         for batch in progress_bar(batches, desc="margin gradients", unit="batch", disable=not progress, leave=False):
             with _probes(model) as probes:
-                scores = model(**model_inputs(batch)).logits[:, 0].float()
+                inputs = moved(model_inputs(batch), model.device)
+                scores = model(**inputs).logits[:, 0].float()
             require_finite(scores)
-            directions = _directions(batch["list_mask"], generator)
+            directions = _directions(batch["list_mask"].cpu(), generator).to(scores.device)
             gradients = torch.autograd.grad(scores @ directions, list(probes.values()))
-            real = batch["attention_mask"].bool()
+            real = inputs["attention_mask"].bool()
             found = dict(zip(probes, (gradient.float() for gradient in gradients), strict=True))
             tokens.append({name: gradient.square().mean(-1) * real for name, gradient in found.items()})
             for name, gradient in found.items():
                 rows = gradient[real]
-                moments[name] = moments.get(name, torch.zeros(())) + (rows.T @ rows).double()
+                moment = in_float64(rows.T @ rows)
+                moments[name] = moments[name] + moment if name in moments else moment
     return MarginGradients(tokens, {name: _unit_trace(moment) for name, moment in moments.items()})
 
 
@@ -100,7 +104,7 @@ def require_finite(scores: Tensor) -> None:
 def _unit_trace(moment: Tensor) -> Tensor:
     """A second moment divided by the mean of its diagonal."""
     mean = float(moment.diagonal().mean())
-    return moment / mean if mean else torch.eye(len(moment), dtype=torch.float64)
+    return moment / mean if mean else torch.eye(len(moment), dtype=torch.float64, device=moment.device)
 
 
 def _directions(mask: Tensor, generator: torch.Generator) -> Tensor:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hfcompress.pruning.importance.least_squares import damped, matrix_of, parameters_of
+from hfcompress.pruning.importance.least_squares import damped, in_float64, matrix_of, parameters_of
 
 
 class Moments:
     """(2/N) X X^T over tokens, with a constant 1 as the last input if the layer has a bias.
+
+    It is summed on the device of the inputs.
+
+    Args:
+        columns: Input columns without the constant.
+        constant: Whether there is a constant input.
+        device: Device of the inputs.
 
     Attributes:
         columns: Input columns without the constant.
@@ -17,12 +24,12 @@ class Moments:
         weight: Sum of their weights.
     """
 
-    def __init__(self, columns: int, constant: bool) -> None:
+    def __init__(self, columns: int, constant: bool, device: torch.device | str = "cpu") -> None:
         self.columns = columns
         self.constant = constant
         self.tokens = 0
         self.weight = 0.0
-        self._sum = torch.zeros(columns + constant, columns + constant)
+        self._sum = torch.zeros(columns + constant, columns + constant, device=device)
 
     def extended(self, inputs: Tensor) -> Tensor:
         """Inputs with the constant, shape `(tokens, columns + constant)`."""
@@ -42,7 +49,7 @@ class Moments:
 
     def matrix(self) -> Tensor:
         """(2/N) X X^T in float64, where N is the sum of the weights."""
-        return 2 / (self.weight or 1.0) * self._sum.double()
+        return 2 / (self.weight or 1.0) * in_float64(self._sum)
 
 
 class Fit:
@@ -55,8 +62,9 @@ class Fit:
     def __init__(self, layer: nn.Module) -> None:
         self.weight = matrix_of(layer)
         self.bias = layer.bias is not None
-        self.moments = Moments(self.weight.shape[1] - self.bias, self.bias)
-        self._cross = torch.zeros(self.weight.shape)
+        device = getattr(layer, "weight").device  # noqa: B009
+        self.moments = Moments(self.weight.shape[1] - self.bias, self.bias, device)
+        self._cross = torch.zeros(self.weight.shape, device=device)
 
     def add(self, inputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
         """Add tokens: inputs `(tokens, columns)`, target outputs `(tokens, outputs)`, weights `(tokens,)`."""
@@ -70,6 +78,6 @@ class Fit:
         `argmin_W (2/N) sum |W x - y|^2 + damping mean(diag H) |W - W_0|^2`; the bias is not damped.
         """
         moments = self.moments.matrix()
-        gradient = 2 / (self.moments.weight or 1.0) * self._cross.double() - self.weight @ moments
+        gradient = 2 / (self.moments.weight or 1.0) * in_float64(self._cross) - self.weight @ moments
         step = torch.linalg.solve(damped(moments, damping, self.moments.columns), gradient.T).T
         return parameters_of(self.weight + step, self.bias)

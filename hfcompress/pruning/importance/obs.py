@@ -22,6 +22,7 @@ from hfcompress.pruning.importance.importance import Importance
 from hfcompress.pruning.importance.least_squares import Removal, damped, matrix_of, parameters_of, removal_order, solve
 from hfcompress.pruning.importance.margins import MarginGradients, TokenWeights
 from hfcompress.pruning.importance.moments import Moments
+from hfcompress.utils.device import moved
 from hfcompress.utils.progress import progress_bar
 
 # A few hundred calibration pairs have few tokens with large weights. With less damping the update overfits to these and
@@ -72,7 +73,7 @@ class Problem:
         columns = [group * self.size + offset for group in groups for offset in range(self.size)]
         if self.bias:
             columns.append(self.weight.shape[1] - 1)
-        kept = torch.tensor(columns, dtype=torch.long)
+        kept = torch.tensor(columns, dtype=torch.long, device=self.weight.device)
         return parameters_of(solve(self.weight, self.hessian.double(), kept), self.bias)
 
 
@@ -190,14 +191,15 @@ def measure_moments(
     for number, layer in enumerate(encoder_layers(model)):
         for path in (architecture.attention_output, architecture.ffn_out):
             if (module := projection(layer, path)) is not None:
-                watched[number, path] = module, Moments(module.in_features, module.bias is not None)
+                watched[number, path] = module, Moments(module.in_features, module.bias is not None, model.device)
     modules = {name: module for name, (module, _) in watched.items()}
     with evaluation_mode(model), _inputs_of(modules) as inputs:
         for number, batch in enumerate(
             progress_bar(batches, desc="activations", unit="batch", disable=not progress, leave=False)
         ):
-            model(**model_inputs(batch))
-            real = batch["attention_mask"].bool()
+            inputs_of_model = moved(model_inputs(batch), model.device)
+            model(**inputs_of_model)
+            real = inputs_of_model["attention_mask"].bool()
             for name, (_, moments) in watched.items():
                 seen = inputs[name][real]
                 if not torch.isfinite(seen).all():

@@ -17,6 +17,7 @@ from hfcompress.models.wrappers import unwrapped
 from hfcompress.pruning.importance.gates import gated
 from hfcompress.pruning.importance.importance import Importance
 from hfcompress.pruning.importance.margins import require_finite
+from hfcompress.utils.device import moved
 from hfcompress.utils.progress import progress_bar
 
 
@@ -43,7 +44,7 @@ def magnitude(model: PreTrainedModel) -> Importance:
                 continue
             columns = last.weight.detach().float().square().sum(0)
             rows = first.weight.detach().float().square().sum(1).reshape(-1, len(columns))
-            found.append((rows[blocks].sum(0) + columns).reshape(-1, width).sum(1))
+            found.append((rows[blocks].sum(0) + columns).reshape(-1, width).sum(1).cpu())
     return Importance.additive("magnitude", heads, ffn)
 
 
@@ -69,6 +70,7 @@ def fisher(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]], progres
         totals = [torch.zeros_like(gate) for gate in gates.all()]
         used = [gate for gate in gates.all() if gate.numel()]
         for batch in progress_bar(batches, desc="fisher importance", unit="query", disable=not progress, leave=False):
+            batch = moved(batch, model.device)
             scores = model(**model_inputs(batch)).logits.T
             require_finite(scores)
             loss = listwise_softmax(scores, batch["labels"], batch["list_mask"]).sum()
@@ -83,5 +85,5 @@ def fisher(model: PreTrainedModel, batches: Iterable[dict[str, Tensor]], progres
             expected="at least one query with a relevant document",
             remedy="check the train split, or use importance: magnitude",
         )
-    values = [total / queries for total in totals]
+    values = [(total / queries).cpu() for total in totals]
     return Importance.additive("fisher", values[: len(gates.heads)], values[len(gates.heads) :])

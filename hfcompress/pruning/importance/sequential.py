@@ -20,6 +20,7 @@ from hfcompress.models.surgery import current_plan, pruned_copy
 from hfcompress.models.wrappers import unwrapped
 from hfcompress.pruning.importance.margins import TokenWeights
 from hfcompress.pruning.importance.moments import Fit
+from hfcompress.utils.device import moved
 from hfcompress.utils.progress import progress_bar
 
 
@@ -128,9 +129,10 @@ def layer_calls(model: PreTrainedModel, batch: dict[str, Tensor]) -> LayerCalls:
     with hooks(handles), ExitStack() as stack:
         for layer in layers[1:]:
             stack.enter_context(replaced_forward(layer, lambda *_args, **_kwargs: first[0]))
-        model(**model_inputs(batch))
+        inputs = moved(model_inputs(batch), model.device)
+        model(**inputs)
     arguments = [(positional[1:], named) for positional, named in seen]
-    return LayerCalls(seen[0][0][0], arguments, batch["attention_mask"].bool())
+    return LayerCalls(seen[0][0][0], arguments, inputs["attention_mask"].bool())
 
 
 def _advance(layer: nn.Module, index: int, calls: list[LayerCalls], hidden: list[Tensor]) -> list[Tensor]:

@@ -23,6 +23,7 @@ from hfcompress.models.hooks import evaluation_mode, hooks, replaced_forward
 from hfcompress.models.plan import LayerPlan, PruningPlan
 from hfcompress.models.surgery import pruned_copy
 from hfcompress.quantization.first_token import first_token_only
+from hfcompress.utils.device import moved
 
 PAIRS_PER_BATCH = 32
 CACHE_BYTES = 512 * 2**20  # hidden states kept for `cache_layers`
@@ -157,7 +158,7 @@ class PairBatch:
 @torch.inference_mode()
 def pair_scores(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
     """Raw scores of pairs by a model in evaluation mode, shape `(pairs,)`."""
-    return model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits[:, 0].float().cpu()
+    return model(**moved(inputs, model.device)).logits[:, 0].float().cpu()
 
 
 def _unpadded(batches: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

@@ -103,6 +103,9 @@ class FakeRanker:
         self.requests.append(len(pairs))
         return np.zeros(len(pairs))
 
+    def synchronize(self) -> None:
+        """The CPU never lags behind."""
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
