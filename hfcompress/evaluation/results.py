@@ -34,7 +34,8 @@ from hfcompress.evaluation.scores import query_scores
 from hfcompress.evaluation.significance import compare, fixed_sequence
 from hfcompress.models.adapters import base_of, is_adapter
 from hfcompress.models.architectures import architecture_of
-from hfcompress.models.load import PACKAGE_SCHEME, license_of, load_model, load_tokenizer, resolve
+from hfcompress.models.license import license_of
+from hfcompress.models.load import PACKAGE_SCHEME, load_model, load_tokenizer, resolve
 from hfcompress.models.modular import modules_of
 from hfcompress.models.prompts import encode_pairs
 from hfcompress.models.sentence_transformers import cross_encoder_settings

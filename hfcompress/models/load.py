@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from huggingface_hub import ModelCard, hf_hub_download
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
-from hfcompress.models.adapters import base_of, is_adapter, merged
+from hfcompress.models.adapters import is_adapter, merged
 from hfcompress.models.architectures import architecture_of, require_one_score, score_weights
 from hfcompress.models.config import read_config
 from hfcompress.models.graph_files import graph_files
 from hfcompress.models.head_files import CONVERSION, load_head, module_files
-from hfcompress.models.layout import CARD_FILE, PACKED_FOLDER, TOKENIZER_FILES
+from hfcompress.models.layout import PACKED_FOLDER, TOKENIZER_FILES
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY, align_weights
 from hfcompress.models.modular import MODULES_KEY, class_for, freeze_unused_, modules_of
 from hfcompress.models.modules import HeadModule, score_count, to_record
@@ -272,29 +270,6 @@ def load_tokenizer(name: str, max_length: int | None = None) -> PreTrainedTokeni
     set_prompts(tokenizer, settings.prompts)
     tokenizer.model_max_length = max_length or settings.max_length or tokenizer.model_max_length
     return tokenizer
-
-
-def license_of(name: str) -> str:
-    """Licence in the front matter of a model's card; empty if there is no card or it names no licence.
-
-    An adapter whose card names none has that of its base model.
-
-    Args:
-        name: A folder, a Hub id, or `package:NAME/FOLDER`.
-    """
-    if is_adapter(Path(name)):
-        return _license_in(name, Path(name)) or license_of(base_of(Path(name)))
-    return _license_in(name, Path(resolve(name)))
-
-
-def _license_in(name: str, folder: Path) -> str:
-    try:
-        path = folder / CARD_FILE if folder.is_dir() else Path(hf_hub_download(name, CARD_FILE))
-        fields = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
-    except (OSError, ValueError, TypeError, yaml.YAMLError):  # no card, no network, or invalid front matter
-        return ""
-    licence = fields.get("license_name") if fields.get("license") == "other" else fields.get("license")
-    return licence if isinstance(licence, str) and licence != "unknown" else ""
 
 
 def _from_pretrained(

@@ -217,7 +217,7 @@ def select_score(model: ModelT, weights: Sequence[float]) -> ModelT:
         ModelError: Its logits are no linear function of its last hidden features.
     """
     layer: Any = model.get_submodule(score_layer(model))
-    for name, parameter in list(layer.named_parameters()):
+    for name, parameter in [*layer.named_parameters()]:
         combined = torch.tensor([weights]).to(parameter) @ parameter.detach()
         setattr(layer, name, nn.Parameter(combined, requires_grad=parameter.requires_grad))
     vars(model)["num_labels"] = layer.out_features = model.config.num_labels = 1  # also the labels' names

@@ -17,7 +17,8 @@ from hfcompress.errors import MissingExtraError, ModelError
 from hfcompress.evaluation.results import base_model_name
 from hfcompress.models import adapters
 from hfcompress.models.checkpoint import save_checkpoint
-from hfcompress.models.load import license_of, load_config, load_model, load_tokenizer, model_fingerprint, resolve
+from hfcompress.models.license import license_of
+from hfcompress.models.load import load_config, load_model, load_tokenizer, model_fingerprint, resolve
 from hfcompress.models.surgery import apply_plan
 from hfcompress.rankers.load import load_ranker
 from hfcompress.recipe import Recipe

@@ -13,8 +13,8 @@ from conftest import FAMILIES, make_pico, pico_config, random_inputs
 from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedModel
 
 from hfcompress.errors import ModelError
+from hfcompress.models.license import license_of
 from hfcompress.models.load import (
-    license_of,
     load_config,
     load_encoder,
     load_model,
