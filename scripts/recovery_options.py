@@ -1,0 +1,166 @@
+"""Compare settings of recovery by what the same number of training pairs gains, from the same pruned student.
+
+    hfcompress prune TEACHER --data ../shared/data/selqa --data ../shared/data/googleq --out out/quarter \
+        --max-length 128 --target-macs 0.25
+    python scripts/recovery_options.py TEACHER out/quarter --data ../shared/data/selqa --data ../shared/data/googleq
+
+prints, for each setting, the difference of nDCG@10 to the teacher on dev and, less noisy, the divergence of the
+rankings: the mean over dev queries of the Kullback-Leibler divergence between the softmax distributions of teacher and
+student over the candidates. `--only` chooses settings by name; nothing is chosen on test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from scipy.special import log_softmax
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import TrainerCallback
+
+from hfcompress.data.lists import training_lists, with_scores
+from hfcompress.data.load import load_data
+from hfcompress.data.ranking import RankingData
+from hfcompress.evaluation.candidate import Candidate
+from hfcompress.evaluation.metrics import PRIMARY_METRIC, scores_of_split, values_of_scores
+from hfcompress.evaluation.scores import Fp32Scorer, split_scores
+from hfcompress.models.load import load_model, load_tokenizer
+from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.recipe import DataStep, DistillationLoss, FeatureLoss, Optimization
+from hfcompress.training.fit import fit
+from hfcompress.training.trainer import RankingDistillationTrainer
+from hfcompress.utils.quiet import quiet, silence_libraries
+
+DOCUMENTS = 8
+LISTWISE = DistillationLoss(margin_mse=0.2, listwise_kl=1.0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to spend the training pairs."""
+
+    learning_rate: float = 2e-4
+    documents: int = DOCUMENTS
+    queries_per_batch: int = 8
+    loss: DistillationLoss | None = None  # the recipe's default
+    features: FeatureLoss | None = None
+    average: float | None = None  # decay of an exponential moving average of the weights
+
+
+SETTINGS = {
+    "as compress": Setting(),
+    "learning rate 1e-4": Setting(learning_rate=1e-4),
+    "learning rate 4e-4": Setting(learning_rate=4e-4),
+    "learning rate 8e-4": Setting(learning_rate=8e-4),
+    "batches of 4 lists": Setting(queries_per_batch=4),
+    "4 documents of twice as many queries": Setting(documents=4, queries_per_batch=16),
+    "listwise loss": Setting(loss=LISTWISE),
+    "averaged weights": Setting(average=0.98),
+    "averaged weights, 4e-4": Setting(learning_rate=4e-4, average=0.98),
+    "hidden states": Setting(features=FeatureLoss(hidden=1.0, relation=0.0, decay=1.0)),
+}
+
+
+class Averaging(TrainerCallback):
+    """Ends a training with a moving average of its weights."""
+
+    def __init__(self, decay: float):
+        self.decay = decay
+        self.averaged: AveragedModel | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
+        """Add the weights after a step."""
+        model: nn.Module = context["model"]
+        if self.averaged is None:
+            self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.decay))
+        self.averaged.update_parameters(model)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
+        """Put the average into the model."""
+        assert self.averaged is not None
+        context["model"].load_state_dict(self.averaged.module.state_dict())
+
+
+def train(student: str, teacher: str, lists: Dataset, data: RankingData, setting: Setting, length: int) -> TorchRanker:
+    """Train the student on all lists once."""
+    model, tokenizer = load_model(student, dtype="float32"), load_tokenizer(student, length)
+    optimization = Optimization(learning_rate=setting.learning_rate, queries_per_batch=setting.queries_per_batch)
+    features: dict[str, Any] = {}
+    if setting.features:
+        features = {"feature_loss": setting.features, "teacher": load_model(teacher, dtype="float32")}
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            RankingDistillationTrainer,
+            model,
+            tokenizer,
+            lists=lists,
+            data=replace(data, splits={"train": data.splits["train"]}),
+            settings=optimization,
+            folder=Path(folder),
+            seed=0,
+            callbacks=[Averaging(setting.average)] if setting.average else [],
+            distillation_loss=setting.loss or DistillationLoss(),
+            **features,
+        )
+    return TorchRanker(model.eval(), tokenizer)
+
+
+def divergence(teacher: dict[str, list[float]], student: dict[str, list[float]]) -> float:
+    """Mean Kullback-Leibler divergence of the student's distribution over candidates from the teacher's."""
+    found = []
+    for query, scores in teacher.items():
+        expected, given = log_softmax(scores), log_softmax(student[query])
+        found.append(float((np.exp(expected) * (expected - given)).sum()))
+    return float(np.mean(found))
+
+
+def main() -> None:
+    """Train with each setting, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teacher", help="a cross-encoder")
+    parser.add_argument("student", help="the output folder of `hfcompress prune`")
+    parser.add_argument("--data", action="append", required=True, help="a folder in BEIR's layout; may be repeated")
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--pairs", type=int, default=12_000, help="training pairs")
+    parser.add_argument("--dev", type=int, default=250, help="dev queries per data set")
+    parser.add_argument("--candidates", type=int, default=10, help="ranked documents per dev query")
+    parser.add_argument("--only", action="append", choices=sorted(SETTINGS), help="a setting; may be repeated")
+    options = parser.parse_args()
+    silence_libraries()
+    data = load_data(DataStep(sets=options.data, candidates=options.candidates, max_queries={"dev": options.dev}))
+    scorer = Fp32Scorer(options.teacher, options.max_length)
+    candidate = Candidate.teacher(options.teacher, "teacher")
+    known = split_scores(candidate, data, "dev", max_length=options.max_length)
+    quality = {query: row[PRIMARY_METRIC] for query, row in values_of_scores(known, data, "dev").items()}
+    print(f"{'setting':38} {'difference':>10} {'(s.e.)':>8} {'divergence':>10} {'pairs/s':>8}", flush=True)
+    for name in ["", *(options.only or SETTINGS)]:
+        seconds, setting = 0.0, SETTINGS.get(name, Setting())
+        if name:
+            drawn = training_lists(data, setting.documents, 2, 1, queries=ceil(options.pairs / setting.documents))
+            with quiet():
+                lists = with_scores(drawn, scorer)
+            start = time.perf_counter()
+            ranker = train(options.student, options.teacher, lists, data, setting, options.max_length)
+            seconds = time.perf_counter() - start
+        else:
+            tokenizer = load_tokenizer(options.student, options.max_length)
+            ranker = TorchRanker(load_model(options.student, dtype="float32").eval(), tokenizer)
+        scores = scores_of_split(ranker, data, "dev")
+        rows = values_of_scores(scores, data, "dev")
+        differences = np.array([row[PRIMARY_METRIC] - quality[query] for query, row in rows.items()])
+        error = differences.std() / len(differences) ** 0.5
+        rate = f"{options.pairs / seconds:8.1f}" if seconds else f"{'':8}"
+        row = f"{differences.mean():+10.4f} {error:8.4f} {divergence(known, scores):10.4f} {rate}"
+        print(f"{name or 'before training':38} {row}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
