@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from hfcompress.compress.context import CompressContext, loading_recipe
@@ -71,26 +72,32 @@ def prepare(
 
     rate = cached_value(workspace, "probe", known, measure)
 
-    def affordable(share: float, fewest: int, most: float = math.inf) -> int:
-        count = min(most, max(fewest, int(share * goal.seconds * rate / recipe.data.candidates)))
-        return max(1, int(count) // len(recipe.data.sets))
+    def sizes(split: str) -> list[int]:
+        return list(Counter(map(data.set_of, data.splits[split].candidates)).values())
+
+    def most_of_each(split: str, share: float, fewest: int, most: float = math.inf) -> int:
+        total = min(most, max(fewest, share * goal.seconds * rate / recipe.data.candidates))
+        return even_cap(sizes(split), int(total))
 
     # Not by the budget of a resumed call: with other queries, all measurements would be void.
     each = cached_value(
         workspace,
         "queries",
         known,
-        lambda: {"dev": affordable(DEV_TIME, *DEV_QUERIES), "test": affordable(TEST_SHARE, FEWEST_TEST)},
+        lambda: {
+            "dev": most_of_each("dev", DEV_TIME, *DEV_QUERIES),
+            "test": most_of_each("test", TEST_SHARE, FEWEST_TEST),
+        },
     )
     if recipe.data.dev_from_train:
         del each["dev"]
-    if len(data.splits["test"]) > each["test"] * len(recipe.data.sets):
+    if max(sizes("test")) > each["test"]:
         logger.info(
             f"test: {len(data.splits['test']):,} queries take more than {TEST_SHARE:.0%} of the time: at most "
             f"{each['test']:,} of each set serve, which weakens the verdict; more time (--time-budget) allows for more"
         )
     start = time.perf_counter()
-    if any(len(data.splits[name]) > most for name, most in each.items()):
+    if any(max(sizes(name)) > most for name, most in each.items()):
         limits = recipe.data.max_queries.model_copy(update=each)
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_queries": limits})})
         data = load_run_data(loading_recipe(recipe, supervision), progress)
@@ -108,6 +115,24 @@ def prepare(
         zero_shot=tuple(zero_shot),
         zero_shot_pairs=zero_shot_pairs,
     )
+
+
+def even_cap(sizes: Sequence[int], total: int) -> int:
+    """The largest number, at least 1, so that as many of each part, or the whole part, are at most `total` together.
+
+    Args:
+        sizes: Sizes of the parts.
+        total: What all of them may have.
+    """
+    if sum(sizes) <= total:
+        return max(1, *sizes)
+    rest, cap = total, 0
+    for number, size in enumerate(sorted(sizes)):
+        cap = rest // (len(sizes) - number)
+        if size > cap:
+            break
+        rest -= size
+    return max(1, cap)
 
 
 def _with_zero_shot(recipe: Recipe, sets: Sequence[str]) -> Recipe:
