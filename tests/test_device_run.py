@@ -18,7 +18,7 @@ from hfcompress.recipe import Recipe
 from hfcompress.report.report import RunReport
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_with_a_model_in_16_bits(run_inputs: Path, tmp_path: Path) -> None:
     settings = recipe_for(run_inputs)
     settings["device"] = "cpu"

@@ -22,7 +22,7 @@ from hfcompress.recipe import Recipe
 PAIRS = [(" ".join(WORDS[n : n + 3]), " ".join(WORDS[2 * n : 2 * n + 1 + n % 9])) for n in range(8)]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run(run_inputs: Path, tmp_path: Path, tokenizer: BertTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(run_inputs / "words", tmp_path / "words")
     write_layout(tmp_path / "teacher", tokenizer, "modernbert-mean-norm")

@@ -73,7 +73,7 @@ def test_results_come_back_in_order(processes: int, items: int, monkeypatch: pyt
     assert shared_out(lambda item: 10 * item, range(items)) == [10 * item for item in range(items)]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_give_the_scores_of_one(
     word_data: RankingData, cross_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from hfcompress.rankers.load import Runtime, load_ranker
 PAIRS = [(" ".join(WORDS[n : n + 3]), " ".join(WORDS[2 * n : 2 * n + 1 + n % 9])) for n in range(24)]
 CASES = [
     pytest.param("bert-mean-norm-no-bias", ["onnxruntime"]),
-    *(pytest.param(name, ["onnxruntime", "openvino"], marks=pytest.mark.slow) for name in LAYOUTS),
+    *(pytest.param(name, ["onnxruntime", "openvino"], marks=pytest.mark.soak) for name in LAYOUTS),
 ]
 CONFIGS: dict[str, QuantizationConfig] = {
     "onnxruntime": DynamicQuantizationConfig(),
