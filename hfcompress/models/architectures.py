@@ -237,11 +237,12 @@ def require_one_score(config: PretrainedConfig) -> None:
     Raises:
         ModelError: `num_labels` is not 1.
     """
+    labels = labels_of(config)
     if config.num_labels != 1:
         raise ModelError(
             "A reranker gives one score for a pair",
             value=f"num_labels={config.num_labels}",
             expected="num_labels=1",
             remedy="use a cross-encoder with one output; of a classifier with several labels, a recipe can name the "
-            f"score, teacher.score: {{label: {labels_of(config)[-1]}}}",
+            f"score, teacher.score: {{label: {labels[-1] if labels else 'NAME'}}}",
         )

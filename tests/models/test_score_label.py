@@ -13,7 +13,7 @@ from torch import nn
 from transformers import BertTokenizerFast
 
 from hfcompress.errors import ModelError
-from hfcompress.models.architectures import score_weights
+from hfcompress.models.architectures import require_one_score, score_weights
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_config, load_model
 from hfcompress.models.surgery import apply_plan, select_score
@@ -85,3 +85,10 @@ def test_unknown_labels(score: ScoreLabel, message: str) -> None:
 def test_a_cross_encoder_has_its_score_already(cross_encoder: Path) -> None:
     with pytest.raises(ModelError, match=r"has one score already.*leave out score"):
         score_weights(load_config(str(cross_encoder)), ENTAILED)
+
+
+def test_a_config_without_labels_is_refused() -> None:
+    config = make_pico().config
+    config.id2label = {}
+    with pytest.raises(ModelError, match="num_labels=0"):
+        require_one_score(config)
