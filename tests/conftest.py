@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from pretend_device import start_autograd
 from run_samples import FinishedRun, recipe_for
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertTokenizerFast, PreTrainedModel
 
@@ -81,6 +82,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+def pytest_sessionstart() -> None:
+    """Before any test runs a backward pass."""
+    start_autograd()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -208,3 +208,9 @@ def pretend_device() -> Iterator[torch.device]:
             yield torch.device(NAME, 0)
     finally:
         backend.active = False
+
+
+def start_autograd() -> None:
+    """Start PyTorch's autograd while the device is there: it counts devices at the first backward pass of a process."""
+    with pretend_device() as device:
+        torch.ones(1, requires_grad=True).to(device).sum().backward()

@@ -105,7 +105,7 @@ def test_an_interruption_at_the_second_teacher_loses_no_score_of_the_first(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Bm25Ranker, "score", interrupt)
         recover()
-    monkeypatch.setattr(run_data, "Fp32Scorer", lambda *_: SimpleNamespace(score=interrupt))
+    monkeypatch.setattr(run_data, "Fp32Scorer", lambda *_, **__: SimpleNamespace(score=interrupt))
     assert len(recover()) == 40
 
 
