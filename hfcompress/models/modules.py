@@ -7,6 +7,7 @@ settings and checks that they fit each other; `modular.py` has their computation
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -37,6 +38,7 @@ class _Settings(Closed):
     # Settings that are written only if they differ from their default, so that earlier versions read the file.
     optional: ClassVar[frozenset[str]] = frozenset()
 
+    @abstractmethod
     def outputs(self, sizes: Sizes) -> Sizes:
         """The features that the module writes.
 
@@ -46,7 +48,6 @@ class _Settings(Closed):
         Raises:
             ValueError: It cannot read them.
         """
-        raise NotImplementedError
 
     def to_file(self) -> dict[str, Any]:
         """Content of the module's `config.json`, as sentence-transformers writes it."""
