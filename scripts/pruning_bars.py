@@ -28,7 +28,8 @@ from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.metrics import split_quality
 from hfcompress.models.load import load_model, load_tokenizer
-from hfcompress.models.surgery import current_plan, encoder_macs, pruned_copy
+from hfcompress.models.macs import encoder_macs
+from hfcompress.models.surgery import current_plan, pruned_copy
 from hfcompress.pruning.calibration import Calibration
 from hfcompress.pruning.costs.latency import Deployment, deploy, time_rankers
 from hfcompress.pruning.find_plans import (

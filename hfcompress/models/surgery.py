@@ -225,14 +225,6 @@ def select_score(model: ModelT, weights: Sequence[float]) -> ModelT:
     return model
 
 
-def encoder_macs(config: PretrainedConfig, plan: PruningPlan) -> int:
-    """MACs per token in the linear layers of the pruned encoder, without the attention products."""
-    hidden = config.hidden_size
-    head = 4 * hidden * head_size(config)
-    neuron = (1 + architecture_of(config).ffn_blocks) * hidden
-    return sum(head * len(layer.heads) + neuron * len(layer.ffn) for layer in plan.layers)
-
-
 def needs_custom_code(config: PretrainedConfig, plan: PruningPlan) -> bool:
     """Whether a model pruned by `plan` cannot be described by a stock config and needs `modeling_hfcompress.py`.
 

@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from hfcompress.data.also import AlsoTexts
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData
+from hfcompress.models.macs import encoder_macs
 from hfcompress.models.plan import PruningPlan
-from hfcompress.models.surgery import current_plan, encoder_macs, needs_custom_code
+from hfcompress.models.surgery import current_plan, needs_custom_code
 from hfcompress.models.wrappers import unwrapped
 from hfcompress.pruning.calibration import Calibration
 from hfcompress.pruning.costs.latency import Deployment, measure_costs

@@ -9,8 +9,9 @@ from transformers import PretrainedConfig
 
 from hfcompress.errors import OutputError
 from hfcompress.models.layout import PRUNING_FILE
+from hfcompress.models.macs import encoder_macs
 from hfcompress.models.plan import PruningPlan
-from hfcompress.models.surgery import encoder_macs, needs_custom_code, plan_of_config
+from hfcompress.models.surgery import needs_custom_code, plan_of_config
 from hfcompress.pruning.importance.importance import Importance
 from hfcompress.report.report import RunReport
 from hfcompress.report.structure import LayerKept, PruningSummary

@@ -24,8 +24,9 @@ from transformers.integrations import TensorBoardCallback
 
 from hfcompress.card.figures import structure
 from hfcompress.errors import DataError, RecipeError
+from hfcompress.models.macs import encoder_macs
 from hfcompress.models.plan import PruningPlan
-from hfcompress.models.surgery import apply_plan, current_plan, encoder_macs
+from hfcompress.models.surgery import apply_plan, current_plan
 from hfcompress.pruning.costs.latency import time_rankers
 from hfcompress.pruning.summary import plan_summary
 from hfcompress.rankers.base import Pair

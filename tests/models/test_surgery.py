@@ -27,8 +27,9 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, PreTrai
 import hfcompress
 from hfcompress.errors import ModelError, PlanError
 from hfcompress.models.architectures import ARCHITECTURES, architecture_of, encoder_layers, head_size, projection
+from hfcompress.models.macs import encoder_macs
 from hfcompress.models.plan import LayerPlan, PruningPlan
-from hfcompress.models.surgery import apply_plan, current_plan, encoder_macs, pruned_copy
+from hfcompress.models.surgery import apply_plan, current_plan, pruned_copy
 from hfcompress.pruning.importance.gates import gated
 
 

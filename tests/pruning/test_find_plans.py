@@ -16,7 +16,8 @@ from hfcompress.data.also import load_also
 from hfcompress.data.lists import RankingCollator
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.errors import DataError, PlanError
-from hfcompress.models.surgery import apply_plan, current_plan, encoder_macs
+from hfcompress.models.macs import encoder_macs
+from hfcompress.models.surgery import apply_plan, current_plan
 from hfcompress.pruning import find_plans as find_plans_module
 from hfcompress.pruning.calibration import Calibration
 from hfcompress.pruning.costs.latency import Deployment

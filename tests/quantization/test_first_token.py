@@ -29,8 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertForTokenClassification, BertTokenizerFast, PreTrainedModel
 
 from hfcompress.models.architectures import architecture_of, encoder_layers
+from hfcompress.models.macs import encoder_macs
 from hfcompress.models.plan import LayerPlan, PruningPlan
-from hfcompress.models.surgery import apply_plan, current_plan, encoder_macs
+from hfcompress.models.surgery import apply_plan, current_plan
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
 from hfcompress.quantization.first_token import first_token_only, reads_first_token_only

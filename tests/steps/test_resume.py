@@ -15,7 +15,8 @@ from run_samples import QUICK, FinishedRun, recipe_for
 from hfcompress import pipeline
 from hfcompress.cli import main
 from hfcompress.models.load import load_model, load_tokenizer
-from hfcompress.models.surgery import current_plan, encoder_macs
+from hfcompress.models.macs import encoder_macs
+from hfcompress.models.surgery import current_plan
 from hfcompress.recipe import Recipe
 from hfcompress.report.report import RunReport
 from hfcompress.steps.context import RunContext, stages

@@ -21,8 +21,9 @@ from hfcompress import CompressionReportCallback, GradualPruningCallback
 from hfcompress.data.lists import RankingCollator, training_lists
 from hfcompress.data.ranking import RankingData
 from hfcompress.errors import DataError
+from hfcompress.models.macs import encoder_macs
 from hfcompress.models.plan import PruningPlan
-from hfcompress.models.surgery import apply_plan, encoder_macs
+from hfcompress.models.surgery import apply_plan
 from hfcompress.training.trainer import RankingTrainer
 
 NAMES = {f"compression/{name}" for name in ("parameters", "sparsity", "encoder_macs", "heads", "ffn")}

@@ -11,8 +11,9 @@ import torch
 from conftest import FAMILIES, FAMILIES_AND_VARIANTS, FFN, HEADS, HIDDEN, LAYERS, make_pico, stock_plan, uneven_plan
 from ranking_batches import FULL, random_plan
 
+from hfcompress.models.macs import encoder_macs
 from hfcompress.models.plan import LayerPlan, PruningPlan
-from hfcompress.models.surgery import apply_plan, current_plan, encoder_macs, pruned_copy
+from hfcompress.models.surgery import apply_plan, current_plan, pruned_copy
 from hfcompress.pruning.costs.table import CostTable, macs_table, parameter_table
 
 TABLE = CostTable("units", 100.0, {0: 1.0, 2: 5.0, 4: 21.0}, {0: 2.0, 32: 10.0}, {0: 0.5, 4: 4.5}, {0: 0.0, 32: 3.2})
