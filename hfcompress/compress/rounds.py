@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from hfcompress import pipeline
 from hfcompress.compress import budget
+from hfcompress.compress.bm25_teacher import add_bm25_teacher
 from hfcompress.compress.budget import RecoverySize, TimeBudget
 from hfcompress.compress.choose import DeploymentForm
 from hfcompress.compress.context import CompressContext, quality
@@ -52,6 +53,7 @@ def search(
 ) -> Choice:
     """Search a family, give its models short recoveries in rounds, and choose one for the full recovery."""
     add_general_text(context)
+    add_bm25_teacher(context)
     family = prune_family(context, pruning_speedups, teacher, form)
     models, queries = family.models, context.test_queries
     deltas = {speedup: model.delta for speedup, model in models.items()}
