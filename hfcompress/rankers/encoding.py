@@ -108,7 +108,7 @@ class PairEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, cache_bytes: int = 0):
         self.cache = DocumentCache(cache_bytes)
         self._prompt = prompts_of(tokenizer).text
-        self._side: Side = tokenizer.truncation_side
+        self._side: Side = "left" if tokenizer.truncation_side == "left" else "right"
         self._with_types = "token_type_ids" in tokenizer.model_input_names
         self._backend = copy.deepcopy(tokenizer.backend_tokenizer)
         self._backend.no_truncation()
