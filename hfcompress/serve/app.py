@@ -10,15 +10,16 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPBearer
 from pydantic import Discriminator, Tag
 from starlette.exceptions import HTTPException
 
 from hfcompress.serve.auth import BearerKey
 from hfcompress.serve.body import BoundedRoute, HeldBytes
-from hfcompress.serve.cohere import CohereError, CohereRequest, CohereResponse, CohereV1Request
+from hfcompress.serve.cohere import V1_ONLY, CohereError, CohereRequest, CohereResponse, CohereV1Request
 from hfcompress.serve.errors import KINDS, Kind, RequestError, dialect_of, error_response
 from hfcompress.serve.infinity import InfinityRequest, InfinityResponse
 from hfcompress.serve.info import Info, info
@@ -36,7 +37,6 @@ PAGE_HEADERS = {
 }
 REFUSALS = (400, 401, 404, 408, 413, 415, 422, 424, 429)
 EMPTY = frozenset({"too_short", "string_too_short", "string_pattern_mismatch"})
-COHERE_V1_ONLY = frozenset({"rank_fields", "max_chunks_per_doc", "max_tokens_per_doc"})
 
 
 class _Asking(Protocol):
@@ -64,10 +64,13 @@ def create_app(models: Models) -> FastAPI:
             await asyncio.gather(watching, return_exceptions=True)
             await models.close()
 
+    # The key is checked by the middleware; this is its place in /docs.
+    key = [Depends(HTTPBearer(auto_error=False))] if models.settings.api_key else []
     app = FastAPI(title="hfcompress", version=version("hfcompress"), lifespan=lifespan)
     app.state.models, app.state.held = models, HeldBytes()
-    app.include_router(_state_routes(models))
-    app.include_router(_rank_routes(models))
+    app.include_router(_open_routes())
+    app.include_router(_state_routes(models), dependencies=key)
+    app.include_router(_rank_routes(models), dependencies=key)
     for kind in (RequestError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_error)
     if models.settings.api_key:
@@ -75,7 +78,7 @@ def create_app(models: Models) -> FastAPI:
     return app
 
 
-def _state_routes(models: Models) -> APIRouter:
+def _open_routes() -> APIRouter:
     routes = APIRouter()
     page = files("hfcompress.serve").joinpath("page.html").read_text(encoding="utf-8")
 
@@ -87,6 +90,12 @@ def _state_routes(models: Models) -> APIRouter:
     async def health() -> dict[str, str]:
         """Whether the server accepts requests."""
         return {"status": "ok"}
+
+    return routes
+
+
+def _state_routes(models: Models) -> APIRouter:
+    routes = APIRouter()
 
     @routes.get("/info", responses={401: {"model": TeiError}})
     async def model_info() -> Info:
@@ -109,7 +118,7 @@ def _rerank_form(body: Any) -> str | None:
 
 def _v1_form(body: Any) -> str | None:
     if isinstance(body, dict):
-        return "cohere" if COHERE_V1_ONLY & body.keys() else "jina"
+        return "cohere" if body.keys() & set(V1_ONLY) else "jina"
     return None
 
 

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hfcompress.serve.errors import RequestError, dialect_of, error_response
 
-OPEN = frozenset({"/", "/health"})  # the page itself shows nothing, and probes have no key
+# Probes have no key, and pages of a browser ask for it themselves; they show nothing of the models.
+OPEN = frozenset({"/", "/health", "/docs", "/openapi.json"})
 
 
 class BearerKey:

@@ -36,14 +36,26 @@ class Scored(NamedTuple):
 
 
 @dataclass(eq=False)
-class _Work:
-    """A request that waits: its pairs, those that remain, and its scores until now."""
+class Work:
+    """A request that waits: its pairs, those that remain, and its scores until now.
+
+    Attributes:
+        encoded: Its encoded pairs.
+        lengths: Tokens of each pair.
+        priority: Its priority.
+        future: Done when all pairs are scored.
+        remaining: Indices of pairs that wait, the next one last.
+        logits: Scores.
+        unscored: Pairs without a score.
+        arrived: When it was submitted.
+        started: When its first pair was passed to the runtime.
+    """
 
     encoded: Encoded
     lengths: np.ndarray
     priority: int
     future: asyncio.Future[None]
-    remaining: list[int]  # indices of pairs, the next one last
+    remaining: list[int]
     logits: np.ndarray
     unscored: int
     arrived: float = field(default_factory=time.perf_counter)
@@ -51,6 +63,7 @@ class _Work:
 
     @property
     def tokens(self) -> int:
+        """Tokens of the pairs that wait."""
         return int(self.lengths[self.remaining].sum())
 
     def take(self, budget: int) -> tuple[list[int], int]:
@@ -64,7 +77,7 @@ class _Work:
         return sorted(taken), tokens
 
 
-_Round = list[tuple[_Work, list[int]]]
+_Round = list[tuple[Work, list[int]]]
 
 
 class Batcher:
@@ -94,7 +107,7 @@ class Batcher:
         self._score = score
         self._batch_tokens, self._max_wait, self._queue_tokens = batch_tokens, max_wait, queue_tokens
         self._observe = observe
-        self._queue: list[_Work] = []
+        self._queue: list[Work] = []
         self._arriving = 0
         self._changed = asyncio.Event()
         self._slots = asyncio.Semaphore(ROUNDS)
@@ -146,30 +159,38 @@ class Batcher:
                 seconds,
             )
 
-    async def score(self, encoded: Encoded, priority: int = 0) -> Scored:
-        """Score the pairs of a request. If the task is cancelled, pairs that wait are not scored.
+    def submit(self, encoded: Encoded, priority: int = 0) -> Work:
+        """Put a request into the queue. `result` must follow, which also takes it out again.
 
         Args:
             encoded: Encoded pairs, at least one.
             priority: Requests of lower numbers come first.
 
         Raises:
-            RequestError: The queue is full, or the runtime failed.
+            RequestError: The queue is full.
         """
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         self.check_room(int(lengths.sum()))
-        # In the order of lengths, so that the pairs of a round have little padding; the longest are taken first.
-        work = _Work(
+        work = Work(
             encoded,
             lengths,
             priority,
             asyncio.get_running_loop().create_future(),
+            # In the order of lengths, so that a round has little padding; the longest are taken first.
             np.argsort(lengths, kind="stable").tolist(),
             np.empty(len(lengths), dtype=np.float32),
             len(lengths),
         )
         self.waiting_tokens += work.tokens
         self._insert(work)
+        return work
+
+    async def result(self, work: Work) -> Scored:
+        """The scores of a request. If the task is cancelled, pairs that wait are not scored.
+
+        Raises:
+            RequestError: The runtime failed.
+        """
         try:
             await work.future
         finally:
@@ -179,7 +200,11 @@ class Batcher:
         started = work.started or work.arrived
         return Scored(work.logits, started - work.arrived, time.perf_counter() - started)
 
-    def _insert(self, work: _Work) -> None:
+    async def score(self, encoded: Encoded, priority: int = 0) -> Scored:
+        """`submit`, then `result`."""
+        return await self.result(self.submit(encoded, priority))
+
+    def _insert(self, work: Work) -> None:
         """Put a request behind those of the same or a lower number of priority."""
         place = len(self._queue)
         while place and self._queue[place - 1].priority > work.priority:

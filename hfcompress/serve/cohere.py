@@ -8,14 +8,14 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field
 
-from hfcompress.serve.errors import RequestError
-from hfcompress.serve.fields import LARGEST, Body, Documents, ModelName, Query, TopN
+from hfcompress.serve.fields import INTEGER, Body, Documents, ModelName, Objects, Positive, Query, TopN
 from hfcompress.serve.ranking import Ranking, Wanted
 
 DOCUMENT_TOKENS = 4096  # Cohere's default
+V1_ONLY = ("rank_fields", "max_chunks_per_doc", "max_tokens_per_doc")  # fields that Jina does not have
 
-DocumentTokens = Annotated[int, Field(ge=1, le=LARGEST, description="Longer documents are truncated to it.")]
-Priority = Annotated[int, Field(ge=0, le=999, description="Lower numbers come first.")]
+DocumentTokens = Annotated[Positive, Field(description="Longer documents are truncated to it.")]
+Priority = Annotated[int, Field(ge=0, le=999, description="Lower numbers come first."), INTEGER]
 
 
 class CohereRequest(Body):
@@ -49,11 +49,11 @@ class CohereV1Request(Body):
 
     model: ModelName = None
     query: Query
-    documents: Annotated[list[str | dict[str, str]], Field(min_length=1, description="Texts, or objects with them.")]
+    documents: Objects
     top_n: TopN = None
     rank_fields: Annotated[list[str] | None, Field(min_length=1, description="Fields that are read, in order.")] = None
     return_documents: bool = False
-    max_chunks_per_doc: Annotated[int | None, Field(ge=1, le=LARGEST, description="Ignored.")] = None
+    max_chunks_per_doc: Annotated[Positive | None, Field(description="Ignored.")] = None
     max_tokens_per_doc: DocumentTokens = DOCUMENT_TOKENS
 
     def wanted(self) -> Wanted:
@@ -71,17 +71,13 @@ def document_text(document: str | dict[str, str], fields: list[str] | None = Non
 
     Args:
         document: The document.
-        fields: Fields to join, in this order; by default `text`.
-
-    Raises:
-        RequestError: The object lacks a field.
+        fields: Fields to join, in this order, without those that the object lacks; by default `text`, or all fields of
+            an object without it.
     """
     if isinstance(document, str):
         return document
-    names = fields or ["text"]
-    if missing := [name for name in names if name not in document]:
-        raise RequestError("invalid", f"a document lacks the field {missing[0]!r}; name its fields in rank_fields")
-    return "\n".join(document[name] for name in names)
+    names = fields or (["text"] if "text" in document else list(document))
+    return "\n".join(document[name] for name in names if name in document)
 
 
 def v1_response(

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field
 
-from hfcompress.serve.fields import Body, Documents, ModelName, Query, TopN, Usage
+from hfcompress.serve.fields import Body, Documents, ModelName, Query, TopN, Usage, without
 from hfcompress.serve.ranking import Ranking, Wanted
 
 UNSPECIFIED = "default/not-specified"  # what Infinity's clients send for its first model
@@ -16,6 +16,8 @@ UNSPECIFIED = "default/not-specified"  # what Infinity's clients send for its fi
 
 class InfinityRequest(Body):
     """A request of Infinity."""
+
+    model_config = without("texts")
 
     query: Query
     documents: Documents

@@ -6,37 +6,30 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from hfcompress.serve.cohere import CohereRank, v1_response
-from hfcompress.serve.fields import Body, ModelName, Query, TopN, Usage
+from hfcompress.serve.cohere import V1_ONLY, CohereRank, document_text, v1_response
+from hfcompress.serve.fields import Body, ModelName, Objects, Query, TopN, Usage, without
 from hfcompress.serve.ranking import Ranking, Wanted
-
-
-class JinaText(Body):
-    """A document as an object."""
-
-    text: str
 
 
 class JinaRequest(Body):
     """A request of Jina, and one of Cohere's version 1 without the fields that only that has."""
 
+    model_config = without(*V1_ONLY)
+
     model: ModelName = None
     query: Query
-    documents: Annotated[list[str | JinaText], Field(min_length=1, description="Texts, or objects with `text`.")]
+    documents: Objects
     top_n: TopN = None
     return_documents: bool = True
     truncation: Annotated[bool, Field(description="False refuses pairs that are too long.")] = True
 
     def wanted(self) -> Wanted:
         """What is asked for."""
-        return Wanted(self.query, self._texts(), self.model, self.truncation)
+        return Wanted(self.query, list(map(document_text, self.documents)), self.model, self.truncation)
 
     def response(self, ranking: Ranking) -> dict[str, Any]:
         """The body of the response, which clients of Cohere can read too."""
-        return v1_response(ranking, self.top_n, self._texts() if self.return_documents else None)
-
-    def _texts(self) -> list[str]:
-        return [each if isinstance(each, str) else each.text for each in self.documents]
+        return v1_response(ranking, self.top_n, self.documents if self.return_documents else None)
 
 
 class JinaResponse(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from hfcompress.data.score_text import require_plain_documents
-from hfcompress.errors import DataError, HfCompressError
+from hfcompress.errors import DataError
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.systems import placed_systems, resolve_system
 from hfcompress.models.layout import WORK_FOLDER
@@ -60,13 +59,12 @@ class ModelSource:
         folder = real if real.is_dir() else real.parent
         if not real.exists():
             return ()
-        files = []
-        for path in sorted(folder.rglob("*")):
-            if WORK_FOLDER not in path.parts[len(folder.parts) :]:
-                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                    found = path.stat()
-                    files.append((str(path), found.st_mtime_ns, found.st_size))
-        return (str(real), *files)
+        try:
+            paths = [path for path in sorted(folder.rglob("*")) if WORK_FOLDER not in path.relative_to(folder).parts]
+            found = [(str(path), (state := path.stat()).st_mtime_ns, state.st_size) for path in paths]
+        except FileNotFoundError:  # deleted meanwhile: there will be another look
+            return ()
+        return (str(real), *found)
 
 
 @dataclass(eq=False)
@@ -208,7 +206,7 @@ class Models:
         """Load a model in a thread and put it in the place of the old one, which answers what it has begun."""
         try:
             new = await asyncio.to_thread(self._load, source)
-        except (HfCompressError, OSError) as error:
+        except Exception as error:  # what a runtime raises for a damaged file may be anything
             self._refused[source.name] = signature
             self.metrics.count("hfcompress_reloads", "result", "failed")
             logger.warning("%s cannot be loaded again, and the model from before stays: %s", source.name, error)

@@ -108,12 +108,8 @@ async def _rank(model: ServedModel, models: Models, wanted: Wanted, started: flo
                 f"the pairs have {sum(lengths)} tokens > maximum allowed {models.settings.max_tokens} of a request; "
                 "send fewer documents",
             )
-        scoring = asyncio.ensure_future(batcher.score(encoded, wanted.priority))
-        await asyncio.sleep(0)  # it is in the queue when it is no longer arriving
-    try:
-        scored = await scoring
-    finally:
-        scoring.cancel()
+        work = batcher.submit(encoded, wanted.priority)
+    scored = await batcher.result(work)
     logits = scored.logits
     if np.isnan(logits).any():
         raise RequestError("backend", "score is NaN")

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import IDENTITY, SIGMOID, WORDS, make_pico
+from conftest import IDENTITY, SIGMOID, make_pico
+from serve_process import Server
 from transformers import BertTokenizerFast
 
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.rankers.base import BatchedRanker
 from hfcompress.rankers.load import load_ranker
-
-MISSING = "the extra `serve` is not installed"
-QUERY = "ba de fi"
-DOCUMENTS = [" ".join(WORDS[place : place + 1 + place % 9]) for place in range(20)]
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +57,18 @@ def client(serving: Callable[..., Any], run_folder: Path) -> Iterator[Any]:
     """A client of a server of `small` and its teacher."""
     with serving(run_folder) as client:
         yield client
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def starting(*arguments: str, **environment: str) -> Server:
+        servers.append(Server(*arguments, **environment))
+        return servers[-1]
+
+    yield starting
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
+        server.process.stdout.close()  # type: ignore[union-attr]

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 from conftest import SIGMOID, make_pico
+from serve_process import BODY, DOCUMENTS, QUERY, Server
 from transformers import BertTokenizerFast
 
 from hfcompress.errors import AddressError, DataError
@@ -32,55 +29,6 @@ from hfcompress.rankers.base import BatchedRanker
 from hfcompress.rankers.load import load_ranker
 from hfcompress.serve.models import ModelSource, sources_of
 from hfcompress.serve.server import listen
-
-QUERY = "ba de fi"
-DOCUMENTS = ["ba", "de fi", "san sen to", "ba de fi", "ku"]
-BODY = {"query": QUERY, "texts": DOCUMENTS, "raw_scores": True}
-
-
-class Server:
-    """`hfcompress serve` in a process."""
-
-    def __init__(self, *arguments: str, **environment: str):
-        command = [sys.executable, "-m", "hfcompress", "serve", *arguments, "--port", "0", "--threads", "1"]
-        self.process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self.url = self.wait_for(r"on (http://\S+)")
-        self.address = ("127.0.0.1", int(self.url.rpartition(":")[2]))
-
-    def wait_for(self, pattern: str) -> str:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if found := re.search(pattern, line):
-                return found[found.lastindex or 0]
-        raise AssertionError(f"the server ended without {pattern}")
-
-    def rerank(self, **body: Any) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}/rerank", json.dumps({**BODY, **body}).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
-
-    def scores(self) -> list[float]:
-        found = {each["index"]: each["score"] for each in self.rerank()}
-        return [found[index] for index in range(len(DOCUMENTS))]
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def starting(*arguments: str, **environment: str) -> Server:
-        servers.append(Server(*arguments, **environment))
-        return servers[-1]
-
-    yield starting
-    for server in servers:
-        server.process.kill()
-        server.process.wait()
-        server.process.stdout.close()  # type: ignore[union-attr]
 
 
 def expected(folder: Path) -> list[float]:
