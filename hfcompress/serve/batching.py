@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ import numpy as np
 
 from hfcompress.rankers.base import Encoded
 from hfcompress.serve.errors import RequestError
+
+logger = logging.getLogger(__name__)
 
 ROUNDS = 2  # in flight: the runtime has work while the scores of the other round are handed out
 SHARE = 2  # a request takes at most this part of a round, if others wait
@@ -263,6 +266,7 @@ class Batcher:
         try:
             logits = await asyncio.get_running_loop().run_in_executor(self._threads, self._score, rows)
         except Exception as error:  # of any kind, from the runtime: it belongs to the requests of the round
+            logger.error("Inference failed", exc_info=error)
             for work, _ in chosen:
                 if not work.future.done():
                     work.future.set_exception(RequestError("backend", f"Inference failed: {type(error).__name__}"))

@@ -17,6 +17,7 @@ from serve_process import Server  # noqa: E402
 EXAMPLES = 100  # of each operation
 
 
+@pytest.mark.slow
 def test_the_schema_is_kept(start: Callable[..., Server], run_folder: Path) -> None:
     server = start(str(run_folder))
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")

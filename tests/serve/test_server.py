@@ -42,6 +42,7 @@ def other_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: BertTokeni
     return folder
 
 
+@pytest.mark.slow
 def test_a_process_from_start_to_stop(
     start: Callable[..., Server], run_folder: Path, other_folder: Path, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_process_from_start_to_stop(
     assert server.process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_a_request_in_progress_is_answered_before_the_stop(start: Callable[..., Server], run_folder: Path) -> None:
     server = start(str(run_folder), "--no-teacher", "--batch-tokens", "64", "--max-texts", "5000")
     answer: list[int] = []
@@ -207,6 +209,7 @@ def test_metrics_have_the_names_of_tei(serving: Callable[..., Any], run_folder: 
         assert f"\n{line}\n" in f"\n{text}"
 
 
+@pytest.mark.slow
 def test_the_client_of_cohere(start: Callable[..., Server], run_folder: Path, ranker: BatchedRanker) -> None:
     cohere = pytest.importorskip("cohere", reason="the package `cohere` is not installed")
     server = start(f"small={run_folder}", "--no-teacher", "--api-key-env", "TEST_KEY", TEST_KEY="secret")
