@@ -27,9 +27,9 @@ class ServeSettings:
     max_wait: float = 0.002
     queue_tokens: int = 131072
     max_texts: int = 1000
-    max_bytes: int = 16 << 20
+    max_bytes: int = 8 << 20
     max_tokens: int = 1 << 19
-    max_body_bytes: int = 256 << 20
+    max_body_bytes: int = 64 << 20
     body_seconds: float = 30.0
     poll_seconds: float = 2.0
     api_key: str | None = None
