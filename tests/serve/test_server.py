@@ -80,15 +80,19 @@ def test_a_process_from_start_to_stop(
         server.wait_for("live was loaded again")
         assert server.scores() == after
 
-    # A client that goes away, one that sends half a body, and bad headers leave the server as it was.
-    for content in (
-        b"POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
-        b"POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"\x00\xff\r\n\r\n",
+    # Half a body, a body that is announced as too large, and bad headers leave the server as it was.
+    post = b"POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: "
+    for content, status in (
+        (post + b"50\r\n\r\n{", None),
+        (post + b"9999999999\r\n\r\n", b"413"),
+        (post + b"-5\r\n\r\n", b"400"),
+        (b"GET / HTTP/9.9\r\n\r\n", None),
+        (b"\x00\xff\r\n\r\n", b"400"),
     ):
         with socket.create_connection(server.address, timeout=10) as connection:
             connection.sendall(content)
+            if status:
+                assert connection.recv(100).split()[1] == status
     assert server.scores() == after
 
     server.process.send_signal(signal.SIGTERM)
