@@ -117,6 +117,7 @@ class Batcher:
         self._rounds: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(ROUNDS, thread_name_prefix="round")
         self._rate = 0.0  # tokens per second
+        self._finished = 0.0  # end of the last round
         self._loop_task: asyncio.Task[None] | None = None
 
     @property
@@ -246,7 +247,7 @@ class Batcher:
         left = self._batch_tokens
         while self._queue and left > 0:
             work = self._queue.pop(0)
-            share = left if not self._queue else min(left, self._batch_tokens // SHARE)
+            share = left if not self._queue else min(left, max(1, self._batch_tokens // SHARE))
             taken, tokens = work.take(share)
             left -= tokens
             self.waiting_tokens -= tokens
@@ -273,7 +274,7 @@ class Batcher:
             return
         finally:
             self._slots.release()
-        self._measure(tokens / max(time.perf_counter() - started, 1e-9))
+        self._measure(tokens, started)
         start = 0
         for work, taken in chosen:
             work.logits[taken] = logits[start : start + len(taken)]
@@ -282,5 +283,9 @@ class Batcher:
             if not work.unscored and not work.future.done():
                 work.future.set_result(None)
 
-    def _measure(self, rate: float) -> None:
+    def _measure(self, tokens: int, started: float) -> None:
+        """Record the speed of a round, without the time in which the runtime computed the one before."""
+        now = time.perf_counter()
+        rate = tokens / max(now - max(started, self._finished), 1e-9)
+        self._finished = now
         self._rate = rate if not self._rate else (1 - SMOOTHING) * self._rate + SMOOTHING * rate

@@ -129,6 +129,20 @@ def test_a_round_waits_for_requests_that_arrive() -> None:
     assert [sorted(each) for each in runtime.rounds] == [[1, 2, 5, 6]]
 
 
+def test_rounds_of_one_pair() -> None:
+    runtime = Runtime()
+
+    async def play(batcher: Batcher) -> None:
+        held = await hold(runtime, batcher)
+        tasks = [asyncio.create_task(batcher.score(rows(100 * number, 3))) for number in range(1, 4)]
+        await asyncio.sleep(0.01)
+        runtime.going.set()
+        await asyncio.gather(*tasks, *held)
+
+    run(runtime, play, batch_tokens=1)
+    assert [len(each) for each in runtime.rounds] == [1] * 11
+
+
 def test_the_wait_is_bounded() -> None:
     runtime = Runtime()
 
