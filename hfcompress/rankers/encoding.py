@@ -139,7 +139,7 @@ class PairEncoder:
 
     def documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of documents, without special tokens and not truncated, each int32 of shape `(tokens,)`."""
-        if not self.cache.max_bytes:
+        if self.cache.max_bytes <= 0:
             return self._tokenize(texts)
         keys = [blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest() for text in texts]
         found = self.cache.get(keys)

@@ -128,7 +128,8 @@ def sources_of(names: Sequence[str], common: ModelSource, teacher: bool = True) 
             )
         found.append(replace(common, name=name, location=location))
     if teacher and TEACHER not in [each.name for each in found]:
-        kept = [folder for each in found if (folder := Path(each.location, WORK_FOLDER, TEACHER)).is_dir()]
+        folders = [Path(each.location, WORK_FOLDER, TEACHER) for each in found]
+        kept = [folder for folder in folders if (folder / "config.json").is_file()]
         found += [replace(common, name=TEACHER, location=str(kept[0]), runtime="torch")] if kept else []
     return found
 
