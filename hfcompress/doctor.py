@@ -315,5 +315,8 @@ PROBES = (
     _Probe("CrossEncoderTrainer", "sentence-transformers", "sentence-transformers", _imports("sentence_transformers")),
     _Probe("TensorBoard", "tensorboard", "tensorboard", _imports("torch.utils.tensorboard")),
     _Probe("LoRA adapters", "peft", "peft", _imports("peft")),
+    _Probe("serve: HTTP", "fastapi", "serve", _imports("fastapi")),
+    _Probe("serve: server", "uvicorn", "serve", _imports("uvicorn")),
+    _Probe("serve: metrics", "prometheus-client", "serve", _imports("prometheus_client")),
     _Probe("irds: data", "ir_datasets", "ir-datasets", _imports("ir_datasets")),
 )

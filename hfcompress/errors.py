@@ -68,6 +68,10 @@ class OutputError(HfCompressError):
     """The output folder is in use for something else, or incomplete."""
 
 
+class AddressError(HfCompressError):
+    """The server cannot listen on this address."""
+
+
 class HubError(HfCompressError):
     """The Hub refuses a request, or would refuse it. Other arguments are those of `HfCompressError`.
 

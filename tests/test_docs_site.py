@@ -136,6 +136,9 @@ def check_command(words: list[str]) -> None:
         script = (ROOT / arguments[index]).read_text(encoding="utf-8")
         for option in (word for word in arguments[index:] if word.startswith("--")):
             assert f'"{option}"' in script, option
+    elif program == "curl":
+        address = next(word for word in arguments if word.startswith("http://127.0.0.1:8080/"))
+        assert address.rpartition("8080")[2] in ("/rerank", "/v1/rerank", "/v2/rerank", "/info")  # sent by tests/serve
     else:
         assert program == "hf", f"{program}: no test knows this program"
 

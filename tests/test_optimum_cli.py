@@ -85,7 +85,19 @@ def result_of(run: object, arguments: list[str], capsys: pytest.CaptureFixture[s
         (["--help"], 0),
         *(
             ([verb, "--help"], 0)
-            for verb in ("run", "evaluate", "prune", "inspect", "rank", "card", "publish", "compress", "data", "doctor")
+            for verb in (
+                "run",
+                "evaluate",
+                "prune",
+                "inspect",
+                "rank",
+                "serve",
+                "card",
+                "publish",
+                "compress",
+                "data",
+                "doctor",
+            )
         ),
         (["data", "check", "--help"], 0),
         (["nonsense"], 2),

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from hfcompress.cli import card, compare, compress, data, doctor, evaluate, inspect, prune, publish, rank, run
+from hfcompress.cli import card, compare, compress, data, doctor, evaluate, inspect, prune, publish, rank, run, serve
 from hfcompress.cli.interruption import TERMINATED, advice, exit_code, interruptions
 from hfcompress.cli.terminal import err
 from hfcompress.errors import HfCompressError, OutputError
@@ -54,6 +54,7 @@ for verb in (
     compare.compare,
     inspect.inspect,
     rank.rank,
+    serve.serve,
     card.card,
     publish.publish,
     doctor.doctor,

@@ -31,7 +31,7 @@ def rank(
     Example: hfcompress rank out/quickstart --query "sort a list" --docs documents.txt
     """
     from hfcompress.data.lines import read_text
-    from hfcompress.data.score_text import score_text_of
+    from hfcompress.data.score_text import require_plain_documents
     from hfcompress.data.values import is_broken
     from hfcompress.evaluation.candidate import Candidate
     from hfcompress.evaluation.systems import placed_systems, resolve_system
@@ -65,13 +65,6 @@ def rank(
             expected="a model: a folder, a Hub id, or an .onnx, .xml or .safetensors file in a folder",
             remedy="name a model",
         )
-    if settings := score_text_of(load_config(subject.folder)):
-        raise DataError(
-            f"{folder} reads the BM25 score of every document over a corpus, which a list of documents does not have",
-            value=f"score_text in its config.json: {settings.model_dump()}",
-            expected="a model that reads documents without scores",
-            remedy="rank in Python: ranker.rank(query, [hfcompress.text_with_score(document, score, ...) ...]), as its "
-            "card shows",
-        )
+    require_plain_documents(folder, load_config(subject.folder))
     for hit in subject.ranker(None, RankerOptions()).rank(query, documents, top_k):
         typer.echo(f"{hit.score:.4f}\t{hit.position + 1}\t{documents[hit.position]}")

@@ -102,6 +102,27 @@ def score_text_of(config: PretrainedConfig) -> ScoreText | None:
         ) from error
 
 
+def require_plain_documents(model: str, config: PretrainedConfig) -> None:
+    """Check that a model reads documents alone, so that it can rank any list of them.
+
+    Args:
+        model: Name of the model, for the error message.
+        config: Its config.
+
+    Raises:
+        DataError: It reads the BM25 score of each document.
+        ModelError: The settings in the config are invalid.
+    """
+    if settings := score_text_of(config):
+        raise DataError(
+            f"{model} reads the BM25 score of every document over a corpus, which a list of documents does not have",
+            value=f"score_text in its config.json: {settings.model_dump()}",
+            expected="a model that reads documents without scores",
+            remedy="rank in Python: ranker.rank(query, [hfcompress.text_with_score(document, score, ...) ...]), as its "
+            "card shows",
+        )
+
+
 def record_score_text(config: PretrainedConfig, settings: ScoreText | None) -> None:
     """Write the score format into a model's config, or remove it if `settings` is None."""
     if settings is not None:

@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from hfcompress.errors import ModelError
 from hfcompress.models.prompts import encode_pairs
 from hfcompress.models.tokenizer import require_padding
+from hfcompress.rankers.batches import batches_of, padded_length
+from hfcompress.rankers.encoding import PairEncoder
 from hfcompress.rankers.fork import adapt_after_fork, unusable_after_fork
 from hfcompress.utils.log import warn_once
 from hfcompress.utils.machine import thread_count
@@ -24,9 +26,7 @@ from hfcompress.utils.machine import thread_count
 logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
-
-LENGTH_MULTIPLE = 16  # of tokens, to which batches are padded for few shapes
-FEWEST_TOKENS = 1024  # of a batch, if there are enough for all workers
+Encoded = Mapping[str, Sequence[Any]]  # inputs of each pair by name: sequences of ints
 
 
 class Ranked(NamedTuple):
@@ -64,12 +64,15 @@ class RankerOptions:
         batch_tokens: Token budget of the batches in flight: number of pairs times padded length.
         providers: Execution providers of ONNX Runtime, the preferred one first.
         device: Device of a model in PyTorch and of ONNX Runtime's provider for GPUs, as PyTorch names it.
+        cache_bytes: Memory for tokenized documents, which are then tokenized once while they stay in this cache, with
+            the same scores; 0 for no cache.
     """
 
     threads: int = 0
     batch_tokens: int = 2048
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     device: str = "cpu"
+    cache_bytes: int = 0
 
 
 def raw_logits(logits: np.ndarray) -> np.ndarray:
@@ -115,6 +118,7 @@ class BatchedRanker(ABC):
         self.activation = activation
         self.threads = thread_count(options.threads)
         self.batch_tokens = options.batch_tokens
+        self.cache_bytes = options.cache_bytes
         self.reload: Callable[[], tuple[Any, ...]] | None = None  # what `__reduce__` returns, set by `load_ranker`
         self._warned = False
         self._lock = Lock()
@@ -133,6 +137,7 @@ class BatchedRanker(ABC):
         self._tokenizer = tokenizer
         self._encoder = copy.deepcopy(tokenizer)
         self._encoder(["a"], truncation=True)  # turned on here: calls from several threads find it so
+        self.pair_encoder = PairEncoder(tokenizer, self.cache_bytes) if self.cache_bytes else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy the call of `load_ranker` instead of the runtime's objects.
@@ -151,10 +156,22 @@ class BatchedRanker(ABC):
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Raw logits, shape `(len(pairs),)`, float32; empty for no pairs."""
-        if not len(pairs):
-            return np.empty(0, dtype=np.float32)
         with self._call():
             encoded = self._encode(pairs)
+        return self.score_encoded(encoded)
+
+    def score_encoded(self, encoded: Encoded) -> np.ndarray:
+        """Raw logits of pairs that are encoded already.
+
+        Args:
+            encoded: `input_ids` and, if the model reads them, `token_type_ids` of each pair, as from `PairEncoder`.
+
+        Returns:
+            Shape `(pairs,)`, float32; empty for no pairs.
+        """
+        if not len(encoded["input_ids"]):
+            return np.empty(0, dtype=np.float32)
+        with self._call():
             return self._score(encoded, self._batch_indices(encoded))
 
     def batches(self, pairs: Sequence[Pair]) -> Iterator[dict[str, np.ndarray]]:
@@ -228,17 +245,21 @@ class BatchedRanker(ABC):
             with self._lock:
                 self._calls -= 1
 
-    def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
+    def _encode(self, pairs: Sequence[Pair]) -> Encoded:
         if not len(pairs):
             return {"input_ids": []}
         self._encoder.model_max_length = self.tokenizer.model_max_length
-        encoded = encode_pairs(
-            self._encoder,
-            [query for query, _ in pairs],
-            [document for _, document in pairs],
-            truncation=True,
-            return_attention_mask=False,
-        )
+        encoded: Encoded
+        if self.pair_encoder:
+            encoded = self.pair_encoder.encode(pairs, self.tokenizer.model_max_length)
+        else:
+            encoded = encode_pairs(
+                self._encoder,
+                [query for query, _ in pairs],
+                [document for _, document in pairs],
+                truncation=True,
+                return_attention_mask=False,
+            )
         if not self._warned:
             self._warn_of_long_queries(pairs, [len(ids) for ids in encoded["input_ids"]])
         return encoded
@@ -268,25 +289,21 @@ class BatchedRanker(ABC):
         )["special_tokens_mask"]
         return sum(mask.count(0) for mask in parts) + parts[0].count(1)
 
-    def _batch_indices(self, encoded: Mapping[str, list[list[int]]]) -> list[np.ndarray]:
+    def _batch_indices(self, encoded: Encoded) -> list[np.ndarray]:
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         return list(batches_of(lengths, self.batch_tokens, self.parallel_batches, self.few_shapes))
 
-    def _score(
-        self, encoded: Mapping[str, list[list[int]]], batches: Sequence[np.ndarray], padding: float = 1.0
-    ) -> np.ndarray:
+    def _score(self, encoded: Encoded, batches: Sequence[np.ndarray], padding: float = 1.0) -> np.ndarray:
         scores = np.empty(len(encoded["input_ids"]), dtype=np.float32)
         inputs = (self._padded(encoded, indices, padding) for indices in batches)
         for indices, logits in zip(batches, self.forward(inputs), strict=True):
             scores[indices] = logits
         return scores
 
-    def _padded(
-        self, encoded: Mapping[str, list[list[int]]], indices: np.ndarray, padding: float = 1.0
-    ) -> dict[str, np.ndarray]:
+    def _padded(self, encoded: Encoded, indices: np.ndarray, padding: float = 1.0) -> dict[str, np.ndarray]:
         rows = [encoded["input_ids"][index] for index in indices]
         longest = max(map(len, rows))
-        length = _padded_length(int(padding * longest), self.few_shapes)
+        length = padded_length(int(padding * longest), self.few_shapes)
         shape = len(rows), max(longest, min(length, self.tokenizer.model_max_length))
         batch = {
             "input_ids": np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64),
@@ -299,30 +316,3 @@ class BatchedRanker(ABC):
             if "token_type_ids" in encoded:
                 batch["token_type_ids"][number, : len(row)] = encoded["token_type_ids"][index]
         return batch
-
-
-def batches_of(lengths: np.ndarray, budget: int, parallel: int = 1, few_shapes: bool = False) -> Iterator[np.ndarray]:
-    """Yield the indices of the pairs of each batch, longest pairs first.
-
-    Workers share the budget; a small request is divided among all of them.
-
-    Args:
-        lengths: Tokens of each pair, shape `(pairs,)`.
-        budget: Tokens of all batches in flight.
-        parallel: Number of batches in flight.
-        few_shapes: Create batches of 1, 2, 4, 8, ... pairs, with lengths rounded up, so that most batches have a shape
-            for which the runtime has kernels already.
-    """
-    budget = min(max(budget // parallel, FEWEST_TOKENS), budget, -(-int(lengths.sum()) // parallel))
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, min(budget // _padded_length(int(lengths[order[start]]), few_shapes), len(order) - start))
-        if few_shapes:
-            size = 1 << (size.bit_length() - 1)
-        yield order[start : start + size]
-        start += size
-
-
-def _padded_length(length: int, few_shapes: bool) -> int:
-    return length + -length % LENGTH_MULTIPLE if few_shapes else length

@@ -118,6 +118,7 @@ def load_ranker(
     activation: str | None = None,
     device: str | None = None,
     dtype: str = "float32",
+    cache_bytes: int | None = None,
 ) -> BatchedRanker:
     """Load a ranker, which several threads can share; see `BatchedRanker` for processes.
 
@@ -132,6 +133,8 @@ def load_ranker(
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, for PyTorch; `cuda` is also that of ONNX Runtime's provider
             for it. By default `options.device`, which is the CPU unless it is set. Graphs stay on the CPU under `auto`.
         dtype: `float32`, `float16` or `bfloat16`: precision of a model in PyTorch.
+        cache_bytes: Memory for tokenized documents, for callers that score the same documents again and again. By
+            default `options.cache_bytes`, which is 0 (no cache) unless it is set. Scores are the same either way.
 
     Raises:
         DeviceError: There is no such device here, or the runtime cannot use it.
@@ -146,6 +149,8 @@ def load_ranker(
     if runtime is None:
         runtime = graph[0] if graph else "torch"
     options = placed(options or RankerOptions(), runtime, device, dtype)
+    if cache_bytes is not None:
+        options = replace(options, cache_bytes=cache_bytes)
     config = load_config(name)
     tokenizer = ranking_tokenizer(name, config, max_length)
     function = activation_of(config) if activation is None else _activation(_full_name(activation))

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast
 
-from hfcompress.rankers.base import Ranker, RankerOptions, batches_of
+from hfcompress.rankers.base import Ranker, RankerOptions
+from hfcompress.rankers.batches import batches_of
 from hfcompress.rankers.load import load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
 

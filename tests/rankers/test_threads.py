@@ -18,6 +18,7 @@ from transformers import BertTokenizerFast
 from hfcompress.models.hooks import evaluation_mode
 from hfcompress.rankers import base
 from hfcompress.rankers.base import BatchedRanker, Ranker, RankerOptions
+from hfcompress.rankers.encoding import PairEncoder
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.utils.log import warn_once
 
@@ -34,6 +35,10 @@ def methods_of(ranker: Ranker) -> dict[str, Callable[[str, list[str]], Any]]:
     if isinstance(ranker, BatchedRanker):
         found["score_in_batches"] = lambda query, documents: ranker.score_in_batches(
             pairs_of(query, documents), 3, padding=2.0
+        ).tolist()
+        encoder = PairEncoder(ranker.tokenizer, cache_bytes=4000)  # of which all threads share a cache that overflows
+        found["score_encoded"] = lambda query, documents: ranker.score_encoded(
+            encoder.encode(pairs_of(query, documents), ranker.tokenizer.model_max_length)
         ).tolist()
         found["batches"] = found["forward"] = lambda query, documents: [
             logits.tolist() for logits in ranker.forward(ranker.batches(pairs_of(query, documents)))

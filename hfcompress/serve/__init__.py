@@ -1,0 +1,1 @@
+"""`hfcompress serve`: rankers behind the HTTP interfaces of other reranking servers."""
