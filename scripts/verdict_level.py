@@ -5,7 +5,7 @@ the reports in model_cards/ (three in four are zero, some are large), and three 
 ones, and rare losses of a whole query. Queries are weighted (exponential tilting) so that the artifacts have the mean
 differences of a scenario, and sampled repeatedly:
 
-    python scripts/verdict_level.py --samples 2000
+    python scripts/verdict_level.py --samples 2000 --queries 500
 
 prints the family-wise error rate of the fixed sequence: the share of samples in which an artifact that loses exactly
 the margin is called non-inferior, once where all do, and once where the first artifact of the sequence loses nothing,
@@ -17,6 +17,7 @@ sequence, and under Holm's correction.
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from hfcompress.evaluation.significance import compare, fixed_sequence, holm
+from hfcompress.report.delta import Delta
 from hfcompress.report.report import RunReport
 
 CARDS = Path(__file__).parents[1] / "model_cards"
@@ -38,12 +40,12 @@ class Rates:
     Attributes:
         sequence: Some artifact that loses the margin is non-inferior by the fixed sequence.
         first: The first artifact is non-inferior by the fixed sequence.
-        first_holm: The first artifact is non-inferior under Holm's correction.
+        first_holm: The first artifact is non-inferior under Holm's correction; None if not asked for.
     """
 
     sequence: float
     first: float
-    first_holm: float
+    first_holm: float | None = None
 
 
 def differences(card: str) -> np.ndarray:
@@ -85,7 +87,13 @@ def tilted(values: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 
 def simulate(
-    values: np.ndarray, means: list[float], queries: int, samples: int, resamples: int = 400, seed: int = 0
+    values: np.ndarray,
+    means: list[float],
+    queries: int,
+    samples: int,
+    resamples: int = 400,
+    seed: int = 0,
+    with_holm: bool = False,
 ) -> Rates:
     """Sample queries under which the artifacts have the given mean differences, and decide.
 
@@ -96,6 +104,7 @@ def simulate(
         samples: Number of samples.
         resamples: As for `compare`.
         seed: Random seed.
+        with_holm: Also correct all artifacts by Holm's method, which takes the comparisons of all of them.
     """
     rng = np.random.default_rng(seed)
     weights = tilted(values, np.array(means))
@@ -104,17 +113,31 @@ def simulate(
     found = np.zeros(3)
     for sample in range(samples):
         drawn = values[rng.choice(len(values), size=queries, p=weights)]
-        deltas = [
-            compare(teacher, dict(zip(names, column.tolist(), strict=True)), MARGIN, resamples=resamples, seed=sample)
-            for column in drawn.T
-        ]
-        decided = [delta.decision == "non-inferior" for delta in fixed_sequence(deltas)]
+        deltas: list[Delta] = []
+        decided: list[bool] = []
+        for column in drawn.T:
+            student = dict(zip(names, column.tolist(), strict=True))
+            deltas.append(compare(teacher, student, MARGIN, resamples=resamples, seed=sample))
+            decided = [delta.decision == "non-inferior" for delta in fixed_sequence(deltas)]
+            if not (decided[-1] or with_holm):  # nothing after it is tested
+                break
         found += [
-            any(passed for passed, mean in zip(decided, means, strict=True) if mean <= -MARGIN),
+            any(passed and mean <= -MARGIN for passed, mean in zip(decided, means, strict=False)),
             decided[0],
-            holm(deltas)[0].decision == "non-inferior",
+            with_holm and holm(deltas)[0].decision == "non-inferior",
         ]
-    return Rates(*(found / samples).tolist())
+    sequence, first, first_holm = (found / samples).tolist()
+    return Rates(sequence, first, first_holm if with_holm else None)
+
+
+def row(name: str, queries: int, samples: int) -> str:
+    """The row of a shape of differences: all three scenarios."""
+    values, lost, kept = shapes()[name], -MARGIN, 0.0
+    worse = simulate(values, [lost] * ARTIFACTS, queries, samples)
+    later = simulate(values, [kept, *[lost] * (ARTIFACTS - 1)], queries, samples)
+    equal = simulate(values, [kept] * ARTIFACTS, queries, samples, with_holm=True)
+    rates = f"{worse.sequence:9.2%} {later.sequence:9.2%} {equal.first:7.1%} {equal.first_holm:7.1%}"
+    return f"{name:14} {queries:8} {rates}"
 
 
 def main() -> None:
@@ -122,17 +145,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--queries", type=int, nargs="+", default=[300])
+    parser.add_argument("--processes", type=int, help="by default one for each core")
     arguments = parser.parse_args()
     head = f"{'all lose':>9} {'next ones':>9} {'power':>7} {'(Holm)':>7}"
     print(f"{'differences of':14} {'queries':>8} {head}")
-    for name, values in shapes().items():
-        for queries in arguments.queries:
-            lost, kept = -MARGIN, 0.0
-            worse = simulate(values, [lost] * ARTIFACTS, queries, arguments.samples)
-            later = simulate(values, [kept, *[lost] * (ARTIFACTS - 1)], queries, arguments.samples)
-            equal = simulate(values, [kept] * ARTIFACTS, queries, arguments.samples)
-            rates = f"{worse.sequence:9.2%} {later.sequence:9.2%} {equal.first:7.1%} {equal.first_holm:7.1%}"
-            print(f"{name:14} {queries:8} {rates}", flush=True)
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        rows = [
+            pool.submit(row, name, queries, arguments.samples) for name in shapes() for queries in arguments.queries
+        ]
+        for each in rows:
+            print(each.result(), flush=True)
 
 
 if __name__ == "__main__":
