@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import time
@@ -24,6 +25,7 @@ from hfcompress.utils.text import duration
 logger = logging.getLogger(__name__)
 
 STATE_FORMAT = 1
+PROCESSES_VARIABLE = "WORLD_SIZE"  # set by accelerate launch and torchrun
 _PARTIAL = re.compile(r"-[0-9a-f]{12}")  # suffix of a folder for partial work, after the name of its step
 StepFunction = Callable[[Path, Path], None]
 
@@ -116,7 +118,8 @@ class Workspace:
         resume: Keep finished steps whose inputs are the same.
 
     Raises:
-        OutputError: The folder holds something else, or a run and `resume` is off.
+        OutputError: The folder holds something else, or a run and `resume` is off; or this is one of several processes
+            that were launched together.
     """
 
     def __init__(self, out: Path, resume: bool):
@@ -193,6 +196,13 @@ class Workspace:
         self._write_state()
 
     def _check(self, resume: bool) -> None:
+        if (processes := int(os.environ.get(PROCESSES_VARIABLE) or 1)) > 1:
+            raise OutputError(
+                "Several processes cannot make a run together",
+                value=f"{processes} processes ({PROCESSES_VARIABLE})",
+                expected="one process, which uses one device",
+                remedy="start it without accelerate launch or torchrun; scripts/distill.py trains in several processes",
+            )
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(
                 "The output folder is a file",

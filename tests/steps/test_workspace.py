@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from hfcompress.errors import OutputError
 from hfcompress.steps import workspace as module
 from hfcompress.steps.workspace import Workspace
 
@@ -76,3 +77,12 @@ def test_a_folder_is_never_taken_for_the_result_of_before(tmp_path: Path, monkey
         opened(tmp_path).step("teacher", ["after"], write("after"))
     folder, _ = opened(tmp_path).step("teacher", ["before"], write("again"))
     assert (folder / "result").read_text() == "again"
+
+
+def test_processes_that_were_launched_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    Workspace(tmp_path, False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(OutputError, match="2 processes .* without accelerate launch"):
+        Workspace(tmp_path, False)
+    assert not list(tmp_path.iterdir())
