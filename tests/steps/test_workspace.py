@@ -83,6 +83,6 @@ def test_processes_that_were_launched_together_are_refused(tmp_path: Path, monke
     monkeypatch.setenv("WORLD_SIZE", "1")
     Workspace(tmp_path, False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(OutputError, match="2 processes .* without accelerate launch"):
+    with pytest.raises(OutputError, match=r"2 processes .* without accelerate launch"):
         Workspace(tmp_path, False)
     assert not list(tmp_path.iterdir())
