@@ -6,7 +6,8 @@
 
 prints, for each setting, the difference of nDCG@10 to the teacher on dev and, less noisy, the divergence of the
 rankings: the mean over dev queries of the Kullback-Leibler divergence between the softmax distributions of teacher and
-student over the candidates. `--only` chooses settings by name; nothing is chosen on test.
+student over the candidates. `--only` chooses settings by name, and `--seeds 3` gives the mean of three trainings, which
+differ in the drawn lists, too; nothing is chosen on test.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import TrainerCallback
 
-from hfcompress.data.lists import training_lists, with_scores
+from hfcompress.data.lists import training_lists
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
+from hfcompress.data.teachers import Teacher, with_teacher_scores
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.metrics import PRIMARY_METRIC, scores_of_split, values_of_scores
 from hfcompress.evaluation.scores import Fp32Scorer, split_scores
 from hfcompress.models.load import load_model, load_tokenizer
+from hfcompress.rankers.bm25 import Bm25Ranker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import DataStep, DistillationLoss, FeatureLoss, Optimization
 from hfcompress.training.fit import fit
@@ -53,10 +56,15 @@ class Setting:
     loss: DistillationLoss | None = None  # the recipe's default
     features: FeatureLoss | None = None
     average: float | None = None  # decay of an exponential moving average of the weights
+    bm25: float | None = None  # weight of BM25 as a second teacher
+    share: float = 1.0  # of the training pairs
 
 
 SETTINGS = {
     "as compress": Setting(),
+    "BM25 at 0.25": Setting(bm25=0.25),
+    "BM25 at 0.25, half of the pairs": Setting(bm25=0.25, share=0.5),
+    "BM25 at 1": Setting(bm25=1.0),
     "learning rate 1e-4": Setting(learning_rate=1e-4),
     "learning rate 4e-4": Setting(learning_rate=4e-4),
     "learning rate 8e-4": Setting(learning_rate=8e-4),
@@ -89,7 +97,9 @@ class Averaging(TrainerCallback):
         context["model"].load_state_dict(self.averaged.module.state_dict())
 
 
-def train(student: str, teacher: str, lists: Dataset, data: RankingData, setting: Setting, length: int) -> TorchRanker:
+def train(
+    student: str, teacher: str, lists: Dataset, data: RankingData, setting: Setting, length: int, seed: int
+) -> TorchRanker:
     """Train the student on all lists once."""
     model, tokenizer = load_model(student, dtype="float32"), load_tokenizer(student, length)
     optimization = Optimization(learning_rate=setting.learning_rate, queries_per_batch=setting.queries_per_batch)
@@ -105,7 +115,7 @@ def train(student: str, teacher: str, lists: Dataset, data: RankingData, setting
             data=replace(data, splits={"train": data.splits["train"]}),
             settings=optimization,
             folder=Path(folder),
-            seed=0,
+            seed=seed,
             callbacks=[Averaging(setting.average)] if setting.average else [],
             distillation_loss=setting.loss or DistillationLoss(),
             **features,
@@ -132,6 +142,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=12_000, help="training pairs")
     parser.add_argument("--dev", type=int, default=250, help="dev queries per data set")
     parser.add_argument("--candidates", type=int, default=10, help="ranked documents per dev query")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each setting")
     parser.add_argument("--only", action="append", choices=sorted(SETTINGS), help="a setting; may be repeated")
     options = parser.parse_args()
     silence_libraries()
@@ -141,25 +152,41 @@ def main() -> None:
     known = split_scores(candidate, data, "dev", max_length=options.max_length)
     quality = {query: row[PRIMARY_METRIC] for query, row in values_of_scores(known, data, "dev").items()}
     print(f"{'setting':38} {'difference':>10} {'(s.e.)':>8} {'divergence':>10} {'pairs/s':>8}", flush=True)
-    for name in ["", *(options.only or SETTINGS)]:
-        seconds, setting = 0.0, SETTINGS.get(name, Setting())
-        if name:
-            drawn = training_lists(data, setting.documents, 2, 1, queries=ceil(options.pairs / setting.documents))
-            with quiet():
-                lists = with_scores(drawn, scorer)
-            start = time.perf_counter()
-            ranker = train(options.student, options.teacher, lists, data, setting, options.max_length)
-            seconds = time.perf_counter() - start
-        else:
-            tokenizer = load_tokenizer(options.student, options.max_length)
-            ranker = TorchRanker(load_model(options.student, dtype="float32").eval(), tokenizer)
+
+    def measured(ranker: TorchRanker) -> tuple[np.ndarray, float]:
         scores = scores_of_split(ranker, data, "dev")
         rows = values_of_scores(scores, data, "dev")
-        differences = np.array([row[PRIMARY_METRIC] - quality[query] for query, row in rows.items()])
+        return np.array([row[PRIMARY_METRIC] - quality[query] for query, row in rows.items()]), divergence(
+            known, scores
+        )
+
+    def trained(setting: Setting, seed: int) -> tuple[np.ndarray, float, float]:
+        count = ceil(setting.share * options.pairs / setting.documents)
+        lists = training_lists(data, setting.documents, 2, seed + 1, queries=count)
+        teachers = [Teacher(scorer)]
+        if setting.bm25:
+            teachers.append(Teacher(Bm25Ranker(data.corpus, None, data.language), weight=setting.bm25))
+        with quiet():
+            scored = with_teacher_scores(lists, teachers)
+        start = time.perf_counter()
+        ranker = train(options.student, options.teacher, scored, data, setting, options.max_length, seed)
+        rate = count * setting.documents / (time.perf_counter() - start)
+        return *measured(ranker), rate
+
+    def show(name: str, differences: np.ndarray, found: float, rate: float | None) -> None:
         error = differences.std() / len(differences) ** 0.5
-        rate = f"{options.pairs / seconds:8.1f}" if seconds else f"{'':8}"
-        row = f"{differences.mean():+10.4f} {error:8.4f} {divergence(known, scores):10.4f} {rate}"
-        print(f"{name or 'before training':38} {row}", flush=True)
+        end = f"{rate:8.1f}" if rate else ""
+        print(f"{name:38} {differences.mean():+10.4f} {error:8.4f} {found:10.4f} {end}", flush=True)
+
+    tokenizer = load_tokenizer(options.student, options.max_length)
+    show("before training", *measured(TorchRanker(load_model(options.student, "float32").eval(), tokenizer)), None)
+    for name in options.only or SETTINGS:
+        results = [trained(SETTINGS[name], seed) for seed in range(options.seeds)]
+        columns = zip(*results, strict=True)
+        differences, divergences, rates = (np.mean(column, axis=0) for column in columns)
+        show(name, differences, float(divergences), float(rates))
+        if options.seeds > 1:
+            print(f"{'':38} by seed: {', '.join(f'{each[0].mean():+.4f}' for each in results)}", flush=True)
 
 
 if __name__ == "__main__":

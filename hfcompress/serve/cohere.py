@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field
 
-from hfcompress.serve.fields import INTEGER, Body, Documents, ModelName, Objects, Positive, Query, TopN
+from hfcompress.serve.fields import INTEGER, Body, Documents, Flag, ModelName, Objects, Positive, Query, TopN
 from hfcompress.serve.ranking import Ranking, Wanted
 
 DOCUMENT_TOKENS = 4096  # Cohere's default
@@ -25,8 +25,8 @@ class CohereRequest(Body):
     query: Query
     documents: Documents
     top_n: TopN = None
-    max_tokens_per_doc: DocumentTokens = DOCUMENT_TOKENS
-    priority: Priority = 0
+    max_tokens_per_doc: DocumentTokens | None = DOCUMENT_TOKENS
+    priority: Priority | None = 0
 
     def wanted(self) -> Wanted:
         """What is asked for."""
@@ -34,8 +34,8 @@ class CohereRequest(Body):
             self.query,
             self.documents,
             self.model,
-            document_tokens=self.max_tokens_per_doc,
-            priority=self.priority,
+            document_tokens=self.max_tokens_per_doc or DOCUMENT_TOKENS,
+            priority=self.priority or 0,
         )
 
     def response(self, ranking: Ranking) -> dict[str, Any]:
@@ -52,14 +52,14 @@ class CohereV1Request(Body):
     documents: Objects
     top_n: TopN = None
     rank_fields: Annotated[list[str] | None, Field(min_length=1, description="Fields that are read, in order.")] = None
-    return_documents: bool = False
+    return_documents: Flag = False
     max_chunks_per_doc: Annotated[Positive | None, Field(description="Ignored.")] = None
-    max_tokens_per_doc: DocumentTokens = DOCUMENT_TOKENS
+    max_tokens_per_doc: DocumentTokens | None = DOCUMENT_TOKENS
 
     def wanted(self) -> Wanted:
         """What is asked for."""
         texts = [document_text(each, self.rank_fields) for each in self.documents]
-        return Wanted(self.query, texts, self.model, document_tokens=self.max_tokens_per_doc)
+        return Wanted(self.query, texts, self.model, document_tokens=self.max_tokens_per_doc or DOCUMENT_TOKENS)
 
     def response(self, ranking: Ranking) -> dict[str, Any]:
         """The body of the response, which clients of Jina can read too."""

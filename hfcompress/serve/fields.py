@@ -22,11 +22,15 @@ Objects = Annotated[
     list[str | dict[str, str]], Field(min_length=1, description="Texts to rank, or objects with the field `text`.")
 ]
 ModelName = Annotated[str | None, Field(description="Name of a model, as in /info; by default the first one.")]
+Flag = bool | None
 TopN = Annotated[Positive | None, Field(description="Number of results; by default all.")]
 
 
 class Body(BaseModel):
-    """A body of a request. Types are strict; unknown fields are ignored, as other servers do."""
+    """A body of a request. Types are strict; unknown fields are ignored, as other servers do.
+
+    Every field with a default takes null, which stands for the default: some clients send all fields that they know.
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore")
 

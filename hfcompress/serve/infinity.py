@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field
 
-from hfcompress.serve.fields import Body, Documents, ModelName, Query, TopN, Usage, without
+from hfcompress.serve.fields import Body, Documents, Flag, ModelName, Query, TopN, Usage, without
 from hfcompress.serve.ranking import Ranking, Wanted
 
 UNSPECIFIED = "default/not-specified"  # what Infinity's clients send for its first model
@@ -21,8 +21,8 @@ class InfinityRequest(Body):
 
     query: Query
     documents: Documents
-    return_documents: bool = False
-    raw_scores: Annotated[bool, Field(description="Logits instead of their sigmoids.")] = False
+    return_documents: Flag = False
+    raw_scores: Annotated[Flag, Field(description="Logits instead of their sigmoids.")] = False
     top_n: TopN = None
     model: ModelName = None
 
@@ -36,7 +36,7 @@ class InfinityRequest(Body):
             {"relevance_score": score, "index": index, "document": self.documents[index]}
             if self.return_documents
             else {"relevance_score": score, "index": index}
-            for index, score in ranking.hits(self.top_n, self.raw_scores)
+            for index, score in ranking.hits(self.top_n, bool(self.raw_scores))
         ]
         return {
             "object": "rerank",

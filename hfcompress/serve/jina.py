@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from hfcompress.serve.cohere import V1_ONLY, CohereRank, document_text, v1_response
-from hfcompress.serve.fields import Body, ModelName, Objects, Query, TopN, Usage, without
+from hfcompress.serve.fields import Body, Flag, ModelName, Objects, Query, TopN, Usage, without
 from hfcompress.serve.ranking import Ranking, Wanted
 
 
@@ -20,16 +20,16 @@ class JinaRequest(Body):
     query: Query
     documents: Objects
     top_n: TopN = None
-    return_documents: bool = True
-    truncation: Annotated[bool, Field(description="False refuses pairs that are too long.")] = True
+    return_documents: Flag = True
+    truncation: Annotated[Flag, Field(description="False refuses pairs that are too long.")] = True
 
     def wanted(self) -> Wanted:
         """What is asked for."""
-        return Wanted(self.query, list(map(document_text, self.documents)), self.model, self.truncation)
+        return Wanted(self.query, list(map(document_text, self.documents)), self.model, self.truncation is not False)
 
     def response(self, ranking: Ranking) -> dict[str, Any]:
         """The body of the response, which clients of Cohere can read too."""
-        return v1_response(ranking, self.top_n, self.documents if self.return_documents else None)
+        return v1_response(ranking, self.top_n, None if self.return_documents is False else self.documents)
 
 
 class JinaResponse(BaseModel):

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
-from hfcompress.rankers.base import BatchedRanker
+from hfcompress.rankers.base import BatchedRanker, RankerOptions
 from hfcompress.rankers.load import load_ranker
 
 QUERY = "ba de fi"
@@ -111,6 +111,31 @@ def test_cohere_v1_reads_fields_of_objects(client: Any, ranker: BatchedRanker) -
     assert [(each["index"], each["relevance_score"]) for each in found["results"]] == expected
 
 
+OPTIONAL = {
+    "/rerank": [
+        {"texts": DOCUMENTS, "raw_scores": None, "return_text": None, "truncate": None, "truncation_direction": None},
+        {"documents": DOCUMENTS, "raw_scores": None, "return_documents": None, "top_n": None},
+    ],
+    "/v1/rerank": [
+        {"documents": DOCUMENTS, "top_n": None, "return_documents": None, "truncation": None},
+        {"documents": DOCUMENTS, "max_tokens_per_doc": None, "rank_fields": None, "return_documents": None},
+    ],
+    "/v2/rerank": [{"documents": DOCUMENTS, "top_n": None, "max_tokens_per_doc": None, "priority": None}],
+}
+
+
+@pytest.mark.parametrize(("path", "body"), [(path, body) for path, bodies in OPTIONAL.items() for body in bodies])
+def test_null_stands_for_the_default(client: Any, path: str, body: dict[str, Any]) -> None:
+    def content(answer: Any) -> Any:
+        return answer if isinstance(answer, list) else answer["results"]
+
+    given = {name: value for name, value in body.items() if value is not None}
+    if "max_tokens_per_doc" in body:  # without it, /v1/rerank takes the body for one of Jina's
+        given["max_tokens_per_doc"] = 4096
+    found = post(client, path, query=QUERY, model=None, **body)
+    assert content(found) == content(post(client, path, query=QUERY, **given))
+
+
 def test_scores_of_a_checkpoint_without_activation_are_sigmoids(client: Any, run_folder: Path) -> None:
     teacher = load_ranker(run_folder / ".hfcompress" / "teacher")
     ranked = teacher.rank(QUERY, DOCUMENTS)
@@ -127,7 +152,8 @@ def test_graphs(serving: Callable[..., Any], repository: Path, runtime: str) -> 
     if runtime == "openvino":
         pytest.importorskip("openvino")
     path = {"onnxruntime": "onnx/model_quantized.onnx", "openvino": "openvino/openvino_model_qint8_quantized.xml"}
-    ranker = load_ranker(repository, file=path[runtime])
+    # In dynamic int8, scores depend on the company in a batch, and batches on the number of threads.
+    ranker = load_ranker(repository, file=path[runtime], options=RankerOptions(threads=1))
     with serving(f"graph={repository / path[runtime]}") as client:
         found = post(client, "/rerank", query=QUERY, texts=DOCUMENTS, raw_scores=True)
         assert client.get("/info").json()["models"][0]["runtime"] == runtime
