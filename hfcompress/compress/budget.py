@@ -75,6 +75,7 @@ def full_recovery(
     available: int,
     general: int = 0,
     most_documents: int = DOCUMENTS,
+    dev_pairs: int = 0,
 ) -> RecoverySize:
     """The longest recovery that fits.
 
@@ -89,10 +90,12 @@ def full_recovery(
         available: Number of train queries and of queries that can be made from documents.
         general: Number of lists of general text.
         most_documents: Maximum number of documents of a list.
+        dev_pairs: Pairs of an evaluation on dev.
     """
 
     def affordable(epochs: int, documents: int = DOCUMENTS) -> int:
-        return math.floor(seconds / (documents * (score_pair + epochs * train_pair)))
+        evaluations = epochs * epoch_pairs(0, documents, dev_pairs) * train_pair
+        return math.floor((seconds - evaluations) / (documents * (score_pair + epochs * train_pair)))
 
     lists = min(available, affordable(EPOCHS))
     if lists < FEWEST_LISTS:
@@ -223,6 +226,7 @@ class TimeBudget:
             context.own_lists,
             len(context.also) if context.also else 0,
             min(context.recipe.data.candidates, len(context.data.corpus) - 1),
+            self._dev_pairs,
         )
         known = [context.supervision.model_dump(mode="json"), context.also.fingerprint if context.also else ""]
         return RecoverySize(**self._cached("lists", known, asdict(found)))
@@ -246,10 +250,14 @@ class TimeBudget:
         def train_pair(progress: float) -> float:
             return rate / expected * pair_seconds(self.context.rate, macs_kept**progress)
 
-        dev_pairs = sum(map(len, self.context.data.splits["dev"].candidates.values()))
-        found = stages_for(FULL_SHARE * self.remaining, size, dev_pairs, pruning_speedup, train_pair, self._search)
+        seconds = FULL_SHARE * self.remaining
+        found = stages_for(seconds, size, self._dev_pairs, pruning_speedup, train_pair, self._search)
         stages, epochs = self._cached("stages", [pruning_speedup, *astuple(size)], found)
         return stages, epochs
+
+    @property
+    def _dev_pairs(self) -> int:
+        return sum(map(len, self.context.data.splits["dev"].candidates.values()))
 
     @property
     def _search(self) -> float:

@@ -12,7 +12,8 @@ from hfcompress import pipeline
 from hfcompress.compress.choose import DeploymentForm
 from hfcompress.compress.context import CompressContext, quality
 from hfcompress.compress.family import pruning
-from hfcompress.compress.rounds import Choice, recovery
+from hfcompress.compress.recoveries import recovery
+from hfcompress.compress.rounds import Choice
 from hfcompress.compress.step_results import load_artifacts, save_artifacts
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.power import POWER, pass_probability

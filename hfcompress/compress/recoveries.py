@@ -1,16 +1,25 @@
-"""Short recoveries of the models of a family, and the measured cost of training one."""
+"""Recipes of recoveries, short recoveries of the models of a family, and the measured cost of training one."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from datasets import Dataset, load_from_disk
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
-from hfcompress.compress.budget import DOCUMENTS
+from hfcompress.compress.budget import DOCUMENTS, EVALUATIONS, RecoverySize, patience
 from hfcompress.compress.context import CompressContext
 from hfcompress.compress.family import Family, FamilyMember
 from hfcompress.compress.step_results import RESULT, cached_value
@@ -19,9 +28,11 @@ from hfcompress.evaluation.results import primary_values
 from hfcompress.evaluation.significance import compare
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.recipe import Optimization, RecoverStep
+from hfcompress.recipe import Optimization, Recipe, RecoverStep
 from hfcompress.report.delta import Delta
 from hfcompress.report.report import Artifact
+from hfcompress.steps.context import RunContext
+from hfcompress.steps.recover import draw_lists
 from hfcompress.steps.workspace import StepFolder
 from hfcompress.training.callbacks import without_autocast
 from hfcompress.training.fit import fit
@@ -30,7 +41,11 @@ from hfcompress.utils.files import write_text
 from hfcompress.utils.settings import Closed
 
 LEARNING_RATE = 2e-4
-PROBE_LISTS = 32  # at least four steps, the first of which is slower
+PROBE_LISTS = 96
+FIRST_STEPS = 2  # of a training, which are slower and not timed
+
+
+SHARE_DIGITS = 6  # of `also_share` in the recipe, which then stands for the same number of lists
 
 
 class ShortRecovery(Closed):
@@ -59,6 +74,21 @@ def optimization(documents: int) -> Optimization:
     return Optimization(learning_rate=LEARNING_RATE, queries_per_batch=lists)
 
 
+def recovery(context: CompressContext, size: RecoverySize) -> Recipe:
+    """The shared settings of all trials, with a recovery; a pruning step is to be added."""
+    length = {"epochs": size.epochs, "evaluations": EVALUATIONS, "patience": patience(size.epochs)}
+    step = context.supervision.model_copy(
+        update={
+            "documents": size.documents,
+            "queries": size.lists,
+            "pseudo_queries": max(context.supervision.pseudo_queries, size.lists - context.train_queries),
+            "also_share": round(size.also / size.total, SHARE_DIGITS),
+            "optimization": optimization(size.documents).model_copy(update=length),
+        }
+    )
+    return context.recipe.model_copy(update={"recover": step})
+
+
 def short_recovery(
     context: CompressContext,
     family: Family,
@@ -82,7 +112,8 @@ def short_recovery(
 
     def work(folder: Path, partial: Path) -> None:
         start = time.perf_counter()
-        model, tokenizer, pair_seconds = _trained(context, member, scored, lists, documents)
+        found = load_from_disk(str(scored.path))
+        model, tokenizer, pair_seconds = _trained(context, member, found, lists, documents)
         with without_autocast(model):
             values = split_values(TorchRanker(model, tokenizer, options=context.options), context.data, "dev")
         step = context.recipe.evaluate
@@ -105,40 +136,59 @@ def short_recovery(
     return ShortRecovery.model_validate_json((folder / RESULT).read_bytes())
 
 
-def measured_rate(
-    context: CompressContext, family: Family, member: FamilyMember, scored: StepFolder, documents: int
-) -> float:
-    """Seconds of training on one pair, measured on a few lists; for a model without a short recovery.
+def measured_rate(context: CompressContext, family: Family, member: FamilyMember) -> float:
+    """Seconds of training on one pair, measured on a few lists before any are scored.
 
     Args:
         context: The call.
         family: The family of the model.
         member: The model.
-        scored: Lists with the teacher's scores.
-        documents: Documents of a list.
     """
-    known = [family.fingerprint, scored.fingerprint, member.pruning_speedup]
 
     def measure() -> float:
-        return _trained(context, member, scored, PROBE_LISTS, documents)[2]
+        recipe = recovery(context, RecoverySize(PROBE_LISTS, 1))
+        run = RunContext(recipe, context.data, context.workspace, context.progress, context.also)
+        lists = draw_lists(run)[0]
+        scores = [[float(number) for number in range(len(row))] for row in lists["documents"]]  # take the same time
+        return _trained(context, member, lists.add_column("teacher_scores", scores), PROBE_LISTS, DOCUMENTS)[2]
 
-    return float(cached_value(context.workspace, "rate", known, measure))
+    return float(cached_value(context.workspace, "rate", [family.fingerprint, member.pruning_speedup], measure))
+
+
+class _StepTimes(TrainerCallback):
+    """Times of the beginning of a training and of the ends of its steps."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.marks.append(time.perf_counter())
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.marks.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of a step, the first ones and the last one left out where there are enough."""
+        marks = self.marks[FIRST_STEPS:-1] if len(self.marks) > FIRST_STEPS + 2 else self.marks
+        return (marks[-1] - marks[0]) / (len(marks) - 1)
 
 
 def _trained(
-    context: CompressContext, member: FamilyMember, scored: StepFolder, lists: int, documents: int
+    context: CompressContext, member: FamilyMember, scored: Dataset, lists: int, documents: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, float]:
-    """Train a model for one epoch, without evaluations and without a checkpoint to resume from, which would be timed.
+    """Train a model for one epoch, without evaluations and without a checkpoint to resume from.
 
     Returns:
         The model, its tokenizer, and the seconds of training on one pair.
     """
-    found = load_from_disk(str(scored.path))
-    rows = Dataset.from_list(found.select(range(min(lists, len(found)))).to_list())
+    rows = Dataset.from_list(scored.select(range(min(lists, len(scored)))).to_list())
     model = load_model(str(member.folder), dtype="float32", device=context.options.device)
     tokenizer = load_tokenizer(str(member.folder), context.max_length)
     splits = {name: split for name, split in context.data.splits.items() if name != "dev"}
-    start = time.perf_counter()
+    times, settings = _StepTimes(), optimization(documents)
     with TemporaryDirectory(dir=context.workspace.folder, prefix="training-") as folder:
         fit(
             RankingDistillationTrainer,
@@ -146,10 +196,12 @@ def _trained(
             tokenizer,
             lists=rows,
             data=replace(context.data, splits=splits),
-            settings=optimization(documents),
+            settings=settings,
             folder=Path(folder),
             seed=context.recipe.seed,
             progress=context.progress,
+            callbacks=[times],
             distillation_loss=RecoverStep().loss,
         )
-    return model, tokenizer, (time.perf_counter() - start) / sum(len(row) for row in rows["documents"])
+    pairs = mean(map(len, rows["documents"])) * settings.queries_per_batch
+    return model, tokenizer, times.seconds / pairs

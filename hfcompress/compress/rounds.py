@@ -15,16 +15,14 @@ from hfcompress.compress.context import CompressContext, quality
 from hfcompress.compress.family import FamilyMember, prune_family
 from hfcompress.compress.general_text import add_general_text
 from hfcompress.compress.halving import fastest_to_pass, survivors
-from hfcompress.compress.recoveries import measured_rate, optimization, short_recovery
+from hfcompress.compress.recoveries import measured_rate, recovery, short_recovery
 from hfcompress.evaluation.power import POWER, deviation_of, expected_verdict, pass_probability
-from hfcompress.recipe import Recipe
 from hfcompress.report.delta import Delta
 from hfcompress.report.report import Artifact
 from hfcompress.steps.workspace import StepFolder
 
 logger = logging.getLogger(__name__)
 
-SHARE_DIGITS = 6  # of `also_share` in the recipe, which then stands for the same number of lists
 NEAR = 0.02  # calibration loss; about that of plain int8 of unpruned models
 
 
@@ -68,14 +66,14 @@ def search(
     rates = {speedup: budget.pair_seconds(context.rate, model.macs_kept) for speedup, model in models.items()}
     if len(pruning_speedups) == 1 and (speedup := _near(models, context.goal.max_loss)):
         return as_it_is(speedup, f"as near to the teacher as int8 is (loss {models[speedup].calibration_loss:.3f})")
+    if len(models) == 1:
+        (only,) = models.values()
+        rates = {only.pruning_speedup: measured_rate(context, family, only)}
     time_budget = TimeBudget(context, family.fingerprint)
     size = time_budget.size(rates)
     if not size.lists:
         return as_it_is(fastest_to_pass(deltas, queries), "no time is left for a recovery")
     scored = _scored_lists(context, size)
-    if len(models) == 1:
-        (only,) = models.values()
-        rates = {only.pruning_speedup: measured_rate(context, family, only, scored, size.documents)}
     for number in range(budget.ROUNDS):
         short = 0 if len(deltas) == 1 else time_budget.short(number, [rates[speedup] for speedup in deltas], size)
         if not short:
@@ -99,21 +97,6 @@ def search(
         return as_it_is(speedup, "no time is left for a recovery")
     _log_choice(context, models[speedup], deltas[speedup])
     return Choice(models[speedup], replace(size, epochs=epochs), stages)
-
-
-def recovery(context: CompressContext, size: RecoverySize) -> Recipe:
-    """The shared settings of all trials, with a recovery; a pruning step is to be added."""
-    length = {"epochs": size.epochs, "evaluations": budget.EVALUATIONS, "patience": budget.patience(size.epochs)}
-    step = context.supervision.model_copy(
-        update={
-            "documents": size.documents,
-            "queries": size.lists,
-            "pseudo_queries": max(context.supervision.pseudo_queries, size.lists - context.train_queries),
-            "also_share": round(size.also / size.total, SHARE_DIGITS),
-            "optimization": optimization(size.documents).model_copy(update=length),
-        }
-    )
-    return context.recipe.model_copy(update={"recover": step})
 
 
 def _log_choice(context: CompressContext, model: FamilyMember, delta: Delta) -> None:

@@ -22,6 +22,15 @@ def test_a_full_recovery_fits(seconds: float) -> None:
         assert training.epochs == budget.MOST_EPOCHS
 
 
+def test_its_evaluations_on_dev_fit_too() -> None:
+    """So that the epochs which were planned are those that `stages_for` finds time for, when scores are there."""
+    dev_pairs = 3000
+    found = budget.full_recovery(1000, 0.05, 0.01, 3000, dev_pairs=dev_pairs)
+    assert found.lists < budget.full_recovery(1000, 0.05, 0.01, 3000).lists and found.epochs == budget.EPOCHS
+    left = 1000 - 8 * found.lists * 0.01
+    assert budget.epochs_for(left, budget.epoch_pairs(found.lists, 8, dev_pairs), 0.05) == found.epochs
+
+
 def test_no_recovery_where_it_would_teach_nothing() -> None:
     assert budget.full_recovery(10, 0.05, 0.01, 3000).lists == 0
     assert budget.full_recovery(1000, 0.05, 0.01, 20).lists == 0
