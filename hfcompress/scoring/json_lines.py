@@ -12,9 +12,7 @@ from hfcompress.errors import DataError
 from hfcompress.scoring.chunks import Chunk, Row
 from hfcompress.scoring.columns import Columns
 from hfcompress.scoring.formats import RowOptions, TextRows
-from hfcompress.scoring.sources import Lines, Source
-
-FIRST_LINES = 100  # of a file, whose fields are its columns
+from hfcompress.scoring.sources import FIRST_LINES, Lines, Source
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -66,6 +66,13 @@ def open_rows(source: Path, target: Path, settings: ScoreSettings, model: str) -
     config = load_config(model)
     if name != "trec":
         require_plain_documents(model, config)
+        if settings.corpus is not None or settings.queries is not None:
+            raise DataError(
+                "Only run files have ids instead of texts",
+                value=f"--corpus {settings.corpus}, --queries {settings.queries} with {name}",
+                expected="a run file in TREC's format with --corpus and --queries",
+                remedy="leave them out, or add --format trec",
+            )
     elif settings.corpus is None:
         raise DataError(
             "The ids of a run file need their texts",

@@ -116,6 +116,8 @@ def score_rows(ranker: BatchedRanker, rows: RowFormat, target: Target, settings:
         raise
     except BrokenPipeError:
         gone = True
+    finally:
+        target.close()
     done, seconds = target.done, time.perf_counter() - start
     summary = ScoreSummary(done.pairs, done.bad_lines, done.pairs - before.pairs, seconds, gone)
     if not gone:

@@ -18,6 +18,7 @@ from hfcompress.errors import DataError
 STANDARD = Path("-")
 BLOCK = 1 << 16
 BLOCKS_AHEAD = 32  # of a stream, so that a fast producer waits
+FIRST_LINES = 100  # of a file, which are looked at before a model is loaded
 MOST_LINE = 1 << 24  # bytes of a line; more is no pair of texts, but perhaps a file without line breaks
 Line = tuple[int, bytes]
 Lines = Iterator[Line | DataError | None]

@@ -66,6 +66,9 @@ class Target(ABC):
     def discard(self) -> None:  # noqa: B027
         """Delete what is not complete."""
 
+    def close(self) -> None:  # noqa: B027
+        """Close what is open."""
+
     def _count(self, pairs: int, bad_lines: int, size: int) -> None:
         done = self.done
         self.done = Counts(done.chunks + 1, done.pairs + pairs, done.bad_lines + bad_lines, done.size + size)
@@ -93,6 +96,10 @@ class StreamTarget(Target):
         while rest:
             rest = rest[self._stream.write(rest) :]
         self._count(pairs, bad_lines, len(data))
+
+    def close(self) -> None:
+        """Close the stream, unless it is that of the process."""
+        self._stream.close()
 
 
 class FileTarget(Target):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import NamedTuple
 
 from hfcompress.data.score_text import ScoredTexts
 from hfcompress.errors import DataError
 from hfcompress.scoring.chunks import Chunk, Row
 from hfcompress.scoring.formats import RowOptions, TextRows
-from hfcompress.scoring.sources import Lines, Source
+from hfcompress.scoring.sources import FIRST_LINES, Lines, Source
 
 
 class RunLine(NamedTuple):
@@ -30,27 +30,22 @@ class TrecRows(TextRows):
 
     def __init__(self, source: Source, options: RowOptions):
         super().__init__(source, options)
-        if options.collection is None:
-            raise DataError(
-                "The ids of a run file need their texts",
-                value=source.name,
-                expected="a corpus and queries",
-                remedy="add --corpus, and --queries if the corpus is a file",
-            )
+        assert options.collection is not None  # checked by `open_rows`
         self._collection = options.collection
         settings, corpus = options.score_text, options.collection.corpus
         self._scored_texts = ScoredTexts(settings, corpus, options.collection.language) if settings else None
 
     def prepare(self) -> None:
-        """Read the first line of a file.
+        """Read the first lines of a file.
 
         Raises:
-            DataError: It does not have six columns, or its ids have no texts.
+            DataError: None of them has six columns and ids with texts.
         """
-        first = next(self.source.lines(), None)
-        found = self._line(*first, set()) if isinstance(first, tuple) else first
-        if isinstance(found, DataError):
-            raise found
+        lines = islice(self.source.lines(), FIRST_LINES)
+        found = [self._line(*line, set()) if isinstance(line, tuple) else line for line in lines]
+        faults = [each for each in found if isinstance(each, DataError)]
+        if faults and len(faults) == len(found):
+            raise faults[0]
 
     def rows(self, lines: Lines) -> Iterator[Row | DataError | None]:
         """Yield the rows of each query when all its lines were read."""
