@@ -55,15 +55,15 @@ def scoring(score, source: Path, target: Path, **settings: object) -> Iterator[l
 def test_a_slow_producer_gets_its_answers(score, pairs: list[Pair], scores: np.ndarray, pipe: Path) -> None:
     answers = pipe.with_name("answers")
     os.mkfifo(answers)
-    with scoring(score, pipe, answers, flush_seconds=0.05) as result:
-        with answers.open("rb") as reader, pipe.open("wb", buffering=0) as writer:
-            for number in range(3):
-                writer.write(line_of(pairs[number], id=number))
-                row = json.loads(reader.readline())  # before the end of the input
-                assert row["id"] == number
-                assert abs(row["score"] - scores[number]) < 1e-5
-            writer.write(b"".join(line_of(pair) for pair in pairs))  # more than a chunk, at once
-            found = [json.loads(reader.readline())["score"] for _ in pairs]
+    begun = scoring(score, pipe, answers, flush_seconds=0.05)
+    with begun as result, answers.open("rb") as reader, pipe.open("wb", buffering=0) as writer:
+        for number in range(3):
+            writer.write(line_of(pairs[number], id=number))
+            row = json.loads(reader.readline())  # before the end of the input
+            assert row["id"] == number
+            assert abs(row["score"] - scores[number]) < 1e-5
+        writer.write(b"".join(line_of(pair) for pair in pairs))  # more than a chunk, at once
+        found = [json.loads(reader.readline())["score"] for _ in pairs]
     np.testing.assert_allclose(found, scores, atol=1e-5)
     assert result[0].pairs == len(pairs) + 3 and not result[0].reader_gone
 
@@ -72,10 +72,10 @@ def test_lines_are_flushed_by_their_number(score, pairs: list[Pair], pipe: Path)
     """An hour is too long for a chunk that is full."""
     answers = pipe.with_name("answers")
     os.mkfifo(answers)
-    with scoring(score, pipe, answers, flush_seconds=3600.0):
-        with answers.open("rb") as reader, pipe.open("wb", buffering=0) as writer:
-            writer.write(b"".join(line_of(pair) for pair in pairs[:8]))
-            assert all(reader.readline() for _ in range(8))
+    begun = scoring(score, pipe, answers, flush_seconds=3600.0)
+    with begun, answers.open("rb") as reader, pipe.open("wb", buffering=0) as writer:
+        writer.write(b"".join(line_of(pair) for pair in pairs[:8]))
+        assert all(reader.readline() for _ in range(8))
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "trec"])
@@ -83,12 +83,12 @@ def test_every_format_of_lines(score, pairs: list[Pair], pipe: Path, kind: str, 
     source, settings = write_input(tmp_path, kind, pairs)
     target = tmp_path / "out"
     score(source, tmp_path / "whole", format=kind, **settings)
-    with scoring(score, pipe, target, format=kind, flush_seconds=0.02, **settings) as result:
-        with pipe.open("wb", buffering=0) as writer:
-            content = source.read_bytes()
-            for start in range(0, len(content), 700):  # not at the ends of lines, nor of records
-                writer.write(content[start : start + 700])
-                time.sleep(0.03)
+    begun = scoring(score, pipe, target, format=kind, flush_seconds=0.02, **settings)
+    with begun as result, pipe.open("wb", buffering=0) as writer:
+        content = source.read_bytes()
+        for start in range(0, len(content), 700):  # not at the ends of lines, nor of records
+            writer.write(content[start : start + 700])
+            time.sleep(0.03)
     assert result[0].pairs == len(pairs)
     np.testing.assert_allclose(read_scores(kind, target), read_scores(kind, tmp_path / "whole"), atol=1e-5)
 
@@ -108,9 +108,9 @@ def test_errors_of_streams(score, pairs: list[Pair], pipe: Path, tmp_path: Path)
     ):
         with pytest.raises(kind, match=message):
             score(pipe, tmp_path / "out.jsonl", **settings)
-    with scoring(score, pipe, tmp_path / "out.jsonl", strict=True) as result:
-        with pipe.open("wb", buffering=0) as writer:
-            writer.write(line_of(pairs[0]) + b"{\n")
+    strict = scoring(score, pipe, tmp_path / "out.jsonl", strict=True)
+    with strict as result, pipe.open("wb", buffering=0) as writer:
+        writer.write(line_of(pairs[0]) + b"{\n")
     assert isinstance(result[0], DataError) and "line 2" in str(result[0])
     with scoring(score, pipe, tmp_path / "out.jsonl") as result, pipe.open("wb", buffering=0) as writer:
         writer.write(b'{"a": "ba", "b": "fi"}\n')
