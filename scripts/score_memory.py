@@ -2,10 +2,10 @@
 
     python scripts/score_memory.py --pairs 10000 100000 1000000
 
-A pico model with random weights, or that of `--model`, scores JSON lines of random words in a process of its own, once for each number of
-pairs. The ranker's own throughput is that of `Ranker.score` for the first 10,000 pairs, which are in memory, in a process of its own too.
-The bars: peak memory within 10% of that of the fewest pairs, and at least 0.95 times the ranker's throughput. Linux only: the peak is
-`VmHWM`, which a process reads about itself.
+A pico model with random weights, or that of `--model`, scores JSON lines of random words, in a process of its own for
+each number of pairs. The ranker's own throughput is that of `Ranker.score` for the first 10,000 pairs, which are in
+memory, in a process of its own too. The bars: peak memory within 10% of that of the fewest pairs, and at least 0.95
+times the ranker's throughput. Linux only: the peak is `VmHWM`, which a process reads about itself.
 """
 
 from __future__ import annotations

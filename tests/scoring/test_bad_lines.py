@@ -159,6 +159,6 @@ def test_bad_lines_alone_are_an_error(score, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'other'"):
         score(tmp_path / "in.jsonl", tmp_path / "out.jsonl", names=ColumnNames("other", "document"))
     (tmp_path / "in.csv").write_text("query,text\n,fi\n,de\n")
-    with pytest.raises(DataError, match="No line of .* could be scored"):
+    with pytest.raises(DataError, match=r"No line of .* could be scored"):
         score(tmp_path / "in.csv", tmp_path / "out.csv")
     assert not list(tmp_path.glob("out*"))
