@@ -60,7 +60,7 @@ def score(
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens that the runtime gets at a time.")] = 2048,
     cache_mb: Annotated[
         int, typer.Option(min=0, help="Memory for tokenized documents, in 10^6 bytes; 0 for none.")
-    ] = 64,
+    ] = 16,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
