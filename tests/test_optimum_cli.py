@@ -91,6 +91,7 @@ def result_of(run: object, arguments: list[str], capsys: pytest.CaptureFixture[s
                 "prune",
                 "inspect",
                 "rank",
+                "score",
                 "serve",
                 "card",
                 "publish",

@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from hfcompress.cli import card, compare, compress, data, doctor, evaluate, inspect, prune, publish, rank, run, serve
+from hfcompress.cli import (
+    card,
+    compare,
+    compress,
+    data,
+    doctor,
+    evaluate,
+    inspect,
+    prune,
+    publish,
+    rank,
+    run,
+    score,
+    serve,
+)
 from hfcompress.cli.interruption import TERMINATED, advice, exit_code, interruptions
 from hfcompress.cli.terminal import err
 from hfcompress.errors import HfCompressError, OutputError
@@ -54,6 +68,7 @@ for verb in (
     compare.compare,
     inspect.inspect,
     rank.rank,
+    score.score,
     serve.serve,
     card.card,
     publish.publish,

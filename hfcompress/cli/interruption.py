@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-RESUMABLE = frozenset({"run", "compress"})  # verbs with --resume
+RESUMABLE = frozenset({"run", "compress", "score"})  # verbs with --resume
 CONTINUING = frozenset({"publish", "data mine"})  # verbs that continue an earlier call without an option
+SCORE, STREAM = "score", "-"  # a verb that resumes files, and what stands for a stream
 _FROM_SIGNAL = 128  # shells report termination by signal N as 128 + N
 TERMINATED = _FROM_SIGNAL + signal.SIGTERM
 
@@ -58,8 +59,14 @@ def advice(program: str | None, arguments: Sequence[str]) -> str:
         return "the same command continues where it stopped"
     if not words or words[0] not in RESUMABLE:
         return "the same command starts over"
+    if words[0] == SCORE:
+        if STREAM in arguments or any(argument.endswith(f"={STREAM}") for argument in arguments):
+            return "the scores of a stream end here"
+        what = "scored chunks"
+    else:
+        what = "finished steps"
     again = list(arguments) if "--resume" in arguments else [*arguments, "--resume"]
-    return f"finished steps are kept; continue with\n  {program or program_name()} {shlex.join(again)}"
+    return f"{what} are kept; continue with\n  {program or program_name()} {shlex.join(again)}"
 
 
 def program_name() -> str:

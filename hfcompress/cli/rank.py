@@ -33,8 +33,7 @@ def rank(
     from hfcompress.data.lines import read_text
     from hfcompress.data.score_text import require_plain_documents
     from hfcompress.data.values import is_broken
-    from hfcompress.evaluation.candidate import Candidate
-    from hfcompress.evaluation.systems import placed_systems, resolve_system
+    from hfcompress.evaluation.systems import resolve_model
     from hfcompress.models.load import load_config
     from hfcompress.rankers.base import RankerOptions
 
@@ -56,15 +55,7 @@ def rank(
             expected="one document on every line",
             remedy="remove the empty lines",
         )
-    subject = resolve_system(folder, folder, cast(Any, runtime))
-    (subject,) = placed_systems([subject], device, dtype, provider or ())
-    if not isinstance(subject, Candidate):
-        raise DataError(
-            "A run file cannot rank new documents",
-            value=folder,
-            expected="a model: a folder, a Hub id, or an .onnx, .xml or .safetensors file in a folder",
-            remedy="name a model",
-        )
+    subject = resolve_model(folder, folder, cast(Any, runtime), device, dtype, provider or ())
     require_plain_documents(folder, load_config(subject.folder))
     for hit in subject.ranker(None, RankerOptions()).rank(query, documents, top_k):
         typer.echo(f"{hit.score:.4f}\t{hit.position + 1}\t{documents[hit.position]}")

@@ -96,7 +96,7 @@ def example_row(rows: Iterable[Mapping[str, Any]], columns: Iterable[str], typed
                 found[column] = value
             if _is_worded(value):
                 found[column] = value
-            known = _role(column) or _is_worded(value) or (typed and not isinstance(found.get(column), str | list))
+            known = role_of(column) or _is_worded(value) or (typed and not isinstance(found.get(column), str | list))
             if column in found and known:
                 waiting.remove(column)
     return found
@@ -130,11 +130,11 @@ def detect_layout(columns: Iterable[str], example: Mapping[str, Any], name: str 
 
 def _layout(columns: Sequence[str], example: Mapping[str, Any]) -> Layout | None:
     texts = _texts(columns, example)
-    labels = [column for column in columns if _role(column) == "label"]
+    labels = [column for column in columns if role_of(column) == "label"]
     scored = next((column for column in labels if column.lower() in TEACHER_COLUMNS), None)
     label = next((column for column in labels if column != scored), scored)
-    positives = tuple(column for column in texts if _role(column) == "positive")
-    negatives = tuple(column for column in texts if _role(column) == "negative")
+    positives = tuple(column for column in texts if role_of(column) == "positive")
+    negatives = tuple(column for column in texts if role_of(column) == "negative")
     query = _query(texts, example, bool(positives))
     if query is None or (negatives and not positives):
         return None
@@ -149,7 +149,7 @@ def _layout(columns: Sequence[str], example: Mapping[str, Any]) -> Layout | None
             kind, scored = "pairs", None
     elif lists:
         unread = [column for column in others if column not in lists]
-        if len(lists) != 1 or any(_role(column) == "document" for column in unread):
+        if len(lists) != 1 or any(role_of(column) == "document" for column in unread):
             return None
         kind, documents, label = "lists", (lists[0],), None if label == scored else label
     else:
@@ -158,8 +158,8 @@ def _layout(columns: Sequence[str], example: Mapping[str, Any]) -> Layout | None
         if len(documents) != 1:
             return None
         kind, scored, unread = "pairs" if label else "tuples", None, ()
-    guessed = [query] if _role(query) != "query" else []
-    guessed += [column for column in documents if _role(column) not in ("positive", "document", "answer")]
+    guessed = [query] if role_of(query) != "query" else []
+    guessed += [column for column in documents if role_of(column) not in ("positive", "document", "answer")]
     return Layout(
         kind,
         query,
@@ -176,37 +176,38 @@ def _layout(columns: Sequence[str], example: Mapping[str, Any]) -> Layout | None
 def _texts(columns: Sequence[str], example: Mapping[str, Any]) -> list[str]:
     """Return columns with text, and those whose name says that their values are read as text."""
     named = {"query", "positive", "negative", "title", "document"}
-    if not any(_role(column) == "document" for column in columns):
+    if not any(role_of(column) == "document" for column in columns):
         named.add("answer")
     return [
         column
         for column in columns
-        if _role(column) not in ("id", "label")
-        and (_is_worded(example.get(column)) or (_role(column) in named and not _is_struct(column, example)))
+        if role_of(column) not in ("id", "label")
+        and (_is_worded(example.get(column)) or (role_of(column) in named and not _is_struct(column, example)))
     ]
 
 
 def _query(texts: Sequence[str], example: Mapping[str, Any], positives: bool) -> str | None:
     """Return the column of the query: by its name, else the first of single texts, or with positives the only one."""
-    named = next((column for column in texts if _role(column) == "query"), None)
+    named = next((column for column in texts if role_of(column) == "query"), None)
     if named:
         return named
     single = [
         column
         for column in texts
-        if _role(column) not in ("positive", "negative") and not isinstance(example.get(column), list)
+        if role_of(column) not in ("positive", "negative") and not isinstance(example.get(column), list)
     ]
     return single[0] if single and not (positives and len(single) > 1) else None
 
 
 @cache
-def _role(column: str) -> str | None:
+def role_of(column: str) -> str | None:
+    """Return the role that the name of a column has: `query`, `document`, `label` and others; None for no role."""
     return next((role for role, names in _ROLES.items() if re.fullmatch(names, column, re.IGNORECASE)), None)
 
 
 def _is_struct(column: str, example: Mapping[str, Any]) -> bool:
     """Whether a title or an answer is an object with parts, as in SQuAD, which is no text."""
-    return _role(column) in ("title", "answer") and isinstance(example.get(column), dict)
+    return role_of(column) in ("title", "answer") and isinstance(example.get(column), dict)
 
 
 def _is_worded(value: Any) -> bool:

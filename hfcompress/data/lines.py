@@ -9,11 +9,34 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from hfcompress.errors import DataError
 
 NO_QUOTES = "tab-separated text without quoting, in which a quotation mark is a character like others"
+
+
+@contextmanager
+def open_bytes(path: Path, what: str = "text") -> Iterator[BinaryIO]:
+    """Open a file, decompressed if its name ends with `.gz`.
+
+    Args:
+        path: The file.
+        what: Expected content, for the error message.
+
+    Raises:
+        DataError: The file cannot be read; raised from the `with` block too.
+    """
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as raw:
+            yield cast(BinaryIO, raw)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:  # OSError: also a file that is not gzipped
+        raise DataError(
+            f"{path} cannot be read",
+            value=f"{type(error).__name__}: {error}",
+            expected=f"{what} in UTF-8, gzipped only if the name ends with .gz",
+            remedy="check the path, or write the file again",
+        ) from error
 
 
 @contextmanager
@@ -28,16 +51,8 @@ def open_text(path: Path, what: str = "text", newline: str | None = None) -> Ite
     Raises:
         DataError: The file cannot be read; raised from the `with` block too.
     """
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as raw:
-            yield io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:  # OSError: also a file that is not gzipped
-        raise DataError(
-            f"{path} cannot be read",
-            value=f"{type(error).__name__}: {error}",
-            expected=f"{what} in UTF-8, gzipped only if the name ends with .gz",
-            remedy="check the path, or write the file again",
-        ) from error
+    with open_bytes(path, what) as raw:
+        yield io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline)
 
 
 def read_text(path: Path, what: str = "text") -> str:

@@ -53,7 +53,7 @@ class Rows(Sequence[dict[str, Any]]):
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open_text(path, "CSV", newline="") as stream, _long_fields():
+    with open_text(path, "CSV", newline="") as stream, long_fields():
         yield from _named(path, _records(path, csv.reader(stream, strict=True)))
 
 
@@ -74,9 +74,13 @@ def _records(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 @contextmanager
-def _long_fields() -> Iterator[None]:
-    """Lift the limit of the `csv` module, 131,072 characters a field, which is lower than the length of a document."""
-    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+def long_fields(characters: int = 2**31 - 1) -> Iterator[None]:
+    """Lift the limit of the `csv` module, 131,072 characters a field, which is lower than the length of a document.
+
+    Args:
+        characters: The limit within the block.
+    """
+    before = csv.field_size_limit(min(sys.maxsize, characters))
     try:
         yield
     finally:

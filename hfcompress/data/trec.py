@@ -29,7 +29,7 @@ _LABEL = re.compile(r"^(?:number|topic)\s*:\s*", re.IGNORECASE)
 
 def is_trec(folder: Path) -> bool:
     """Whether a folder has files named like topics, documents, and qrels or runs."""
-    return all(_files(folder, kind) for kind in (TOPICS, DOCUMENTS, (*QRELS, *RUNS)))
+    return all(files_named(folder, kind) for kind in (TOPICS, DOCUMENTS, (*QRELS, *RUNS)))
 
 
 def read_trec(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
@@ -52,18 +52,18 @@ def read_trec(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
     """
     folder = Path(source)
     for kind, what in ((TOPICS, "topics"), (DOCUMENTS, "documents"), ((*QRELS, *RUNS), "qrels or run")):
-        if not _files(folder, kind):
+        if not files_named(folder, kind):
             raise DataError(
                 f"The folder {folder} has no {what} file",
                 expected=f"a file named {' or '.join(f'{each}.*' for each in kind)}",
                 remedy="rename the file, or convert the data to BEIR's layout",
             )
     draft = Draft(folder.resolve().name)
-    for path in _files(folder, TOPICS):
-        draft.queries |= {key: text for key, _, text in _records(path)}
-    for path in _files(folder, DOCUMENTS):
-        draft.corpus |= {key: Document(title, text) for key, title, text in _records(path)}
-    for path in _files(folder, QRELS):
+    for path in files_named(folder, TOPICS):
+        draft.queries |= {key: text for key, _, text in read_texts(path)}
+    for path in files_named(folder, DOCUMENTS):
+        draft.corpus |= {key: Document(title, text) for key, title, text in read_texts(path)}
+    for path in files_named(folder, QRELS):
         split = _split_of(path)
         draft.qrels.setdefault(split, {})
         for number, columns in _columns(path, 4, "query iteration document grade"):
@@ -71,7 +71,7 @@ def read_trec(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
             add_judgement(draft, split, query, document, grade, f"{path}, line {number}")
         if not draft.qrels[split]:
             draft.empty_files[split] = path.name
-    for path in _files(folder, RUNS):
+    for path in files_named(folder, RUNS):
         draft.candidates[_split_of(path)] = {
             query: sorted(scores, key=lambda document: -scores[document]) for query, scores in read_run(path).items()
         }
@@ -80,7 +80,8 @@ def read_trec(source: str | Path, options: ReadOptions = DEFAULTS) -> Draft:
     return draft
 
 
-def _files(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
+def files_named(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
+    """Return the files of a folder whose names begin with one of these kinds, such as `TOPICS`."""
     return sorted(
         path for path in folder.iterdir() if path.is_file() and re.split(r"[._-]", path.name.lower())[0] in kinds
     )
@@ -99,8 +100,15 @@ def _columns(path: Path, count: int, names: str) -> Iterator[tuple[int, list[str
         yield number, columns
 
 
-def _records(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (id, title, text) of topics or documents in any of the three formats."""
+def read_texts(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (id, title, text) of topics or documents, in any of the three formats that `read_trec` lists.
+
+    Args:
+        path: The file, plain or gzipped (`.gz`).
+
+    Raises:
+        DataError: The file cannot be read or is malformed.
+    """
     lines = read_lines(path)
     first = next(lines, (1, ""))
     start = first[1].lstrip()[:1]

@@ -58,7 +58,9 @@ class ScoreStore:
             max_length: Longest input in tokens.
             file: Packed weights in the folder; None for the checkpoint's own.
         """
-        key = json.dumps([FORMAT, _fingerprint(name), file, max_length, [versions().get(each) for each in VERSIONS]])
+        key = json.dumps(
+            [FORMAT, loaded_fingerprint(name), file, max_length, [versions().get(each) for each in VERSIONS]]
+        )
         return cls(scores_folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.sqlite")
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, float]:
@@ -136,8 +138,13 @@ def _hash(query: str, document: str) -> bytes:
     return hashlib.blake2b(b"%d:%b%b" % (len(first), first, second), digest_size=HASH_BYTES).digest()
 
 
-def _fingerprint(name: str) -> str:
-    """Fingerprint of what is loaded by a name; for a model on the Hub, its name and commit."""
+def loaded_fingerprint(name: str, graph: str | None = None) -> str:
+    """Fingerprint of what is loaded by a name; for a model on the Hub, its name and commit.
+
+    Args:
+        name: A folder, a Hub id, or `package:NAME/FOLDER`.
+        graph: As for `model_fingerprint`.
+    """
     if Path(resolve(name)).is_dir():
-        return model_fingerprint(name)
+        return model_fingerprint(name, graph)
     return f"{name}@{Path(str(cached_file(name, 'config.json'))).parent.name}"

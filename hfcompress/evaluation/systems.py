@@ -73,6 +73,41 @@ def resolve_system(name: str, label: str, runtime: Runtime | None = None) -> Sys
     return Candidate(label, str(folder), inside, FILE_RUNTIMES[path.suffix], "fp32" if exact else "int8")
 
 
+def resolve_model(
+    name: str,
+    label: str,
+    runtime: Runtime | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    providers: Sequence[str] = (),
+) -> Candidate:
+    """Resolve a name to a model that can score any texts, on its device.
+
+    Args:
+        name: As for `resolve_system`.
+        label: Name in messages.
+        runtime: As for `resolve_system`.
+        device: Name of the device.
+        dtype: Precision of a model in PyTorch.
+        providers: Execution providers of ONNX Runtime; by default those for the CPU.
+
+    Raises:
+        DataError: It is a run file, or `runtime` is given with a file.
+        DeviceError: There is no such device, or the model cannot run so.
+        ModelError: A graph is not in the folder of a model.
+    """
+    subject = resolve_system(name, label, runtime)
+    if not isinstance(subject, Candidate):
+        raise DataError(
+            "A run file cannot rank new documents",
+            value=name,
+            expected="a model: a folder, a Hub id, or an .onnx, .xml or .safetensors file in a folder",
+            remedy="name a model",
+        )
+    (placed,) = placed_systems([subject], device, dtype, providers)
+    return cast(Candidate, placed)
+
+
 def placed_systems(
     systems: Sequence[System], device: str = "auto", dtype: str = "float32", providers: Sequence[str] = ()
 ) -> list[System]:

@@ -156,15 +156,25 @@ class BatchedRanker(ABC):
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """Raw logits, shape `(len(pairs),)`, float32; empty for no pairs."""
+        return self.score_encoded(self.encode(pairs))
+
+    def encode(self, pairs: Sequence[Pair]) -> Encoded:
+        """Tokenize pairs for `score_encoded`; the two together are `score`, and one can run while the other does.
+
+        Args:
+            pairs: Pairs of query and document.
+
+        Returns:
+            `input_ids` and, if the model reads them, `token_type_ids` of each pair, truncated.
+        """
         with self._call():
-            encoded = self._encode(pairs)
-        return self.score_encoded(encoded)
+            return self._encode(pairs)
 
     def score_encoded(self, encoded: Encoded) -> np.ndarray:
         """Raw logits of pairs that are encoded already.
 
         Args:
-            encoded: `input_ids` and, if the model reads them, `token_type_ids` of each pair, as from `PairEncoder`.
+            encoded: `input_ids` and, if the model reads them, `token_type_ids` of each pair, as from `encode`.
 
         Returns:
             Shape `(pairs,)`, float32; empty for no pairs.
@@ -176,8 +186,7 @@ class BatchedRanker(ABC):
 
     def batches(self, pairs: Sequence[Pair]) -> Iterator[dict[str, np.ndarray]]:
         """Yield the inputs of each batch that `score` passes to `forward`."""
-        with self._call():
-            encoded = self._encode(pairs)
+        encoded = self.encode(pairs)
         for indices in self._batch_indices(encoded):
             yield self._padded(encoded, indices)
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
 from hfcompress.data.score_text import require_plain_documents
 from hfcompress.errors import DataError
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.systems import placed_systems, resolve_system
+from hfcompress.evaluation.systems import resolve_model
 from hfcompress.models.layout import WORK_FOLDER
 from hfcompress.models.load import load_config
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
@@ -224,16 +223,7 @@ class Models:
         signature = source.signature()
         # A link is followed once, so that no file is read from where it leads to later.
         location = os.path.realpath(source.location) if os.path.exists(source.location) else source.location
-        subject = resolve_system(location, source.name, source.runtime)
-        if not isinstance(subject, Candidate):
-            raise DataError(
-                "A run file cannot rank new documents",
-                value=source.location,
-                expected="a model: a folder, a Hub id, or an .onnx, .xml or .safetensors file in a folder",
-                remedy="name a model",
-            )
-        (placed,) = placed_systems([subject], source.device)
-        candidate = cast(Candidate, placed)
+        candidate = resolve_model(location, source.name, source.runtime, source.device)
         require_plain_documents(source.location, load_config(candidate.folder))
         ranker = candidate.ranker(None, RankerOptions(source.threads, cache_bytes=source.cache_bytes))
         encoder = ranker.pair_encoder or PairEncoder(ranker.tokenizer)

@@ -52,6 +52,10 @@ def test_the_advice_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> No
     for again in (["publish", "out", "--repo-id", "a/b"], ["--debug", "data", "mine", "set"]):
         assert advice("hfcompress", again) == "the same command continues where it stopped"
     assert advice("hfcompress", ["data", "check", "mine"]) == "the same command starts over"
+    files = ["score", "out", "--input", "a.csv", "--output", "b.csv"]
+    assert advice("hfcompress", files).endswith("\n  hfcompress score out --input a.csv --output b.csv --resume")
+    for stream in (["score", "out", "--input", "-", "--output", "b.csv"], ["score", "out", "--input=a", "--output=-"]):
+        assert advice("hfcompress", stream) == "the scores of a stream end here"
     for typed, name in (("/a/hfcompress/__main__.py", "python -m hfcompress"), ("./my env/x", "'./my env/x'")):
         monkeypatch.setattr("sys.argv", [typed])
         assert program_name() == name
