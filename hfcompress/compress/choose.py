@@ -135,13 +135,18 @@ def choose_form(context: CompressContext, forms: Sequence[DeploymentForm]) -> De
 
 def pruning_speedups(goal: Goal, form: DeploymentForm) -> tuple[float, ...]:
     """Speed-ups by pruning to search for; none if the unpruned model is fast enough with some reserve."""
-    if goal.target_speedup is not None:
-        missing = RESERVE * goal.target_speedup / form.artifact.speedup
-    elif goal.target_latency_ms is not None:
-        missing = RESERVE * form.artifact.latency.p50_ms / goal.target_latency_ms
-    else:
+    if not goal.has_target:
         return FAMILY
+    missing = RESERVE * missing_speedup(goal, form.artifact)
     return (round(missing, 3),) if missing > 1 else ()
+
+
+def missing_speedup(goal: Goal, artifact: Artifact) -> float:
+    """Factor by which an artifact has to become faster for the target of a goal; at most 1 if it is fast enough."""
+    if goal.target_speedup is not None:
+        return goal.target_speedup / artifact.speedup
+    assert goal.target_latency_ms is not None
+    return artifact.latency.p50_ms / goal.target_latency_ms
 
 
 def _speed(goal: Goal, form: DeploymentForm) -> float:

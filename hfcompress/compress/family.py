@@ -91,9 +91,21 @@ def pruning(goal: Goal, pruning_speedup: float, form: DeploymentForm, vocabulary
 
 
 def prune_family(
-    context: CompressContext, pruning_speedups: tuple[float, ...], teacher: Artifact, form: DeploymentForm
+    context: CompressContext,
+    pruning_speedups: tuple[float, ...],
+    teacher: Artifact,
+    form: DeploymentForm,
+    name: str = "family",
 ) -> Family:
-    """Prune for each speed-up without training, export, and evaluate beside the teacher."""
+    """Prune for each speed-up without training, export, and evaluate beside the teacher.
+
+    Args:
+        context: The call.
+        pruning_speedups: Speed-ups by pruning.
+        teacher: Measurements of the teacher on dev.
+        form: The form in which models are deployed.
+        name: Name of the step.
+    """
 
     def work(folder: Path, partial: Path) -> None:
         model = load_model(context.teacher, dtype="float32", device=context.options.device)
@@ -135,7 +147,7 @@ def prune_family(
     size = [context.goal.vocabulary, context.goal.max_size_mb]
     inputs = [*context.identity(), list(pruning_speedups), context.goal.speed, deployed, size]
     inputs += [context.also.fingerprint] if context.also else []
-    step = context.workspace.step("family", inputs, work, f"search, prune and evaluate on dev: {sizes}")
+    step = context.workspace.step(name, inputs, work, f"search, prune and evaluate on dev: {sizes}")
     records = [_renamed(record) for record in json.loads((step.path / MODELS_FILE).read_text(encoding="utf-8"))]
     seconds = context.workspace.steps[-1].seconds / len(records)
     models = {}

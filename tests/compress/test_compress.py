@@ -237,6 +237,23 @@ def test_what_pruning_cannot_reach(target: bool, inputs: Path, tmp_path: Path, m
         assert outcome.report.pruning is None and outcome.reached
 
 
+def test_a_model_that_is_too_slow_for_the_target_is_pruned_further(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "FEWEST_LISTS", 1000)
+    monkeypatch.setattr("hfcompress.compress.compress.pruning_speedups", lambda goal, form: (1.5,))
+    monkeypatch.setattr(rounds, "missing_speedup", lambda goal, artifact: 1.2)
+    out, goal, said = tmp_path / "out", Goal(runtime="torch", seconds=600, max_loss=0.5, target_speedup=1.01), []
+    outcome = run(inputs, out, goal)
+    recipe = Recipe.load(out / "recipe.yaml")
+    assert recipe.prune and recipe.prune.target_speedup == round(1.5 * 1.2 * rounds.CORRECTION, 3) == 1.854
+    assert [each.pruning_speedup for each in outcome.trials if each.stage == "one-shot"] == [1.5, 1.854, 1.854]
+    (decision,) = [each.decision for each in outcome.trials if each.name == "pruned 1.5x"]
+    assert decision == "too slow by 20% on dev: pruned 1.854x instead"
+    run(inputs, out, goal, said, resume=True)
+    assert not [line for line in said if ": done in" in line]
+
+
 @pytest.mark.soak
 def test_no_time_for_a_recovery(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "FEWEST_LISTS", 1000)
