@@ -41,6 +41,7 @@ test-slow: $(VENV)/.stamp-dev  ## Run the tests that `make test` leaves out: who
 
 test-clients: $(VENV)/.stamp-dev  ## Open OUT, a finished run, with other projects' clients; installs them in the user's cache
 	$(BIN)/python scripts/check_clients.py $(OUT)
+	$(BIN)/python scripts/check_http_clients.py $(OUT)
 
 lint: $(VENV)/.stamp-dev  ## Check style, formatting and types; change nothing
 	$(BIN)/ruff check .
