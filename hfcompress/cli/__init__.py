@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from hfcompress.cli import card, compare, compress, data, doctor, evaluate, inspect, prune, publish, rank, run, serve
+from hfcompress.cli import (
+    card,
+    compare,
+    compress,
+    data,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    prune,
+    publish,
+    rank,
+    run,
+    serve,
+)
 from hfcompress.cli.interruption import TERMINATED, advice, exit_code, interruptions
 from hfcompress.cli.terminal import err
 from hfcompress.errors import HfCompressError, OutputError
@@ -55,6 +69,7 @@ for verb in (
     inspect.inspect,
     rank.rank,
     serve.serve,
+    export.export,
     card.card,
     publish.publish,
     doctor.doctor,
