@@ -1,7 +1,8 @@
 """Export to OpenSearch: the archive that ML Commons registers as a TEXT_SIMILARITY model, and the requests for it.
 
 ML Commons unpacks the archive, takes the only `.onnx` file at its top, and encodes each pair with `tokenizer.json`
-alone. Releases up to 3.8 send `token_type_ids` to every model. It applies no activation to the output.
+alone. Releases before the second half of 2026 send `token_type_ids` to every model. No activation is applied to the
+output.
 """
 
 from __future__ import annotations
