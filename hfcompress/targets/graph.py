@@ -68,7 +68,7 @@ def open_graph(source: Source, choice: GraphChoice, scratch: Path) -> SourceGrap
         ModelError: The model or graph cannot be opened.
     """
     if choice.path is not None:
-        ranker = load_ranker(source.name, file=choice.path, max_length=source.max_length)
+        ranker = load_ranker(source.folder, file=choice.path, max_length=source.max_length)
         return SourceGraph(
             source.folder / choice.path, ranker, EXPORT_TOLERANCE if choice.precision == "fp32" else INT8_TOLERANCE
         )
@@ -203,6 +203,9 @@ def graph_scores(graph: Path, tokenizer: Path, pairs: Sequence[tuple[str, str]])
 
     Returns:
         The outputs of the graph, shape `(len(pairs),)`.
+
+    Raises:
+        ModelError: The output is no column of scores.
     """
     import onnxruntime
 
@@ -212,7 +215,15 @@ def graph_scores(graph: Path, tokenizer: Path, pairs: Sequence[tuple[str, str]])
         row = words.encode(query, document)
         features = dict(zip(INPUTS, (row.ids, row.attention_mask, row.type_ids), strict=True))
         inputs = {node.name: np.array([features[node.name]], dtype=np.int64) for node in session.get_inputs()}
-        scores.append(session.run(None, inputs)[0].reshape(()))
+        output = session.run(None, inputs)[0]
+        if output.shape != (1, 1):
+            raise ModelError(
+                "The graph does not give one score for each pair",
+                value=f"an output of shape {output.shape} for one pair",
+                expected="shape (1, 1): batch and score",
+                remedy="export the model with hfcompress, and name that graph with --file",
+            )
+        scores.append(output[0, 0])
     return np.array(scores, dtype=np.float32)
 
 

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from hfcompress.models.modeling_hfcompress import CONFIG_KEY
 from hfcompress.targets.graph import (
     SourceGraph,
     accept_token_types,
@@ -79,7 +80,8 @@ def register_body(source: Source, choice: GraphChoice, archive: Path) -> dict[st
         choice: The exported graph.
         archive: The finished archive, whose size and hash are in the body.
     """
-    config = {key: value for key, value in source.config.to_dict().items() if key != "_name_or_path"}
+    left_out = ("_name_or_path", CONFIG_KEY)  # a path, and the long lists of a pruning plan
+    config = {key: value for key, value in source.config.to_dict().items() if key not in left_out}
     with archive.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {

@@ -165,7 +165,7 @@ def _of_report(report: RunReport, found: list[str]) -> GraphChoice:
     if usable and not exact:
         return GraphChoice(usable[0].path, f"{instead}; {usable[0].name} is the first one that is", usable[0])
     if ONNX_FP32 in found:
-        return GraphChoice(ONNX_FP32, f"{instead}; this is the model in fp32")
+        return GraphChoice(ONNX_FP32, f"{instead}; this is the model in fp32", _artifact(report, ONNX_FP32))
     return GraphChoice(None, f"{instead}, and no artifact is; the model is exported to fp32")
 
 

@@ -23,14 +23,15 @@ def test_the_record_says_which_graph_and_why(
 ) -> None:
     folder = shutil.copytree(encoder("bert"), tmp_path / "copy")
     artifacts = [
-        example_artifact("fast", "openvino", 5.0, example_delta(0.001, "non-inferior"), path="openvino/model.xml"),
+        example_artifact("fast-int8", "openvino", 5.0, example_delta(0.001, "non-inferior"), path="openvino/model.xml"),
         example_artifact("exact", "onnxruntime", 2.0, example_delta(0.1, "inferior"), path="onnx/model.onnx"),
     ]
-    example_report(artifacts=artifacts, sequence=["fast", "exact"], name="my-run").save(folder)
+    example_report(artifacts=artifacts, sequence=["fast-int8", "exact"], name="my-run").save(folder)
     export(str(folder), "opensearch", tmp_path / "out", max_length=16)
     record = json.loads((tmp_path / "out/export.json").read_text())
     assert record["graph"] == "onnx/model.onnx" and record["verdict"] == "inferior" and record["model"] == "my-run"
-    assert record["reason"] == "the report deploys fast, which is not for ONNX Runtime; exact is the first one that is"
+    instead = "the report deploys fast-int8, which is not for ONNX Runtime"
+    assert record["reason"] == f"{instead}; exact is the first one that is"
     assert record["max_length"] == 16 and record["activation"] == "Sigmoid" and "3.9" in record["documentation"]
     assert record["reason"] in (tmp_path / "out/README.md").read_text()
     assert "exact was not shown to rank as well: inferior" in caplog.text

@@ -27,6 +27,7 @@ from hfcompress.targets.graph import (
     SourceGraph,
     accept_token_types,
     check_files,
+    graph_scores,
     lower_opset,
     open_graph,
     with_activation,
@@ -123,6 +124,17 @@ def test_files_of_another_model_are_refused(cross_encoder: Path, tmp_path: Path)
         check_files(source, graph, graph.path, words, activated=True)
     loose = replace(graph, tolerance=10.0)
     check_files(source, loose, graph.path, words, activated=True)
+
+
+def test_an_output_of_another_shape_is_refused(cross_encoder: Path, tmp_path: Path) -> None:
+    node = helper.make_node("ReduceSum", ["input_ids"], ["sum"], keepdims=0)
+    cast = helper.make_node("Cast", ["sum"], ["logits"], to=TensorProto.FLOAT)
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [])
+    graph = helper.make_graph([node, cast], "sums", [ids], [output])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="one score for each pair"):
+        graph_scores(tmp_path / "model.onnx", cross_encoder / "tokenizer.json", PAIRS)
 
 
 def test_an_int8_graph_is_compared_with_its_own_scores(encoder: Callable[[str], Path], tmp_path: Path) -> None:
