@@ -18,14 +18,14 @@ from hfcompress.rankers.load import activation_name
 from hfcompress.targets.graph import SourceGraph, check_files, write_graph
 from hfcompress.targets.source import GraphChoice, Source
 from hfcompress.utils.files import write_text
+from hfcompress.utils.json_files import read_object
 
-GRAPH, TOKENIZER, WEIGHTS = "onnx/model.onnx", "tokenizer.json", "model.safetensors"
+GRAPH, TOKENIZER, WORDS = "onnx/model.onnx", "tokenizer.json", "tokenizer_config.json"
 OUTPUT = "logits"
 IMAGE = "ghcr.io/huggingface/text-embeddings-inference:cpu-1.9"
 DOCUMENTATION = "text-embeddings-inference 1.9, documentation and sources"
 # Families with a classification head in candle.
 CANDLE_FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "deberta-v2")
-SHARDS = "model.safetensors.index.json"
 
 
 def runs_in_candle(source: Source) -> bool:
@@ -51,12 +51,12 @@ def write(source: Source, graph: SourceGraph | None, choice: GraphChoice, folder
         save_checkpoint(folder, model, source.tokenizer, activation_name(source.config), source.max_length)
         for name in ("modules.json", "config_sentence_transformers.json"):
             (folder / name).unlink()
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config, words = (read_object(folder / name) for name in ("config.json", WORDS))
     else:
-        config = source.config.to_diff_dict()
+        config, words = source.config.to_diff_dict(), _tokenizer_config(source)
         write_text(folder / TOKENIZER, source.tokenizer_json(truncate=False))
-        _write_json(folder / "tokenizer_config.json", _tokenizer_config(source))
         _write_json(folder / "sentence_bert_config.json", {"max_seq_length": source.max_length})
+    _write_json(folder / WORDS, {**words, "padding_side": source.tokenizer.padding_side})
     _write_json(folder / "config.json", tei_config(source, config))
     path = write_graph(graph, folder / GRAPH)
     _require_output(path)
@@ -112,7 +112,6 @@ def _tokenizer_config(source: Source) -> dict[str, Any]:
     tokenizer = source.tokenizer
     return {
         "model_max_length": source.max_length,
-        "padding_side": tokenizer.padding_side,
         "tokenizer_class": "PreTrainedTokenizerFast",
         **tokenizer.special_tokens_map,
     }
