@@ -11,7 +11,7 @@ import onnxruntime
 from conftest import IDENTITY, SIGMOID, WORDS, make_pico, uneven_plan
 from tokenizers import Tokenizer
 from tokenizers.processors import RobertaProcessing
-from transformers import BertTokenizerFast
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.surgery import apply_plan
@@ -39,12 +39,14 @@ def write_encoder(folder: Path, tokenizer: BertTokenizerFast, family: str = "ber
     if family == "uneven":
         save_checkpoint(folder, apply_plan(make_pico(), uneven_plan()), tokenizer, IDENTITY, 32)
         return folder
-    copy = BertTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()))
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    copy: PreTrainedTokenizerFast = BertTokenizerFast(tokenizer_object=backend)
+    if family == "roberta":
+        start, end = ((token, tokenizer.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]"))
+        backend.post_processor = RobertaProcessing(end, start, add_prefix_space=False)
+        copy = PreTrainedTokenizerFast(tokenizer_object=backend, **tokenizer.special_tokens_map)
     if family != "bert":
         copy.model_input_names = ["input_ids", "attention_mask"]
-    if family == "roberta":
-        start, end = ((token, copy.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]"))
-        copy.backend_tokenizer.post_processor = RobertaProcessing(end, start, add_prefix_space=False)
     changes = {"type_vocab_size": 1} if family == "roberta" else {}
     save_checkpoint(folder, make_pico(family, **changes), copy, activation, 32)
     return folder

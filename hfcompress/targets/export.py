@@ -81,7 +81,6 @@ def export(
     chosen = _TARGETS[target]
     source = read_source(name, max_length)
     _check_folder(out, source.folder)
-    chosen.check(source)
     if not chosen.runs_graph and file is not None:
         raise DataError(
             f"{chosen.title} runs no ONNX graph",
@@ -89,6 +88,7 @@ def export(
             expected="the checkpoint, which is uploaded in fp32",
             remedy="leave --file out",
         )
+    chosen.check(source)
     choice = choose_graph(source, file) if chosen.runs_graph else _CHECKPOINT
     logger.info(f"export: {choice.path or 'the checkpoint'}, as {choice.reason}")
     if choice.artifact and choice.artifact.delta and choice.artifact.delta.decision != "non-inferior":

@@ -193,13 +193,14 @@ def _gelu(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     return nodes
 
 
-def graph_scores(graph: Path, tokenizer: Path, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+def graph_scores(graph: Path, tokenizer: Path, pairs: Sequence[tuple[str, str]], max_length: int) -> np.ndarray:
     """Scores of pairs by the files alone, as another program computes them: one pair at a time, without padding.
 
     Args:
         graph: The `.onnx` file.
         tokenizer: The `tokenizer.json`.
         pairs: Pairs of query and document; a prompt is part of the query.
+        max_length: Longest input in tokens, where the other program truncates pairs and `tokenizer.json` does not.
 
     Returns:
         The outputs of the graph, shape `(len(pairs),)`.
@@ -211,6 +212,8 @@ def graph_scores(graph: Path, tokenizer: Path, pairs: Sequence[tuple[str, str]])
 
     session = onnxruntime.InferenceSession(str(graph), providers=[CPU], disabled_optimizers=list(SLOW_FUSIONS))
     words, scores = Tokenizer.from_file(str(tokenizer)), []
+    if words.truncation is None:
+        words.enable_truncation(max_length)
     for query, document in pairs:
         row = words.encode(query, document)
         features = dict(zip(INPUTS, (row.ids, row.attention_mask, row.type_ids), strict=True))
@@ -240,7 +243,8 @@ def check_files(source: Source, graph: SourceGraph, path: Path, tokenizer: Path,
     Raises:
         ModelError: They do not.
     """
-    found = graph_scores(path, tokenizer, [(source.prompt + query, document) for query, document in STAND_IN_PAIRS])
+    pairs = [(source.prompt + query, document) for query, document in STAND_IN_PAIRS]
+    found = graph_scores(path, tokenizer, pairs, source.max_length)
     wanted = np.concatenate([graph.ranker.score([pair]) for pair in STAND_IN_PAIRS])
     if activated:
         wanted = graph.ranker.activation(wanted)

@@ -134,7 +134,7 @@ def test_an_output_of_another_shape_is_refused(cross_encoder: Path, tmp_path: Pa
     graph = helper.make_graph([node, cast], "sums", [ids], [output])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "model.onnx")
     with pytest.raises(ModelError, match="one score for each pair"):
-        graph_scores(tmp_path / "model.onnx", cross_encoder / "tokenizer.json", PAIRS)
+        graph_scores(tmp_path / "model.onnx", cross_encoder / "tokenizer.json", PAIRS, 32)
 
 
 def test_an_int8_graph_is_compared_with_its_own_scores(encoder: Callable[[str], Path], tmp_path: Path) -> None:
