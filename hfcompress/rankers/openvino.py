@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,9 @@ from hfcompress.rankers.base import RankerOptions, raw_logits
 from hfcompress.rankers.fork import record_use, used_before_fork
 from hfcompress.rankers.workers import WorkersRanker
 from hfcompress.utils.json_files import require_content
+
+_first = threading.Lock()
+_computed = threading.Event()
 
 
 class OpenVinoRanker(WorkersRanker):
@@ -79,12 +84,28 @@ class OpenVinoRanker(WorkersRanker):
         self._refusal = "OpenVINO was used before the fork, and its threads do not exist here"
 
     def _logits(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        request = self.requests.pop()  # there are as many as workers
-        try:
-            request.infer({name: batch[name] for name in self.inputs})
-            return request.get_output_tensor(0).data[:, 0].copy()
-        finally:
-            self.requests.append(request)
+        with _alone_at_first():
+            request = self.requests.pop()  # there are as many as workers
+            try:
+                request.infer({name: batch[name] for name in self.inputs})
+                return request.get_output_tensor(0).data[:, 0].copy()
+            finally:
+                self.requests.append(request)
+
+
+@contextmanager
+def _alone_at_first() -> Iterator[None]:
+    """Until a batch was computed in this process, one thread computes at a time.
+
+    The first access to the data of a tensor, made by two threads at once, is a deadlock in OpenVINO's Python bindings
+    (2026.4.1): one waits for the other with Python's global lock in its hands.
+    """
+    if _computed.is_set():
+        yield
+        return
+    with _first:
+        yield
+    _computed.set()
 
 
 def _unusable(path: Path, error: RuntimeError) -> ModelError:

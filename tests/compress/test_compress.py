@@ -237,6 +237,7 @@ def test_what_pruning_cannot_reach(target: bool, inputs: Path, tmp_path: Path, m
         assert outcome.report.pruning is None and outcome.reached
 
 
+@pytest.mark.soak
 def test_a_model_that_is_too_slow_for_the_target_is_pruned_further(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +266,7 @@ def test_no_time_for_a_recovery(inputs: Path, tmp_path: Path, monkeypatch: pytes
     assert any("no time is left" in each.decision for each in outcome.trials)
 
 
+@pytest.mark.soak
 def test_an_interrupted_call_goes_on(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "FAMILY", (2.0, 3.0))
     out, goal, said = tmp_path / "out", Goal(runtime="torch", seconds=600, max_loss=0.2), []

@@ -36,6 +36,7 @@ def methods_of(ranker: Ranker) -> dict[str, Callable[[str, list[str]], Any]]:
         found["score_in_batches"] = lambda query, documents: ranker.score_in_batches(
             pairs_of(query, documents), 3, padding=2.0
         ).tolist()
+        found["encode"] = lambda query, documents: dict(ranker.encode(pairs_of(query, documents)))
         encoder = PairEncoder(ranker.tokenizer, cache_bytes=4000)  # of which all threads share a cache that overflows
         found["score_encoded"] = lambda query, documents: ranker.score_encoded(
             encoder.encode(pairs_of(query, documents), ranker.tokenizer.model_max_length)

@@ -111,7 +111,7 @@ def test_nothing_to_resume(score, pairs: list[Pair], tmp_path: Path) -> None:
     assert score(source, tmp_path / "out.jsonl", resume=True).new_pairs == len(pairs)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_in_mid_run(model_folder: Path, pairs: list[Pair], tmp_path: Path) -> None:
     source, _ = write_input(tmp_path, "jsonl", pairs * 200)
     target = tmp_path / "out.jsonl"

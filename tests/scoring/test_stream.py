@@ -132,7 +132,7 @@ def test_a_fast_producer_waits(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert written < 1 << 19
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_standard_input_and_output(model_folder: Path, pairs: list[Pair], scores: np.ndarray) -> None:
     """Answers come before the end of the input, Ctrl-C ends, and so does a closed pipe, quietly."""
     command = [sys.executable, "-m", "hfcompress", "score", str(model_folder), "--input", "-", "--output", "-"]

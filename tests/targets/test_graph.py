@@ -53,7 +53,7 @@ FP32 = GraphChoice("onnx/model.onnx", "")
 X = np.linspace(-9, 9, 101, dtype=np.float32)
 
 
-@pytest.mark.parametrize("family", ["bert", "modernbert"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("modernbert", marks=pytest.mark.soak)])
 def test_lowered_graphs_score_the_same(family: str, encoder: Callable[[str], Path], tmp_path: Path) -> None:
     folder = encoder(family)
     graph = open_graph(read_source(str(folder)), FP32, tmp_path)
