@@ -43,8 +43,6 @@ from hfcompress.utils.settings import Closed
 LEARNING_RATE = 2e-4
 PROBE_LISTS = 96
 FIRST_STEPS = 2  # of a training, which are slower and not timed
-
-
 SHARE_DIGITS = 6  # of `also_share` in the recipe, which then stands for the same number of lists
 
 

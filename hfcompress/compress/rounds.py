@@ -68,7 +68,7 @@ def search(
     rates = {speedup: budget.pair_seconds(context.rate, model.macs_kept) for speedup, model in models.items()}
     if len(pruning_speedups) == 1 and (speedup := _near(models, context.goal.max_loss)):
         return as_it_is(speedup, f"as near to the teacher as int8 is (loss {models[speedup].calibration_loss:.3f})")
-    if len(models) == 1:
+    if len(models) == 1 and context.own_lists >= budget.FEWEST_LISTS:
         (only,) = models.values()
         rates = {only.pruning_speedup: measured_rate(context, family, only)}
     time_budget = TimeBudget(context, family.fingerprint)

@@ -38,12 +38,6 @@ class _DelimitedRows(TextRows):
     def __init__(self, source: Source, options: RowOptions):
         super().__init__(source, options)
         self._head: Record | None = None
-        self._columns: Columns | None = None
-
-    @property
-    def columns(self) -> Columns | None:
-        """The columns, once the header was read."""
-        return self._columns
 
     def prepare(self) -> None:
         """Read the header.

@@ -62,6 +62,7 @@ class RowFormat(ABC):
 
     def __init__(self, source: Source, options: RowOptions):
         self.source, self.options = source, options
+        self._columns: Columns | None = None
 
     @property
     def size(self) -> int | None:
@@ -75,8 +76,8 @@ class RowFormat(ABC):
 
     @property
     def columns(self) -> Columns | None:
-        """The columns, where they are known."""
-        return None
+        """The columns, once they are known; None for a format without."""
+        return self._columns
 
     def prepare(self) -> None:  # noqa: B027
         """Check the beginning of a file, before a model is loaded.

@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 
 from hfcompress.errors import DataError
 from hfcompress.scoring.chunks import Chunk, Row
-from hfcompress.scoring.columns import Columns
-from hfcompress.scoring.formats import RowOptions, TextRows
-from hfcompress.scoring.sources import FIRST_LINES, Lines, Source
+from hfcompress.scoring.formats import TextRows
+from hfcompress.scoring.sources import FIRST_LINES, Lines
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -24,15 +23,6 @@ DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 class JsonLines(TextRows):
     """JSON lines. The columns are the fields of the first lines, of a stream those of its first object."""
-
-    def __init__(self, source: Source, options: RowOptions):
-        super().__init__(source, options)
-        self._columns: Columns | None = None
-
-    @property
-    def columns(self) -> Columns | None:
-        """The fields, once a line was read."""
-        return self._columns
 
     def prepare(self) -> None:
         """Choose the fields by the first lines of a file, of which at least one must be an object.

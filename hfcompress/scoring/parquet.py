@@ -37,7 +37,7 @@ class ParquetRows(RowFormat):
                 self._schema, self._metadata = file.schema_arrow, file.metadata
         except (OSError, pyarrow.ArrowException) as error:
             raise self._unreadable(error) from error
-        self._columns = options.names.among(self._schema.names, source.name)
+        self._known = options.names.among(self._schema.names, source.name)
 
     @property
     def size(self) -> int | None:
@@ -52,7 +52,7 @@ class ParquetRows(RowFormat):
     @property
     def columns(self) -> Columns:
         """The columns."""
-        return self._columns
+        return self._known
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the chunks of the table.
@@ -66,7 +66,7 @@ class ParquetRows(RowFormat):
             with pyarrow.parquet.ParquetFile(self.source.path, pre_buffer=False, buffer_size=1 << 20) as file:
                 for batch in file.iter_batches(self._chunk_rows(), use_threads=False):
                     table = pyarrow.Table.from_batches([batch], self._schema)
-                    chunk = table_chunk(table, self._columns, self.fault, first)
+                    chunk = table_chunk(table, self._known, self.fault, first)
                     first += batch.num_rows
                     if chunk.faults and self.options.strict:
                         raise chunk.faults[0]
@@ -76,11 +76,11 @@ class ParquetRows(RowFormat):
 
     def written(self, chunk: Chunk, scores: Sequence[float | None]) -> bytes:
         """The table with the scores as a stream of Arrow."""
-        return _stream(with_scores(chunk.content, scores, self._columns.score))
+        return _stream(with_scores(chunk.content, scores, self._known.score))
 
     def complete(self, part: Path, target: Path) -> None:
         """Convert the streams of all chunks into a Parquet file with larger row groups."""
-        empty = with_scores(self._schema.empty_table(), [], self._columns.score)
+        empty = with_scores(self._schema.empty_table(), [], self._known.score)
         with replaced_file(target) as temporary, pyarrow.parquet.ParquetWriter(temporary, empty.schema) as writer:
             waiting: list[pyarrow.Table] = []
             for table in _tables(part):
