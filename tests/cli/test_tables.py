@@ -20,7 +20,7 @@ def report() -> RunReport:
     return RunReport.load(CARDS / "quickstart")
 
 
-@pytest.mark.parametrize("name", ["quickstart", "selqa-googleq"])
+@pytest.mark.parametrize("name", ["quickstart", "selqa-googleq-compressed"])
 @pytest.mark.parametrize("width", [80, 132])
 def test_tables_fit(name: str, width: int) -> None:
     report, screen = RunReport.load(CARDS / name), io.StringIO()
