@@ -49,7 +49,7 @@ class Rates:
 
 
 def differences(card: str) -> np.ndarray:
-    """Differences of the last artifacts of a stored report, the last one first, `(queries, ARTIFACTS)`."""
+    """Differences of the last artifacts of a stored report, the last one first, at most `ARTIFACTS` columns."""
     report = RunReport.load(CARDS / card)
     queries = list(report.teacher.per_query)
     columns = [
@@ -60,7 +60,7 @@ def differences(card: str) -> np.ndarray:
 
 
 def shapes() -> dict[str, np.ndarray]:
-    """Differences by name, each `(queries, ARTIFACTS)`."""
+    """Differences by name, a row for each query and a column for each artifact."""
     rng = np.random.default_rng(0)
     shared, own = rng.normal(size=(600, 1)), rng.normal(size=(600, ARTIFACTS))
     normal = 0.08 * (0.8 * shared + 0.6 * own)
@@ -98,7 +98,7 @@ def simulate(
     """Sample queries under which the artifacts have the given mean differences, and decide.
 
     Args:
-        values: Differences, `(queries, ARTIFACTS)`.
+        values: Differences, `(queries, artifacts)`.
         means: Mean difference of each artifact.
         queries: Queries of a sample.
         samples: Number of samples.
@@ -133,9 +133,10 @@ def simulate(
 def row(name: str, queries: int, samples: int) -> str:
     """The row of a shape of differences: all three scenarios."""
     values, lost, kept = shapes()[name], -MARGIN, 0.0
-    worse = simulate(values, [lost] * ARTIFACTS, queries, samples)
-    later = simulate(values, [kept, *[lost] * (ARTIFACTS - 1)], queries, samples)
-    equal = simulate(values, [kept] * ARTIFACTS, queries, samples, with_holm=True)
+    artifacts = values.shape[1]
+    worse = simulate(values, [lost] * artifacts, queries, samples)
+    later = simulate(values, [kept, *[lost] * (artifacts - 1)], queries, samples)
+    equal = simulate(values, [kept] * artifacts, queries, samples, with_holm=True)
     rates = f"{worse.sequence:9.2%} {later.sequence:9.2%} {equal.first:7.1%} {equal.first_holm:7.1%}"
     return f"{name:14} {queries:8} {rates}"
 

@@ -285,14 +285,18 @@ def test_a_loss_of_the_margin_is_seldom_called_non_inferior() -> None:
     script = verdict_level()
     samples, shapes = 100, script.shapes()
     assert len(shapes) == 6
-    for means in ([-script.MARGIN] * 3, [0.0, -script.MARGIN, -script.MARGIN]):
-        rates = [script.simulate(shapes[name], means, 500, samples, resamples=200).sequence for name in shapes]
+    for first in (-script.MARGIN, 0.0):
+        rates = []
+        for values in shapes.values():
+            means = [first, *[-script.MARGIN] * (values.shape[1] - 1)]
+            rates.append(script.simulate(values, means, 500, samples, resamples=200).sequence)
         # 2.5% is what is aimed at; of all samples together, give or take three standard errors.
-        assert np.mean(rates) <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / (len(rates) * samples)), (means, rates)
+        assert np.mean(rates) <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / (len(rates) * samples)), (first, rates)
 
 
 def test_tilted_queries_have_the_means_of_a_scenario() -> None:
     script = verdict_level()
     for values in script.shapes().values():
-        for means in ([-0.01, -0.01, -0.01], [0.0, -0.01, -0.01], [0.0, 0.0, 0.0]):
+        others = values.shape[1] - 1
+        for means in ([-0.01, *[-0.01] * others], [0.0, *[-0.01] * others], [0.0, *[0.0] * others]):
             assert script.tilted(values, np.array(means)) @ values == pytest.approx(means, abs=1e-5)
