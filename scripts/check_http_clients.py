@@ -11,16 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from check_clients import DOCUMENTS, QUERY
 from environments import APART, CACHE, python_environment, run
+from served import running, serve_command
 
 from hfcompress.rankers.load import load_ranker
 
@@ -36,25 +33,6 @@ CLIENTS = {
     ),
     "rerankers": ("rerankers_api.py", ["rerankers==0.10.*", "requests"]),
 }
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Serve a folder on a free port; yields the address."""
-    command = [sys.executable, "-m", "hfcompress", "serve", f"{MODEL}={folder}", "--port", "0", "--no-teacher"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if found := re.search(r"on (http://\S+)", line):
-                break
-        else:
-            raise RuntimeError(f"the server ended: {''.join(lines)}")
-        try:
-            yield found[1]
-        finally:
-            process.terminate()
 
 
 def fault(ranking: list[tuple[int, float]], scores: np.ndarray, tolerance: float = TOLERANCE) -> str | None:
@@ -98,9 +76,9 @@ def main() -> int:
     parser.add_argument("--client", action="append", choices=list(CLIENTS), help="only this one; repeatable")
     arguments = parser.parse_args()
     logits = load_ranker(arguments.folder).score([(QUERY, document) for document in DOCUMENTS])
-    with serving(arguments.folder.resolve()) as address:
+    with running(serve_command(f"{MODEL}={arguments.folder.resolve()}")) as served:
         results = [
-            check(name, address, 1 / (1 + np.exp(-logits)), arguments.work) for name in arguments.client or CLIENTS
+            check(name, served.url, 1 / (1 + np.exp(-logits)), arguments.work) for name in arguments.client or CLIENTS
         ]
     return 0 if all(results) else 1
 

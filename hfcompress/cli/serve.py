@@ -13,7 +13,7 @@ from hfcompress.cli.compare import check_runtime
 from hfcompress.cli.terminal import start, step_lines
 from hfcompress.errors import DataError, MissingExtraError
 
-PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
+PACKAGES = ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client")
 
 
 def serve(

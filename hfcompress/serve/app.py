@@ -14,10 +14,11 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from pydantic import Discriminator, Tag
 from starlette.exceptions import HTTPException
 
-from hfcompress.serve.auth import BearerKey
+from hfcompress.serve.auth import ASSETS, BearerKey
 from hfcompress.serve.body import BoundedRoute, HeldBytes
 from hfcompress.serve.cohere import V1_ONLY, CohereError, CohereRequest, CohereResponse, CohereV1Request
 from hfcompress.serve.errors import KINDS, Kind, RequestError, dialect_of, error_response
@@ -66,7 +67,10 @@ def create_app(models: Models) -> FastAPI:
 
     # The key is checked by the middleware; this is its place in /docs.
     key = [Depends(HTTPBearer(auto_error=False))] if models.settings.api_key else []
-    app = FastAPI(title="hfcompress", version=version("hfcompress"), lifespan=lifespan)
+    # The scripts of /docs come from this server, not from a CDN.
+    app = FastAPIOffline(
+        redoc_url=None, static_url=ASSETS, title="hfcompress", version=version("hfcompress"), lifespan=lifespan
+    )
     app.state.models, app.state.held = models, HeldBytes()
     app.include_router(_open_routes())
     app.include_router(_state_routes(models), dependencies=key)
@@ -168,7 +172,10 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     found = _as_request_error(error)
     if request.method == "POST":
         request.app.state.models.metrics.count("te_request_failure", "err", found.kind)
-    return error_response(dialect, found)
+    response = error_response(dialect, found)
+    if isinstance(error, HTTPException) and error.headers:  # `Allow` of 405
+        response.headers.update(error.headers)
+    return response
 
 
 def _is_infinity(request: Request, error: Exception) -> bool:

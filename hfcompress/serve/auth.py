@@ -12,6 +12,7 @@ from hfcompress.serve.errors import RequestError, dialect_of, error_response
 
 # Probes have no key, and pages of a browser ask for it themselves; they show nothing of the models.
 OPEN = frozenset({"/", "/health", "/docs", "/openapi.json"})
+ASSETS = "/docs-assets"  # scripts and styles of /docs
 
 
 class BearerKey:
@@ -28,7 +29,7 @@ class BearerKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or forward a request."""
-        if scope["type"] == "http" and scope["path"] not in OPEN and not self._allowed(Headers(scope=scope)):
+        if scope["type"] == "http" and not _is_open(scope["path"]) and not self._allowed(Headers(scope=scope)):
             error = RequestError("unauthorized", "a valid key is required: Authorization: Bearer KEY")
             await error_response(dialect_of(scope["path"]), error)(scope, receive, send)
         else:
@@ -39,3 +40,7 @@ class BearerKey:
         # Digests have one length, so that the time does not tell that of the key.
         same = hmac.compare_digest(sha256(key.strip().encode()).digest(), self._digest)
         return same and kind.lower() == "bearer"
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(f"{ASSETS}/")

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, Field
 
-from hfcompress.serve.fields import INTEGER, Body, Documents, Flag, ModelName, Objects, Positive, Query, TopN
+from hfcompress.serve.fields import INTEGER, Body, Documents, Flag, ModelName, Objects, Positive, Query, TopN, with_any
 from hfcompress.serve.ranking import Ranking, Wanted
 
 DOCUMENT_TOKENS = 4096  # Cohere's default
@@ -46,6 +46,8 @@ class CohereRequest(Body):
 
 class CohereV1Request(Body):
     """A request of Cohere, version 1, known by the fields that only it has."""
+
+    model_config = with_any(*V1_ONLY)
 
     model: ModelName = None
     query: Query

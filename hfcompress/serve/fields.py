@@ -49,3 +49,12 @@ def without(*names: str) -> ConfigDict:
         *names: These fields; the schema says so.
     """
     return ConfigDict(json_schema_extra={"not": {"anyOf": [{"required": [name]} for name in names]}})
+
+
+def with_any(*names: str) -> ConfigDict:
+    """Settings of a body that is known by fields of which it has at least one.
+
+    Args:
+        *names: These fields; the schema says so.
+    """
+    return ConfigDict(json_schema_extra={"anyOf": [{"required": [name]} for name in names]})

@@ -10,6 +10,7 @@ import uvicorn
 
 from hfcompress.errors import AddressError
 from hfcompress.serve.app import create_app
+from hfcompress.serve.connection import timed_protocol
 from hfcompress.serve.models import Models
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ def serve(models: Models, listening: socket.socket) -> None:
         listening: Socket from `listen`.
     """
     config = uvicorn.Config(
-        create_app(models), log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS,
-        server_header=False,
+        create_app(models), http=timed_protocol(models.settings.header_seconds), ws="none", log_level="warning",
+        access_log=False, timeout_graceful_shutdown=STOP_SECONDS, server_header=False,
     )  # fmt: skip
     if hasattr(signal, "SIGHUP"):  # Windows has none
         signal.signal(signal.SIGHUP, lambda number, frame: models.ask_to_reload())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,8 @@ def test_errors_of_infinity(client: Any) -> None:
 def test_other_paths_and_methods(client: Any) -> None:
     assert client.get("/health").json() == {"status": "ok"}
     assert client.get("/nothing").status_code == 404
-    assert client.get("/rerank").status_code == 405
+    refused = client.get("/rerank")
+    assert refused.status_code == 405 and refused.headers["allow"] == "POST"
     info = client.get("/info").json()
     assert [each["name"] for each in info["models"]] == ["small", "teacher"]
     assert info["model_id"] == "small" and info["max_input_length"] == 32 and info["max_client_batch_size"] == 1000
@@ -209,3 +211,11 @@ def test_the_page_loads_nothing_from_elsewhere(client: Any) -> None:
     assert response.status_code == 200 and "<title>hfcompress" in response.text
     assert "http://" not in response.text and "https://" not in response.text and "innerHTML" not in response.text
     assert "connect-src 'self'" in response.headers["content-security-policy"]
+
+
+def test_the_description_of_the_interfaces_loads_nothing_from_elsewhere(client: Any) -> None:
+    page = client.get("/docs").text
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(loaded) >= 2 and all(path.startswith("/docs-assets/") for path in loaded)
+    assert all(client.get(path).status_code == 200 for path in loaded)
+    assert "https://" not in page and client.get("/redoc").status_code == 404

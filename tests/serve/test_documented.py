@@ -39,3 +39,4 @@ def test_the_page_names_the_default_limits() -> None:
 
     text, settings = PAGE.read_text(encoding="utf-8"), ServeSettings()
     assert f"{settings.max_bytes >> 20} MiB and {settings.max_tokens} tokens, and {settings.body_seconds:g} sec" in text
+    assert f"headers take more than {settings.header_seconds:g} seconds" in text

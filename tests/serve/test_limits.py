@@ -47,7 +47,7 @@ def test_other_content(client: Any, path: str) -> None:
 
 def test_a_key_is_asked_for(serving: Callable[..., Any], run_folder: Path) -> None:
     with serving(run_folder, api_key="secret") as client:
-        for path in ("/", "/health", "/docs", "/openapi.json"):
+        for path in ("/", "/health", "/docs", "/docs-assets/swagger-ui.css", "/openapi.json"):
             assert client.get(path).status_code == 200
         for headers in (
             {},
