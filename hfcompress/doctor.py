@@ -318,5 +318,6 @@ PROBES = (
     _Probe("serve: HTTP", "fastapi", "serve", _imports("fastapi")),
     _Probe("serve: server", "uvicorn", "serve", _imports("uvicorn")),
     _Probe("serve: metrics", "prometheus-client", "serve", _imports("prometheus_client")),
+    _Probe("engine: ray", "ray", "ray", _imports("ray")),
     _Probe("irds: data", "ir_datasets", "ir-datasets", _imports("ir_datasets")),
 )

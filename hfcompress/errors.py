@@ -72,6 +72,10 @@ class AddressError(HfCompressError):
     """The server cannot listen on this address."""
 
 
+class ClusterError(HfCompressError):
+    """A Ray cluster cannot be reached, has no room for a worker, or its nodes differ from this machine."""
+
+
 class HubError(HfCompressError):
     """The Hub refuses a request, or would refuse it. Other arguments are those of `HfCompressError`.
 

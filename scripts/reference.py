@@ -33,6 +33,7 @@ RECIPE = (
     recipe.WeightPruning,
     recipe.RecoverStep,
     recipe.ScoreSource,
+    recipe.RayStep,
     recipe.DistillationLoss,
     recipe.FeatureLoss,
     recipe.QuantizationAware,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -103,6 +104,10 @@ def mine(
     max_queries: Annotated[int | None, typer.Option(min=1, help="Maximum number of train queries.")] = None,
     runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; torch by default.")] = None,
     device: options.Device = "auto",
+    engine: options.Engine = "local",
+    address: options.Address = None,
+    workers: options.Workers = 0,
+    cpus_per_worker: options.WorkerCpus = 1,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -113,9 +118,11 @@ def mine(
 
     Example: hfcompress data mine path/to/beir-folder --model path/to/cross-encoder --out out/mined --negatives 8
     """
+    from hfcompress.cluster.connection import check_cluster, ray_settings
     from hfcompress.data.hard_negatives import check_mining, mine_hard_negatives
     from hfcompress.data.load import load_data
     from hfcompress.data.score_text import score_text_of
+    from hfcompress.evaluation.ray_ranker import ray_ranker
     from hfcompress.models.load import load_config, model_fingerprint
     from hfcompress.rankers.load import load_ranker
     from hfcompress.recipe import DataStep, SplitLimits
@@ -123,24 +130,33 @@ def mine(
 
     start()
     check_runtime(runtime)
-    torch_device(device)
+    cluster = ray_settings(engine, address, workers, cpus_per_worker)
+    if cluster:
+        check_cluster(cluster)
+    else:
+        torch_device(device)
     step = DataStep(sets=data, candidates=depth, max_queries=SplitLimits(train=max_queries))
     loaded = load_data(step, not quiet)
     check_mining(loaded, out_folder)
     if settings := score_text_of(load_config(model)):
         loaded = loaded.with_score_text(settings)
-    teacher = load_ranker(model, runtime or "torch", max_length=max_length, device=device)  # type: ignore[arg-type]
-    mined = mine_hard_negatives(
-        loaded,
-        teacher,
-        out_folder,
-        name=model,
-        fingerprint=f"{model_fingerprint(model)} on {runtime or 'torch'} at {max_length} tokens",
-        depth=depth,
-        negatives=negatives,
-        margin=margin,
-        progress=not quiet,
-    )
+    chosen = cast(Any, runtime or "torch")
+    with (
+        ray_ranker(cluster, model, chosen, max_length=max_length, device=device)
+        if cluster
+        else nullcontext(load_ranker(model, chosen, max_length=max_length, device=device))
+    ) as teacher:
+        mined = mine_hard_negatives(
+            loaded,
+            teacher,
+            out_folder,
+            name=model,
+            fingerprint=f"{model_fingerprint(model)} on {chosen} at {max_length} tokens",
+            depth=depth,
+            negatives=negatives,
+            margin=margin,
+            progress=not quiet,
+        )
     out.print(
         f"{mined.kept:,} hard negatives for {mined.queries:,} queries in {escape(str(out_folder))}, of {mined.scored:,}"
         f" scored pairs; {mined.copies:,} candidates repeated a text; {mined.too_close:,} scored too close to the "

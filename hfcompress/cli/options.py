@@ -41,6 +41,15 @@ Providers = Annotated[
     list[str] | None,
     typer.Option("--provider", help="Execution provider of ONNX Runtime, the preferred one first. Repeatable."),
 ]
+Engine = Annotated[str, typer.Option(help="local, this process; or ray, workers on a Ray cluster.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster: host:port, auto or local; by default RAY_ADDRESS, else one that runs here, else a new one."
+    ),
+]
+Workers = Annotated[int, typer.Option(min=0, help="Workers on the Ray cluster; 0 for as many as it has room for.")]
+WorkerCpus = Annotated[int, typer.Option("--cpus-per-worker", min=1, help="CPUs and threads of each of them.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 Json = Annotated[
     Path | None,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,8 +167,9 @@ def score_lists(
 ) -> list[list[float]]:
     """Return the raw scores of a ranker for every document of every list, as `with_scores` adds them.
 
-    Under `accelerate launch`, each process scores every n-th chunk, and all get all scores: those of a single process,
-    in the same order, since the chunks are the same. Every process must call this, with the same lists.
+    A ranker with `parallel_calls` above 1, such as a `RayRanker`, scores as many chunks at the same time. Under
+    `accelerate launch`, each process scores every n-th chunk, and all get all scores; every process must call this,
+    with the same lists. Either way these are the scores of a single process, in the same order, of the same chunks.
     """
     if cache and not fingerprint:
         raise DataError(
@@ -183,11 +185,19 @@ def score_lists(
         chunk = lists[start : start + LISTS_PER_CHUNK]
         pairs = [(q, d) for q, documents in zip(chunk["query"], chunk["documents"], strict=True) for d in documents]
         flat = iter(_cached(cache, fingerprint, scorer, pairs).tolist())
-        bar.update(len(chunk["query"]))
+        with bar.get_lock():
+            bar.update(len(chunk["query"]))
         return [[next(flat) for _ in documents] for documents in chunk["documents"]]
 
+    calls = getattr(scorer, "parallel_calls", 1)
     with bar:
-        return [row for rows in shared_out(of_chunk, starts) for row in rows]
+        if calls == 1:
+            return [row for rows in shared_out(of_chunk, starts) for row in rows]
+        threads = ThreadPoolExecutor(calls, thread_name_prefix="teacher scores")
+        try:
+            return [row for rows in threads.map(of_chunk, starts) for row in rows]
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def _cached(cache: Path | None, fingerprint: str, scorer: Any, pairs: list[tuple[str, str]]) -> np.ndarray:

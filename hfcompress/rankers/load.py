@@ -24,6 +24,7 @@ from hfcompress.rankers.onnxruntime import CUDA_PROVIDER, OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.rankers.reload import reloadable
+from hfcompress.recipe.teacher import ScoreLabel
 from hfcompress.report.report import REPORT_FILE, RunReport
 from hfcompress.utils.device import DTYPES, torch_device
 
@@ -119,6 +120,7 @@ def load_ranker(
     device: str | None = None,
     dtype: str = "float32",
     cache_bytes: int | None = None,
+    score: ScoreLabel | None = None,
 ) -> BatchedRanker:
     """Load a ranker, which several threads can share; see `BatchedRanker` for processes.
 
@@ -135,6 +137,8 @@ def load_ranker(
         dtype: `float32`, `float16` or `bfloat16`: precision of a model in PyTorch.
         cache_bytes: Memory for tokenized documents, for callers that score the same documents again and again. By
             default `options.cache_bytes`, which is 0 (no cache) unless it is set. Scores are the same either way.
+        score: The score of a classifier with several labels, for PyTorch, which is then the default; None for a
+            cross-encoder.
 
     Raises:
         DeviceError: There is no such device here, or the runtime cannot use it.
@@ -145,6 +149,15 @@ def load_ranker(
     name = str(name)
     if runtime is None and file is not None:
         runtime = FILE_RUNTIMES.get(Path(file).suffix)
+    if score is not None:
+        runtime = runtime or "torch"
+        if runtime != "torch":
+            raise ModelError(
+                "One score of a classifier is computed by its checkpoint",
+                value=f"score with runtime {runtime}",
+                expected="score with runtime torch",
+                remedy="leave out runtime and file, or score",
+            )
     graph = default_graph(Path(name), runtime)
     if runtime is None:
         runtime = graph[0] if graph else "torch"
@@ -155,7 +168,7 @@ def load_ranker(
     tokenizer = ranking_tokenizer(name, config, max_length)
     function = activation_of(config) if activation is None else _activation(_full_name(activation))
     if runtime == "torch":
-        model = load_model(name, dtype, file, device=options.device)
+        model = load_model(name, dtype, file, score, options.device)
         return TorchRanker(model, tokenizer, function, options)
     path = Path(name, file or (graph[1] if graph else ONNX_INT8 if runtime == "onnxruntime" else OPENVINO_INT8))
     if not path.is_file():

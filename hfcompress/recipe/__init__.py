@@ -14,7 +14,14 @@ from hfcompress.recipe.quantize import (
     QuantizeStep,
 )
 from hfcompress.recipe.recipe import Recipe
-from hfcompress.recipe.recover import DistillationLoss, FeatureLoss, QuantizationAware, RecoverStep, ScoreSource
+from hfcompress.recipe.recover import (
+    DistillationLoss,
+    FeatureLoss,
+    QuantizationAware,
+    RayStep,
+    RecoverStep,
+    ScoreSource,
+)
 from hfcompress.recipe.teacher import Optimization, ScoreLabel, TeacherStep, TeacherTraining
 
 __all__ = [
@@ -33,6 +40,7 @@ __all__ = [
     "PublishStep",
     "QuantizationAware",
     "QuantizeStep",
+    "RayStep",
     "Recipe",
     "RecoverStep",
     "ScoreLabel",

@@ -130,6 +130,22 @@ class QuantizationAware(Strict):
     weights: PackedWeights | None = None
 
 
+class RayStep(Strict):
+    """The Ray cluster of a step with `engine: ray`.
+
+    Attributes:
+        address: `host:port` of its head node, `auto` for one that runs on this machine, or `local` for a new one; by
+            default that of the environment variable `RAY_ADDRESS`, else one that runs here, else a new one. An address
+            in the recipe stands in the model card.
+        workers: Number of workers; 0 for as many as the cluster has room for.
+        cpus: CPUs of each worker.
+    """
+
+    address: str | None = None
+    workers: Annotated[int, Field(ge=0)] = 0
+    cpus: Positive = 1
+
+
 class RecoverStep(Strict):
     """Recovery of the pruned model by distillation from the teacher's scores.
 
@@ -138,6 +154,9 @@ class RecoverStep(Strict):
         random_negatives: Negatives of a list drawn from the whole corpus.
         queries: Maximum number of train queries, pseudo-queries included; all by default.
         teachers: Teachers whose scores are combined by weight; by default the teacher of the run.
+        engine: Where teachers score: in this process, or on the workers of a Ray cluster (`ray`), in PyTorch or with
+            their `file`. BM25 stays in this process.
+        ray: The cluster, with `engine: ray`.
         unlabelled: Also train on queries without a relevant document, including those in no qrels file. Loss terms on
             the teacher's scores use them, terms on labels do not; `loss.bce` cannot tell them apart and is refused.
         pseudo_queries: Number of additional train queries, made from titles and sentences of documents, at first of
@@ -163,6 +182,8 @@ class RecoverStep(Strict):
     random_negatives: Annotated[int, Field(ge=0)] = 2
     queries: Positive | None = None
     teachers: list[ScoreSource] = Field(default=[])
+    engine: Literal["local", "ray"] = "local"
+    ray: RayStep = RayStep()
     unlabelled: bool = False
     pseudo_queries: Annotated[int, Field(ge=0)] = 0
     also: list[str] = Field(default=[])
@@ -177,6 +198,12 @@ class RecoverStep(Strict):
         for name in ("unlabelled", "also"):
             if getattr(self, name) and self.loss.bce:
                 raise ValueError(f"{name} excludes loss.bce, which would treat every document as not relevant")
+        return self
+
+    @model_validator(mode="after")
+    def _cluster_for_ray(self) -> RecoverStep:
+        if self.engine != "ray" and self.ray != RayStep():
+            raise ValueError("ray requires engine: ray")
         return self
 
     @model_validator(mode="after")

@@ -82,13 +82,27 @@ def open_rows(source: Path, target: Path, settings: ScoreSettings, model: str) -
         )
     texts = read_collection(settings.corpus, settings.queries, settings.progress) if settings.corpus else None
     options = RowOptions(settings.names, settings.chunk_pairs, settings.strict, texts, score_text_of(config))
+    return rows_of(name, opened, options)
+
+
+def rows_of(name: str, source: Source, options: RowOptions) -> RowFormat:
+    """Open the rows of an input.
+
+    Args:
+        name: One of `FORMATS`.
+        source: The input.
+        options: How its rows are read.
+
+    Raises:
+        DataError: The input cannot be scored.
+    """
     if name == "parquet":
         from hfcompress.scoring.parquet import ParquetRows
 
-        return ParquetRows(opened, options)
+        return ParquetRows(source, options)
     kinds: dict[str, type[RowFormat]] = {"jsonl": JsonLines, "csv": CsvRows, "tsv": TsvRows, "trec": TrecRows}
-    rows = kinds[name](opened, options)
-    if not opened.is_stream:
+    rows = kinds[name](source, options)
+    if not source.is_stream:
         rows.prepare()
     return rows
 

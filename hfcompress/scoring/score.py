@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from hfcompress.errors import DataError
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.score_store import loaded_fingerprint
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
+from hfcompress.scoring.chunks import Chunk
 from hfcompress.scoring.engine import score_chunks
 from hfcompress.scoring.formats import RowFormat
 from hfcompress.scoring.opening import ScoreSettings, open_rows
@@ -127,22 +128,46 @@ def score_rows(ranker: BatchedRanker, rows: RowFormat, target: Target, settings:
 
 def _score(ranker: BatchedRanker, rows: RowFormat, target: Target, settings: ScoreSettings) -> None:
     """Append all chunks to the output that it does not have."""
-    skipped = target.done.chunks
-    if skipped:
+    if target.done.chunks:
         logger.info("resumed behind %s", count(target.done.pairs, "pair"))
-    chunks = (chunk for index, chunk in enumerate(rows.chunks()) if index >= skipped)
-    scored = score_chunks(ranker, chunks, rows.fault, settings.activation, rows.source.stop)
-    with closing(scored), _bar(rows, settings) as bar:
-        for chunk, scores, faults in scored:
-            if not target.done.chunks and rows.columns:
+    first = not target.done.chunks
+    with closing(append_scores(ranker, rows, target, settings)) as chunks, _bar(rows, settings) as bar:
+        for chunk, faults in chunks:
+            if first and rows.columns:
                 logger.info("query from %r, document from %r", rows.columns.query, rows.columns.document)
+            first = False
+            log_faults(faults)
+            bar.set_postfix_str(f"{target.done.pairs:,} pairs", refresh=False)
+            bar.update(len(chunk.pairs) if rows.size is None else chunk.position - bar.n)
+
+
+def append_scores(
+    ranker: BatchedRanker, rows: RowFormat, target: Target, settings: ScoreSettings
+) -> Generator[tuple[Chunk, list[DataError]], None, None]:
+    """Score all chunks that an output does not have.
+
+    Args:
+        ranker: The ranker.
+        rows: The input.
+        target: The output, to which each chunk is appended.
+        settings: How to score.
+
+    Yields:
+        Each chunk and the errors of its bad lines, when it is written.
+
+    Raises:
+        DataError: A line is bad, and `settings.strict` is set.
+    """
+    skipped = target.done.chunks
+    chunks = (chunk for index, chunk in enumerate(rows.chunks()) if index >= skipped)
+    with closing(score_chunks(ranker, chunks, rows.fault, settings.activation, rows.source.stop)) as scored:
+        for chunk, scores, faults in scored:
             if faults and settings.strict:
                 raise faults[0]
             header = b"" if target.done.chunks else rows.header()
-            bad_lines = _log([*chunk.faults, *faults])
-            target.append(header + rows.written(chunk, scores), len(scores) - len(faults), bad_lines)
-            bar.set_postfix_str(f"{target.done.pairs:,} pairs", refresh=False)
-            bar.update(len(scores) if rows.size is None else chunk.position - bar.n)
+            bad = [*chunk.faults, *faults]
+            target.append(header + rows.written(chunk, scores), len(scores) - len(faults), len(bad))
+            yield chunk, bad
     if not target.done.chunks:  # an input without rows
         target.append(rows.header(), 0, 0)
 
@@ -152,12 +177,11 @@ def _bar(rows: RowFormat, settings: ScoreSettings) -> Any:
     return progress_bar(total=rows.size, desc="score", unit=rows.unit, unit_scale=True, disable=hidden, leave=False)
 
 
-def _log(faults: Sequence[DataError]) -> int:
-    """Log the errors of bad lines, and return their number."""
+def log_faults(faults: Sequence[object]) -> None:
+    """Log the errors of bad lines."""
     with between_bars() if faults else nullcontext():
         for fault in faults:
             logger.warning("bad line, left out: %s", fault)
-    return len(faults)
 
 
 def _identity(
@@ -166,12 +190,29 @@ def _identity(
     """All that the output depends on, to resume; empty for a stream."""
     if rows.source.is_stream:
         return {}
-    names, texts = settings.names, rows.options.collection
+    texts = rows.options.collection
     return {
         "input": rows.source.fingerprint(),
         "format": type(rows).__name__,
-        "columns": [names.query, names.document, names.title, names.score],
         "texts": texts.fingerprint() if texts else None,
+        **scores_identity(model, settings, options, max_length),
+    }
+
+
+def scores_identity(
+    model: Candidate, settings: ScoreSettings, options: RankerOptions, max_length: int | None
+) -> dict[str, Any]:
+    """All but the input that scores of a file depend on.
+
+    Args:
+        model: The model.
+        settings: How to read, score and write.
+        options: How the model uses the machine.
+        max_length: As for `score_file`.
+    """
+    names = settings.names
+    return {
+        "columns": [names.query, names.document, names.title, names.score],
         "model": loaded_fingerprint(model.folder, model.file),
         "file": model.file,
         "runtime": model.runtime,

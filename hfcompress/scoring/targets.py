@@ -159,19 +159,7 @@ class FileTarget(Target):
         if not self._state.is_file():  # interrupted in its first chunk
             return Counts()
         record = read_object(self._state, OutputError)
-        settings = json.loads(json.dumps(self._settings or {}))
-        before = record.get("settings")
-        if record.get("format") != FORMAT or not isinstance(before, dict):
-            raise OutputError(
-                "Another version wrote these chunks", value=str(self.part), expected="this version", remedy=remedy
-            )
-        if changed := [name for name in {**before, **settings} if before.get(name) != settings.get(name)]:
-            raise OutputError(
-                "The interrupted call had another input, model or other settings",
-                value="; ".join(f"{name}: {before.get(name)} then, {settings.get(name)} now" for name in changed),
-                expected="the same ones",
-                remedy=f"call it as before, or {remedy}",
-            )
+        require_same(record, self._settings or {}, self.part)
         done = Counts(**record["done"])
         if self.part.stat().st_size < done.size:
             raise OutputError(
@@ -181,3 +169,28 @@ class FileTarget(Target):
                 remedy=remedy,
             )
         return done
+
+
+def require_same(record: Mapping[str, Any], settings: Mapping[str, Any], part: Path) -> None:
+    """Check that an interrupted call can be resumed.
+
+    Args:
+        record: What it wrote: `format` and `settings`.
+        settings: All that scores depend on.
+        part: What is to be deleted to start over.
+
+    Raises:
+        OutputError: Another version wrote it, or it had other settings.
+    """
+    remedy = f"delete {part} to start over"
+    settings = json.loads(json.dumps(settings))
+    before = record.get("settings")
+    if record.get("format") != FORMAT or not isinstance(before, dict):
+        raise OutputError("Another version wrote these chunks", value=str(part), expected="this version", remedy=remedy)
+    if changed := [name for name in {**before, **settings} if before.get(name) != settings.get(name)]:
+        raise OutputError(
+            "The interrupted call had another input, model or other settings",
+            value="; ".join(f"{name}: {before.get(name)} then, {settings.get(name)} now" for name in changed),
+            expected="the same ones",
+            remedy=f"call it as before, or {remedy}",
+        )

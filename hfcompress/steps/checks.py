@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from hfcompress.cluster.connection import check_cluster
 from hfcompress.data.also import AlsoTexts
 from hfcompress.data.lists import check_corpus
 from hfcompress.data.load import API_SEARCH, GENERAL_TEXT
@@ -27,6 +28,7 @@ from hfcompress.rankers.load import FILE_RUNTIMES, activation_of, ranking_tokeni
 from hfcompress.recipe import OpenVinoInt8, Recipe
 from hfcompress.recipe.teacher import ScoreLabel
 from hfcompress.steps.evaluate import candidates_of
+from hfcompress.steps.inputs import ray_settings_of
 from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
 from hfcompress.utils.device import torch_device
@@ -66,6 +68,8 @@ def check(recipe: Recipe) -> None:
                 check_relation_layer(
                     recipe.recover.features.relation_layer, sorted(with_heads & set(recipe.prune.layers or with_heads))
                 )
+    if recipe.recover and recipe.recover.engine == "ray":
+        check_cluster(ray_settings_of(recipe.recover))
     for source in recipe.recover.teachers if recipe.recover else []:
         if source.model is not None:
             length = source.max_length or recipe.teacher.max_length

@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
+from hfcompress.cluster.connection import RaySettings
 from hfcompress.data.also import AlsoPart, AlsoTexts, also_count, load_also
 from hfcompress.data.document import text_key
 from hfcompress.data.load import load_data
@@ -15,14 +19,14 @@ from hfcompress.data.pseudo_queries import add_pseudo_queries, has_pseudo_querie
 from hfcompress.data.ranking import RankingData, Split
 from hfcompress.data.teachers import Teacher
 from hfcompress.errors import DataError
+from hfcompress.evaluation.ray_ranker import ray_ranker
 from hfcompress.evaluation.scores import Fp32Scorer
-from hfcompress.models.load import load_config, load_model, model_fingerprint
+from hfcompress.models.load import model_fingerprint
 from hfcompress.pruning.calibration import also_queries
-from hfcompress.rankers.base import BatchedRanker, RankerOptions
+from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.bm25 import Bm25Ranker
-from hfcompress.rankers.load import load_ranker, ranking_tokenizer
-from hfcompress.rankers.pytorch import TorchRanker
-from hfcompress.recipe import Recipe, ScoreSource, SplitLimits
+from hfcompress.rankers.load import FILE_RUNTIMES, load_ranker
+from hfcompress.recipe import Recipe, RecoverStep, ScoreSource, SplitLimits
 from hfcompress.steps.context import RunContext
 from hfcompress.steps.workspace import StepModel
 
@@ -144,33 +148,41 @@ def recovery_teachers(context: RunContext, teacher: StepModel) -> Iterator[Teach
     """
     recipe, data = context.recipe, context.data
     assert recipe.recover is not None
-    options = RankerOptions(device=str(context.device))
     for source in recipe.recover.teachers or [ScoreSource()]:
         if source.bm25:
             settings = data.score_text.settings if data.score_text else None
             ranker = Bm25Ranker(data.corpus, settings, data.language)
             yield Teacher(ranker, f"{ranker.name} {data.fingerprint()}", source.weight)
-        elif source.model is None:
-            yield Teacher(
-                Fp32Scorer(teacher.name, context.max_length, options=options), teacher.fingerprint, source.weight
-            )
-        else:
-            length = source.max_length or recipe.teacher.max_length
+            continue
+        name, length, known = teacher.name, context.max_length, teacher.fingerprint
+        if source.model is not None:
+            name, length = source.model, source.max_length or recipe.teacher.max_length
             known = f"{source_fingerprint(source)} at {length} tokens"
             if source.score:
                 known += f" {source.score.model_dump_json()}"
-            yield Teacher(_scorer(source.model, source, length, options), known, source.weight)
+        with _scorer(context, recipe.recover, name, source, length) as scorer:
+            yield Teacher(scorer, known, source.weight)
 
 
-def _scorer(model: str, source: ScoreSource, length: int, options: RankerOptions) -> BatchedRanker | Fp32Scorer:
-    """Load an additional teacher: a graph, one score of a classifier, or a cross-encoder in fp32."""
+def _scorer(
+    context: RunContext, step: RecoverStep, model: str, source: ScoreSource, length: int
+) -> AbstractContextManager[Any]:
+    """Load a teacher: a graph, one score of a classifier, or a cross-encoder in fp32; on a cluster if there is one."""
+    if step.engine == "ray":
+        runtime = FILE_RUNTIMES[Path(source.file).suffix] if source.file else "torch"
+        device = "cpu" if source.file else context.recipe.device
+        return ray_ranker(ray_settings_of(step), model, runtime, source.file, length, device, source.score)
+    options = RankerOptions(device=str(context.device))
     if source.file:
-        return load_ranker(model, None, source.file, length)
+        return nullcontext(load_ranker(model, None, source.file, length))
     if source.score:
-        tokenizer = ranking_tokenizer(model, load_config(model), length)
-        found = load_model(model, dtype="float32", score=source.score, device=options.device)
-        return TorchRanker(found, tokenizer, options=options)
-    return Fp32Scorer(model, length, options=options)
+        return nullcontext(load_ranker(model, "torch", None, length, options, score=source.score))
+    return nullcontext(Fp32Scorer(model, length, options=options))
+
+
+def ray_settings_of(step: RecoverStep) -> RaySettings:
+    """The cluster on which the teachers of a recovery score."""
+    return RaySettings(step.ray.address, step.ray.workers, step.ray.cpus)
 
 
 def source_fingerprint(source: ScoreSource) -> str:

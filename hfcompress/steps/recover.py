@@ -31,6 +31,8 @@ from hfcompress.utils.quiet import quiet
 from hfcompress.utils.text import count
 
 logger = logging.getLogger(__name__)
+# Settings that the scored lists depend on alone, or where they are scored, which does not change them.
+_OF_THE_LISTS = {"also", "also_share", "engine", "ray"}
 
 
 def score(context: RunContext, teacher: StepModel) -> StepFolder:
@@ -127,7 +129,7 @@ def recover(context: RunContext, teacher: StepModel, lists: StepFolder, pruned: 
         save_checkpoint(folder, model, tokenizer, activation, context.max_length)
 
     weights = stage.step.weights.model_dump(mode="json") if stage.step.weights else None
-    settings = step.model_dump(mode="json", exclude={"also", "also_share"})  # the lists depend on them
+    settings = step.model_dump(mode="json", exclude=_OF_THE_LISTS)
     inputs = [settings, lists.fingerprint, pruned.fingerprint, weights]
     what = f"distil the scores into the pruned model, {count(step.optimization.epochs, 'epoch')}"
     return context.workspace.step(f"recover{stage.suffix}", inputs, work, what).model

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Barrier
 
+import numpy as np
 import pytest
 from conftest import write_beir
 
 from hfcompress.data.lists import training_lists, with_scores
 from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
+from hfcompress.errors import DataError
 from hfcompress.rankers.load import load_ranker
 from hfcompress.recipe import DataStep
 from hfcompress.utils import device
@@ -91,3 +96,30 @@ def test_two_processes_give_the_scores_of_one(
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found["processes"] == 2 and found["scores"] == list(wanted)
         assert found["error"].startswith("One item fails")  # in both, and neither waits for the other
+
+
+def test_a_ranker_with_parallel_calls_gives_the_scores_in_order(
+    word_data: RankingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls end in another order than they begin, as on a cluster; after an error, those that have not begun do not."""
+    monkeypatch.setattr("hfcompress.data.lists.LISTS_PER_CHUNK", 7)
+    lists = training_lists(word_data, 4, 1, seed=0)
+    together, asked = Barrier(3), []
+
+    class Slow:
+        parallel_calls = 1
+
+        def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+            asked.append(pairs)
+            if self.parallel_calls == 3 and len(asked) <= 3:
+                together.wait(30)  # three calls at the same time
+                time.sleep(0.02 * (pairs[0][0] == lists["query"][0]))
+            return np.array([len(document) for _, document in pairs], dtype=np.float32)
+
+    alone = with_scores(lists, Slow(), progress=False)["teacher_scores"][:]
+    asked.clear()
+    monkeypatch.setattr(Slow, "parallel_calls", 3)
+    assert with_scores(lists, Slow(), progress=False)["teacher_scores"][:] == alone and len(asked) == 6
+    monkeypatch.setattr(Slow, "score", lambda self, pairs: np.full(len(pairs), np.nan))
+    with pytest.raises(DataError, match="NaN"):
+        with_scores(lists, Slow(), progress=False)

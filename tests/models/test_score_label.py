@@ -51,6 +51,11 @@ def test_a_classifier_on_disk_becomes_a_cross_encoder(tmp_path: Path, tokenizer:
     assert torch.equal(again(**inputs).logits, model(**inputs).logits) and again.config.problem_type is None
     with pytest.raises(ModelError, match=r"num_labels=3.*teacher\.score: \{label: neutral\}"):
         load_ranker(tmp_path / "nli")
+    pairs = [("ba de", "fi ku"), ("ba", "de " * 12)]
+    scores = load_ranker(tmp_path / "nli", score=ODDS).score(pairs)
+    assert scores.tolist() == load_ranker(tmp_path / "one").score(pairs).tolist()
+    with pytest.raises(ModelError, match="score with runtime torch"):
+        load_ranker(tmp_path / "nli", "onnxruntime", score=ODDS)
 
 
 def test_a_modular_classifier(tmp_path: Path, tokenizer: BertTokenizerFast) -> None:

@@ -158,7 +158,7 @@ def test_inputs_without_rows(score, tmp_path: Path) -> None:
 
 
 def test_a_table_in_memory(ranker: BatchedRanker, pairs: list[Pair], scores: np.ndarray) -> None:
-    """What an engine on several machines does with its part of a table."""
+    """What an engine that cuts tables on its own does with its part of one."""
     columns = ColumnNames().among(table_of(pairs).column_names, "the table")
     scored, faults = score_table(ranker, table_of(pairs), columns)
     assert not faults and np.array_equal(scored["score"].to_numpy(), scores)

@@ -1,9 +1,11 @@
-"""Two processes train as one does on the same batch."""
+"""Two machines, launched by the file of the documentation, train as one process does on the same batch."""
 
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,25 +20,40 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.surgery import apply_plan, current_plan
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "distill.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT, LAUNCH_FILE = ROOT / "scripts" / "distill.py", ROOT / "configs" / "accelerate" / "two-machines.yaml"
 IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 def launch(processes: int, *arguments: object) -> None:
-    """Run the script in several processes, or in this one, which has loaded the libraries."""
+    """Run the script on as many machines by the launch file of the documentation, or in this process.
+
+    This process has loaded the libraries. The machines are this one: each launch is what a user starts on one of them.
+    """
     if processes == 1:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
             runpy.run_path(str(SCRIPT), run_name="__main__")
         return
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # GPUs of this machine would be shared by both.
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    launches = []
+    for rank in range(processes):
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH_FILE)]
+        command += ["--machine_rank", str(rank), "--main_process_ip", "127.0.0.1", "--main_process_port", str(port)]
+        command += [str(SCRIPT), *map(str, arguments)]
+        launches.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        )
+    for each in launches:
+        _, errors = each.communicate(timeout=300)
+        assert each.returncode == 0, errors[-3000:]
 
 
 @pytest.mark.soak
-def test_two_processes_have_the_loss_curve_of_one(
+def test_two_machines_have_the_loss_curve_of_one(
     word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
     quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

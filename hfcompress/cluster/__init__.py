@@ -1,0 +1,1 @@
+"""Workers on a Ray cluster, which score what one process would score."""
