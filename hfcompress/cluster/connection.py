@@ -140,11 +140,15 @@ def ray_cluster(settings: RaySettings) -> Iterator[RayCluster]:
         yield RayCluster(settings)
         return
     check_cluster(settings)
-    quiet = {"log_to_driver": debugging(), "logging_level": logging.INFO if debugging() else logging.ERROR}
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=settings.address, include_dashboard=False, **quiet)
+        ray.init(
+            address=settings.address,
+            include_dashboard=False,
+            log_to_driver=debugging(),
+            logging_level=logging.INFO if debugging() else logging.ERROR,
+        )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise _unreachable(settings.address or os.environ.get(ADDRESS_VARIABLE) or FIND, error) from error
     finally:

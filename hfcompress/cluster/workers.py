@@ -132,7 +132,7 @@ class RayWorkers:
             with self._lock:
                 if self._closed.is_set():
                     return
-                actor = self._ray.remote(_Worker).options(**options).remote()
+                actor: Any = self._ray.remote(_Worker).options(**options).remote()
                 self._started.add(actor)
             try:
                 self._ray.get(actor.open.remote(_own_versions(), *self._opening))

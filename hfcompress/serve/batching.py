@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+from bisect import insort
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,8 +21,8 @@ from hfcompress.serve.errors import RequestError
 logger = logging.getLogger(__name__)
 
 ROUNDS = 2  # in flight: the runtime has work while the scores of the other round are handed out
-SHARE = 2  # a request takes at most this part of a round, if others wait
-SMOOTHING = 0.2  # weight of the last round in the measured tokens per second
+SMOOTHING = 0.2  # weight of the last round, or request, in running means
+FIRST_RATE = 20_000.0  # tokens per second, until a round has been measured
 
 
 class Scored(NamedTuple):
@@ -50,6 +51,7 @@ class Work:
         remaining: Indices of pairs that wait, the next one last.
         logits: Scores.
         unscored: Pairs without a score.
+        due: When it would be done if it had the runtime to itself.
         arrived: When it was submitted.
         started: When its first pair was passed to the runtime.
     """
@@ -61,6 +63,7 @@ class Work:
     remaining: list[int]
     logits: np.ndarray
     unscored: int
+    due: float
     arrived: float = field(default_factory=time.perf_counter)
     started: float | None = None
 
@@ -87,8 +90,10 @@ class Batcher:
     """A queue of requests to one ranker, whose pairs are scored in rounds.
 
     A round starts as soon as the runtime has room for it, with what waits then; so an idle server adds no delay, and a
-    busy one fills its rounds. A request that is longer than its share of a round goes back to the end of the queue,
-    so that short ones pass it.
+    busy one fills its rounds. Requests are served in the order in which they would be done if each had the runtime to
+    itself: short ones that come soon after a long one pass it, also between its rounds, and those of one length are
+    served in the order of their arrival. However many short ones come, a long one is passed only by those that come
+    within its own time.
 
     Args:
         score: Scores encoded pairs; called in a thread.
@@ -116,7 +121,9 @@ class Batcher:
         self._slots = asyncio.Semaphore(ROUNDS)
         self._rounds: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(ROUNDS, thread_name_prefix="round")
-        self._rate = 0.0  # tokens per second
+        self._rate = FIRST_RATE  # tokens per second
+        self._measured = False
+        self._request_tokens = 0.0  # of a request, on average
         self._finished = 0.0  # end of the last round
         self._loop_task: asyncio.Task[None] | None = None
 
@@ -148,17 +155,20 @@ class Batcher:
             self._arriving -= 1
             self._changed.set()
 
-    def check_room(self, tokens: int = 1) -> None:
-        """Check that tokens fit in the queue.
+    def check_room(self) -> None:
+        """Check that a request has room in the queue, before it is tokenized.
 
         Raises:
-            RequestError: They do not, with the time after which they probably will.
+            RequestError: What waits and what is being tokenized fill it, with the time after which it probably has.
         """
-        if self.waiting_tokens and self.waiting_tokens + tokens > self._queue_tokens:
-            seconds = max(1, math.ceil(self.waiting_tokens / self._rate)) if self._rate else 1
+        self._check_room(self.waiting_tokens + self._arriving * self._request_tokens, 1)
+
+    def _check_room(self, waiting: float, tokens: int) -> None:
+        if waiting and waiting + tokens > self._queue_tokens:
+            seconds = max(1, math.ceil(waiting / self._rate)) if self._measured else 1
             raise RequestError(
                 "overloaded",
-                f"Model is overloaded: {self.waiting_tokens} tokens wait, and {self._queue_tokens} may. Try again in "
+                f"Model is overloaded: {waiting:.0f} tokens wait, and {self._queue_tokens} may. Try again in "
                 f"{seconds} s.",
                 seconds,
             )
@@ -174,7 +184,9 @@ class Batcher:
             RequestError: The queue is full.
         """
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-        self.check_room(int(lengths.sum()))
+        tokens = int(lengths.sum())
+        self._check_room(self.waiting_tokens, tokens)
+        self._request_tokens = _running_mean(self._request_tokens, tokens)
         work = Work(
             encoded,
             lengths,
@@ -184,9 +196,11 @@ class Batcher:
             np.argsort(lengths, kind="stable").tolist(),
             np.empty(len(lengths), dtype=np.float32),
             len(lengths),
+            time.perf_counter() + tokens / self._rate,
         )
-        self.waiting_tokens += work.tokens
-        self._insert(work)
+        self.waiting_tokens += tokens
+        insort(self._queue, work, key=lambda each: (each.priority, each.due))
+        self._changed.set()
         return work
 
     async def result(self, work: Work) -> Scored:
@@ -207,14 +221,6 @@ class Batcher:
     async def score(self, encoded: Encoded, priority: int = 0) -> Scored:
         """`submit`, then `result`."""
         return await self.result(self.submit(encoded, priority))
-
-    def _insert(self, work: Work) -> None:
-        """Put a request behind those of the same or a lower number of priority."""
-        place = len(self._queue)
-        while place and self._queue[place - 1].priority > work.priority:
-            place -= 1
-        self._queue.insert(place, work)
-        self._changed.set()
 
     async def _run(self) -> None:
         while True:
@@ -246,14 +252,13 @@ class Batcher:
         chosen: _Round = []
         left = self._batch_tokens
         while self._queue and left > 0:
-            work = self._queue.pop(0)
-            share = left if not self._queue else min(left, max(1, self._batch_tokens // SHARE))
-            taken, tokens = work.take(share)
+            work = self._queue[0]
+            taken, tokens = work.take(left)
             left -= tokens
             self.waiting_tokens -= tokens
             chosen.append((work, taken))
-            if work.remaining:
-                self._insert(work)
+            if not work.remaining:
+                self._queue.pop(0)
         return chosen
 
     async def _compute(self, chosen: _Round) -> None:
@@ -288,4 +293,10 @@ class Batcher:
         now = time.perf_counter()
         rate = tokens / max(now - max(started, self._finished), 1e-9)
         self._finished = now
-        self._rate = rate if not self._rate else (1 - SMOOTHING) * self._rate + SMOOTHING * rate
+        self._rate = _running_mean(self._rate if self._measured else 0.0, rate)
+        self._measured = True
+
+
+def _running_mean(mean: float, value: float) -> float:
+    """The mean of values before, 0 for none, moved towards a new value."""
+    return (1 - SMOOTHING) * mean + SMOOTHING * value if mean else value

@@ -98,6 +98,56 @@ def test_short_requests_pass_long_ones() -> None:
     assert finished == ["short", "short", "short", "long"]
 
 
+def test_requests_of_one_length_are_served_in_turn() -> None:
+    """Also where a round has no room for whole requests: what remains of one is not put behind the others."""
+    runtime = Runtime()
+
+    async def play(batcher: Batcher) -> None:
+        held = await hold(runtime, batcher)
+        tasks = [asyncio.create_task(batcher.score(rows(100 * number, 7))) for number in range(1, 6)]
+        await asyncio.sleep(0.01)
+        runtime.going.set()
+        await asyncio.gather(*tasks, *held)
+
+    run(runtime, play)
+    served = [first // 100 for each in runtime.rounds[2:] for first in each]
+    assert served == sorted(served) and [len(each) for each in runtime.rounds[2:]] == [10, 10, 10, 5]
+
+
+def test_a_long_request_is_passed_only_by_those_that_come_within_its_own_time() -> None:
+    runtime = Runtime()
+    finished: list[str] = []
+
+    async def play(batcher: Batcher) -> None:
+        async def request(name: str, encoded: Any) -> None:
+            await batcher.score(encoded)
+            finished.append(name)
+
+        held = await hold(runtime, batcher)
+        long = asyncio.create_task(request("long", rows(1000, 60)))  # 600 tokens: 30 ms at the first rate
+        await asyncio.sleep(0.2)
+        late = asyncio.create_task(request("late", rows(100, 3)))
+        await asyncio.sleep(0.01)
+        runtime.going.set()
+        await asyncio.gather(long, late, *held)
+
+    run(runtime, play)
+    assert finished == ["long", "late"]
+
+
+def test_requests_that_are_being_tokenized_count_as_waiting() -> None:
+    async def main() -> None:
+        batcher = Batcher(Runtime(), 100, 0.0, 1000)
+        batcher.submit(rows(1, 30))
+        batcher.check_room()
+        with batcher.arriving(), batcher.arriving():
+            batcher.check_room()
+            with batcher.arriving(), pytest.raises(RequestError, match="1200 tokens wait, and 1000 may"):
+                batcher.check_room()
+
+    asyncio.run(main())
+
+
 def test_lower_numbers_of_priority_come_first() -> None:
     runtime = Runtime()
 

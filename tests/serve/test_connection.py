@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -30,9 +30,20 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
+class Recorded(timed_protocol(SECONDS)):  # type: ignore[misc]
+    """Keeps whether its sockets send at once."""
+
+    at_once: ClassVar[list[bool]] = []
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        accepted = transport.get_extra_info("socket")
+        self.at_once.append(bool(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+
+
 @pytest.fixture(scope="module")
 def connect() -> Iterator[Callable[[], socket.socket]]:
-    config = uvicorn.Config(app, http=timed_protocol(SECONDS), lifespan="off", log_level="critical")
+    config = uvicorn.Config(app, http=Recorded, lifespan="off", log_level="critical")
     server, listening = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -89,3 +100,11 @@ def test_a_request_in_progress_has_its_time_and_more_may_follow(connect: Callabl
         for path in (b"/slow", b"/", b"/slow"):
             connection.sendall(REQUEST.replace(b"/ ", path + b" "))
             assert answer(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_responses_are_sent_at_once(connect: Callable[[], socket.socket]) -> None:
+    """Otherwise a body waits 40 ms for the acknowledgement of its headers."""
+    with connect() as connection:
+        connection.sendall(REQUEST)
+        answer(connection)
+    assert Recorded.at_once and all(Recorded.at_once)
