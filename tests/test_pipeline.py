@@ -44,7 +44,8 @@ def test_a_run_prints_its_plan_its_steps_and_its_verdict_and_nothing_of_other_li
     assert [line.split()[:2] for line in plan] == [[f"{number}.", name] for number, name in enumerate(steps, 1)]
     assert not any(" took " in line for line in plan)  # nothing has been measured yet
     assert power.startswith("verdict: 12 test queries show with a power of 80% that a model which loses nothing is")
-    of_steps = re.compile(rf"({'|'.join([*steps, 'importance', 'costs', 'search', 'verdict'])}): \S")
+    others = ["importance", "costs", "search", "verdict", r"scores of [\w-]+"]
+    of_steps = re.compile(rf"({'|'.join([*steps, *others])}): \S")
     table = next(number for number, line in enumerate(rest) if not of_steps.match(line))
     done = [line for line in rest[:table] if re.fullmatch(rf"({'|'.join(steps)}): done in [\d.]+ \w+( \d+ s)?", line)]
     assert [line.split(":")[0] for line in done] == steps
