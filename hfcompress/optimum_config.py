@@ -27,6 +27,7 @@ _TYPES: dict[str, TypeAdapter] = {
     "recipe": TypeAdapter(dict[str, Any] | None),
     "plan": TypeAdapter(dict[str, Any] | None),
     "quantization": TypeAdapter(dict[str, dict[str, Any]] | None),
+    "calibration": TypeAdapter(dict[str, dict[str, Any]] | None),
     "versions": TypeAdapter(dict[str, str] | None),
 }
 
@@ -99,7 +100,7 @@ class StrictConfig(BaseConfig):
 
 
 class RankerCompressionConfig(StrictConfig):
-    """Recipe, pruning plan, quantization settings and package versions of a compressed checkpoint.
+    """Recipe, pruning plan, quantization settings, score calibration and package versions of a compressed checkpoint.
 
     Saved as `hfcompress_config.json`; `from_pretrained(folder)` loads it.
 
@@ -108,6 +109,7 @@ class RankerCompressionConfig(StrictConfig):
         plan: The pruning plan as plain data; None if nothing was pruned.
         quantization: The quantization settings of each file, by its path.
         versions: Versions of the packages.
+        calibration: Scale and shift of the logits of each file, by its path, see `ScoreMap`.
         **kwargs: None; they are in the signature so that an unknown setting is refused by name.
 
     Raises:
@@ -124,12 +126,14 @@ class RankerCompressionConfig(StrictConfig):
         plan: dict[str, Any] | None = None,
         quantization: dict[str, dict[str, Any]] | None = None,
         versions: dict[str, str] | None = None,
+        calibration: dict[str, dict[str, Any]] | None = None,
         **kwargs: Any,
     ):
         self.recipe = recipe
         self.plan = plan
         self.quantization = quantization or {}
         self.versions = versions or {}
+        self.calibration = calibration or {}
         super().__init__(**kwargs)
 
     @classmethod
@@ -169,5 +173,5 @@ def _check_types(path: Path) -> None:
         except ValidationError as error:
             fault = f"{key}: {error.errors()[0]['msg']}"
             raise damaged(
-                path, fault, "the parts that hfcompress writes: recipe, plan, quantization, versions"
+                path, fault, "the parts that hfcompress writes: recipe, plan, quantization, versions, calibration"
             ) from error

@@ -17,10 +17,11 @@ from hfcompress.card.zero_shot import warning as zero_shot_warning
 from hfcompress.evaluation.metrics import judged_queries
 from hfcompress.evaluation.power import planned_verdict
 from hfcompress.evaluation.results import license_for
-from hfcompress.models.layout import HEAD_FILES, PACKED_FOLDER, STRUCTURE_FILE, WORK_FOLDER, matches
+from hfcompress.models.layout import CARD_FIGURES, HEAD_FILES, PACKED_FOLDER, WORK_FOLDER, matches
 from hfcompress.optimum_config import RankerCompressionConfig
 from hfcompress.recipe import Recipe
 from hfcompress.report.report import RunReport
+from hfcompress.steps.calibrate import calibrate
 from hfcompress.steps.checks import check, check_also, check_data, check_zero_shot, grades_by_teacher
 from hfcompress.steps.context import RunContext, runnable, stages
 from hfcompress.steps.evaluate import choose_sequence, evaluate
@@ -134,7 +135,7 @@ def make(context: RunContext) -> tuple[RunContext, StepModel, list[StepModel], S
         if context.recipe.recover:
             lists = lists or score(context, teacher)
             student = recover(context, teacher, lists, student, stage)
-    return context, teacher, pruned, quantize(context, student)
+    return context, teacher, pruned, calibrate(context, teacher, quantize(context, student))
 
 
 def publish_locally(out: Path, checkpoint: Path, report: RunReport) -> None:
@@ -161,7 +162,7 @@ def _is_stale(path: Path, out: Path, checkpoint: Path) -> bool:
     ours = ours or matches(relative.as_posix(), HEAD_FILES)
     return (
         path.is_file()
-        and (ours or relative.as_posix() == STRUCTURE_FILE)  # the card draws it again where something was pruned
+        and (ours or relative.as_posix() in CARD_FIGURES)  # the card draws again what the report has
         and WORK_FOLDER not in relative.parts
         and not (checkpoint / relative).is_file()
     )

@@ -17,7 +17,7 @@ from pydantic.fields import PydanticUndefined
 
 from hfcompress import recipe
 from hfcompress.cli import EXIT_CODES, app
-from hfcompress.report import delta, explanation, report, schema, speed, structure, zero_shot
+from hfcompress.report import delta, explanation, fidelity, report, schema, speed, structure, zero_shot
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECIPE = (
@@ -74,6 +74,15 @@ REPORT = (
     explanation.SaliencyAgreement,
     explanation.MeanSaliencyAgreement,
     explanation.QueryGroup,
+    fidelity.ScoreFidelity,
+    fidelity.Threshold,
+    fidelity.ThresholdDecisions,
+    fidelity.Estimate,
+    fidelity.ReliabilityBin,
+    fidelity.ArtifactFidelity,
+    fidelity.ScoreMap,
+    fidelity.ScoreDrift,
+    fidelity.ThresholdFidelity,
     zero_shot.ZeroShot,
     zero_shot.ZeroShotSet,
     zero_shot.VocabularyEffect,

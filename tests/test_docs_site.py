@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import typer
 import yaml
-from conftest import SIGMOID, make_pico, write_beir
+from conftest import IDENTITY, make_pico, write_beir
 from pydantic import BaseModel
 from transformers import BertTokenizerFast
 
@@ -213,7 +213,7 @@ def workplace(
     repository: Path,
 ) -> Path:
     """What a reader has: a cross-encoder, data, documents, recipes, and a finished run."""
-    save_checkpoint(tmp_path / "my-reranker", make_pico(), tokenizer, SIGMOID, 32)
+    save_checkpoint(tmp_path / "my-reranker", make_pico(), tokenizer, IDENTITY, 32)
     write_beir(tmp_path / "my-data", word_data)
     (tmp_path / "documents.txt").write_text("list.sort sorts the list in place\ntuple.count counts a value\n")
     (tmp_path / "configs").symlink_to(ROOT / "configs")

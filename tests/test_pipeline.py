@@ -35,16 +35,17 @@ def test_a_run_prints_its_plan_its_steps_and_its_verdict_and_nothing_of_other_li
     finished_run: FinishedRun,
 ) -> None:
     out, printed, errors = finished_run
-    steps = ["teacher", "prune", "scores", "recover", "int8", "sequence", "evaluate"]
+    steps = ["teacher", "prune", "scores", "recover", "int8", "calibrate", "sequence", "evaluate"]
     # stderr: nothing but lines of bars, which appear where a step takes long
     assert [line for line in errors if not re.match(r"[a-z0-9 ]+: \d+% \(\d+ of \d+\), ", line)] == []
     data, title, *rest = printed
-    assert data == "data: 40 train, 8 dev, 12 test queries of words" and title == f"plan for {out}: 7 steps"
-    plan, power, rest = rest[:7], rest[7], rest[8:]
+    assert data == "data: 40 train, 8 dev, 12 test queries of words" and title == f"plan for {out}: 8 steps"
+    plan, power, rest = rest[:8], rest[8], rest[9:]
     assert [line.split()[:2] for line in plan] == [[f"{number}.", name] for number, name in enumerate(steps, 1)]
     assert not any(" took " in line for line in plan)  # nothing has been measured yet
     assert power.startswith("verdict: 12 test queries show with a power of 80% that a model which loses nothing is")
-    of_steps = re.compile(rf"({'|'.join([*steps, 'importance', 'costs', 'search', 'verdict'])}): \S")
+    others = ["importance", "costs", "search", "verdict", r"scores of [\w-]+"]
+    of_steps = re.compile(rf"({'|'.join([*steps, *others])}): \S")
     table = next(number for number, line in enumerate(rest) if not of_steps.match(line))
     done = [line for line in rest[:table] if re.fullmatch(rf"({'|'.join(steps)}): done in [\d.]+ \w+( \d+ s)?", line)]
     assert [line.split(":")[0] for line in done] == steps
@@ -61,6 +62,7 @@ def test_repository_layout(finished_run: FinishedRun) -> None:
         "hfcompress_config.json", "model.safetensors", "modeling_hfcompress.py", "modules.json", "onnx/model.onnx",
         "onnx/model_qint8_static.onnx", "onnx/model_quantized.onnx", "report.json", "sentence_bert_config.json",
         "packed/model_int6.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
+        "figures/reliability.png",
     }  # fmt: skip
     if is_available():
         stems = ("openvino_model", "openvino_model_qint8_quantized")
@@ -98,6 +100,7 @@ def test_report(finished_run: FinishedRun) -> None:
         "scores",
         "recover",
         "int8",
+        "calibrate",
         "sequence",
         "evaluate",
     ]

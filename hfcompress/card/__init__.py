@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hfcompress.card import figures, method, opening, pruning, queries, results, verdicts, zero_shot
+from hfcompress.card import fidelity, figures, method, opening, pruning, queries, results, verdicts, zero_shot
 from hfcompress.card.front_matter import front_matter
+from hfcompress.card.reliability import reliability
 from hfcompress.card.snippets import loading_snippets
 from hfcompress.evaluation.explain import primary_artifact
-from hfcompress.models.layout import CARD_FILE, STRUCTURE_FILE
+from hfcompress.models.layout import CARD_FILE, RELIABILITY_FILE, STRUCTURE_FILE
 from hfcompress.report.report import RunReport
 from hfcompress.utils import text as md
 from hfcompress.utils.files import write_bytes, write_text
@@ -18,11 +19,14 @@ def write_card(folder: Path, report: RunReport) -> list[Path]:
     """Write the card and its figures into `folder`. The same report gives the same bytes.
 
     Returns:
-        Paths of the written files: `README.md`, `figures/pareto.png` and, for a pruned model, `figures/structure.png`.
+        Paths of the written files: `README.md`, `figures/pareto.png`, `figures/structure.png` for a pruned model and,
+        if the report has score fidelity, `figures/reliability.png`.
     """
     written = [write_bytes(folder / figures.PARETO_FILE, figures.pareto(report))]
     if report.pruning:
         written.append(write_bytes(folder / STRUCTURE_FILE, figures.structure(report.pruning)))
+    if report.score_fidelity:
+        written.append(write_bytes(folder / RELIABILITY_FILE, reliability(report.score_fidelity)))
     return [write_text(folder / CARD_FILE, render(report)), *written]
 
 
@@ -44,6 +48,7 @@ def render(report: RunReport) -> str:
         queries.moved(report, subject),
         queries.kinds(report),
         results.agreement(report),
+        fidelity.section(report),
         results.stability(report),
         method.limits(report),
         method.measuring(report),

@@ -1,4 +1,6 @@
-"""The two figures of a model card as PNG bytes. They are drawn from the report alone and are deterministic.
+"""The figures of a model card on speed and structure, as PNG bytes, and the style of all its figures.
+
+They are drawn from the report alone and are deterministic.
 
 The background is transparent. Text has a contrast of at least 4, and every other colour of at least 3, with white and
 with the dark pages of GitHub and the Hub, so one file is readable on all of them. (`<picture>` with a dark source is no
@@ -33,7 +35,7 @@ PARETO_FILE = "figures/pareto.png"
 
 INK = "#767676"  # text, axes, the teacher
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8E6FC9", "#948400")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _KEPT = COLOURS[0]
 FAINT = (0.5, 0.5, 0.5, 0.16)
 _REMOVED: dict[str, Any] = {"facecolor": FAINT, "edgecolor": (0.5, 0.5, 0.5, 0.55), "hatch": "////", "linewidth": 0.0}
@@ -85,7 +87,7 @@ def pareto(report: RunReport) -> bytes:
         report.first_stage.quality["ndcg@10"], color=INK, linestyle="--", linewidth=1.2, label="first stage alone"
     )
     _point(axes, teacher, level, INK, "*", "teacher")
-    for artifact, colour, marker in zip(report.artifacts, cycle(COLOURS), cycle(_MARKERS), strict=False):
+    for artifact, colour, marker in zip(report.artifacts, cycle(COLOURS), cycle(MARKERS), strict=False):
         _point(axes, artifact, artifact.quality["ndcg@10"], colour, marker, _label(artifact))
     axes.set_xscale("log")
     speeds = [artifact.latency.docs_per_second for artifact in (teacher, *report.artifacts)]

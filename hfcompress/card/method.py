@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfcompress.card import devices, verdicts
+from hfcompress.card import devices, fidelity, verdicts
 from hfcompress.report.report import DataSummary, RunReport
 from hfcompress.report.speed import Latency
 from hfcompress.utils import text as md
@@ -66,7 +66,7 @@ def limits(report: RunReport) -> str:
         "verdict.",
         "Speed was measured on one machine. Int8 gains most where the CPU has instructions for it (VNNI, AMX); on "
         "another CPU, or with other threads or lengths, even the order of the artifacts may change.",
-        "An artifact's scores are not the teacher's: a threshold that was tuned on the teacher must be set again.",
+        fidelity.limit(report),
         "A reranker orders what the first stage finds; what is missing there, it cannot bring back.",
     ]
     if queries < FEW_QUERIES:

@@ -26,6 +26,7 @@ def evaluate(
     candidates: options.Candidates = 20,
     margin: options.Margin = 0.01,
     metric: options.Metrics = None,
+    threshold: options.Thresholds = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
     provider: options.Providers = None,
@@ -36,7 +37,8 @@ def evaluate(
 ) -> None:
     """Measure the ranking quality and speed of a model, alone or against a baseline on the same candidates.
 
-    MODEL and the baseline may be run files in TREC's six columns. Their speed is not measured.
+    MODEL and the baseline may be run files in TREC's six columns. Their speed is not measured. With --threshold, both
+    must be models: it shows which share of the pairs changes sides, and precision and recall of both.
 
     Example: hfcompress evaluate out/quickstart --data api-search --baseline out/quickstart/.hfcompress/teacher
     """
@@ -61,6 +63,7 @@ def evaluate(
         device=device,
         dtype=dtype,
         providers=provider or (),
+        thresholds=threshold or (),
     )
     write_json(json_file, result.model_dump_json(indent=2))
     print_evaluation(result, metric or (), console)

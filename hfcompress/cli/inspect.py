@@ -65,4 +65,4 @@ def inspect(
         reason = "is read-only" if ours else "is not the output of a run on this machine"
         console.print(f"heat map: not drawn because {folder} {reason}; --png FILE writes it elsewhere", soft_wrap=True)
     if report:
-        print_report(report, console)
+        print_report(report, console, every_score=True)

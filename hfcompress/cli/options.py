@@ -32,6 +32,11 @@ MaxQueries = Annotated[int | None, typer.Option(min=1, help="Maximum number of q
 Candidates = Annotated[int, typer.Option(min=1, help="Documents to rank per query.")]
 Margin = Annotated[float, typer.Option(help="Non-inferiority margin: largest acceptable loss in nDCG@10.")]
 Metrics = Annotated[list[str] | None, typer.Option(help=METRIC_HELP)]
+THRESHOLD_HELP = (
+    "Compare the scores with the baseline's at this threshold on the score that rank returns, or at best: that of the "
+    "baseline's highest F1 on dev. Repeatable."
+)
+Thresholds = Annotated[list[str] | None, typer.Option("--threshold", help=THRESHOLD_HELP)]
 FastestRuntime = Annotated[str | None, typer.Option(help="torch, onnxruntime or openvino; by default the fastest.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 uses all cores that it may use.")]
 DEVICE_HELP = "Device of models in PyTorch: auto (an accelerator, if there is one), cpu, cuda, cuda:N or mps."

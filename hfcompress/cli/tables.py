@@ -15,6 +15,7 @@ from hfcompress.utils.text import metric_label
 
 if TYPE_CHECKING:
     from hfcompress.evaluation.standalone import Evaluation, RunFileResult
+    from hfcompress.report.fidelity import ScoreFidelity
     from hfcompress.report.report import Artifact, Delta, FirstStage, RunReport
     from hfcompress.report.zero_shot import ZeroShot
 
@@ -23,16 +24,26 @@ WIDE = 120  # columns that the whole table needs
 _WIDE_ONLY = ("mrr@10", "docs/s")  # omitted in a narrow terminal unless requested
 
 
-def print_report(report: RunReport, console: Console = out) -> None:
-    """Print the results of a run as a table, then the verdict in words."""
+def print_report(report: RunReport, console: Console = out, every_score: bool = False) -> None:
+    """Print the results of a run as a table, then the verdict in words.
+
+    Args:
+        report: The report.
+        console: Where to print.
+        every_score: Print the score fidelity of every artifact, not only of the one to deploy.
+    """
     from hfcompress.card.verdicts import weak_teacher
     from hfcompress.card.zero_shot import warning as outside_domain
+    from hfcompress.evaluation.explain import primary_artifact
 
     title = f"{report.name}: {len(report.teacher.per_query)} test queries of {report.data.name}"
     console.print(_table(title, report.first_stage, (report.teacher, *report.artifacts), (), console))
     console.print(verdict(report), markup=False)
     if warning := weak_teacher(report):
         console.print(warning, markup=False)
+    subject = primary_artifact(report.artifacts, report.sequence)
+    if report.score_fidelity and subject:
+        _print_fidelity(report.score_fidelity, console, () if every_score else (subject.name,))
     if report.zero_shot:
         console.print(_zero_shot(report.zero_shot))
     if warning := outside_domain(report):
@@ -54,6 +65,15 @@ def print_evaluation(result: Evaluation, metrics: Sequence[str] = (), console: C
             )
         if missing := getattr(artifact, "missing_queries", 0):
             console.print(f"{escape(artifact.name)}: {missing} judged queries are not in the run and score 0")
+    if result.score_fidelity:
+        _print_fidelity(result.score_fidelity, console)
+
+
+def _print_fidelity(found: ScoreFidelity, console: Console, names: Sequence[str] = ()) -> None:
+    from hfcompress.card.fidelity import lines
+
+    for line in lines(found, names):
+        console.print(line, markup=False)
 
 
 def _table(

@@ -31,9 +31,12 @@ from hfcompress.evaluation.systems import (
     resolve_system,
     run_of_split,
 )
+from hfcompress.evaluation.thresholds import fidelity_at, read_thresholds
 from hfcompress.models.load import load_config
+from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import Runtime, ranking_tokenizer
 from hfcompress.recipe import DataStep, EvaluateStep, SplitLimits
+from hfcompress.report.fidelity import ScoreFidelity
 from hfcompress.report.report import Artifact, Delta, FirstStage, Machine
 from hfcompress.utils.device import torch_device
 from hfcompress.utils.settings import Closed
@@ -61,6 +64,7 @@ class Evaluation(Closed):
 
     Attributes:
         queries_without_relevant: Number of judged queries without a relevant document; no metric includes them.
+        score_fidelity: The model's scores against the baseline's at the thresholds that were asked for; None without.
     """
 
     data: str
@@ -70,6 +74,7 @@ class Evaluation(Closed):
     first_stage: FirstStage
     artifacts: list[Artifact | RunFileResult]
     machine: Machine
+    score_fidelity: ScoreFidelity | None = None
 
 
 def evaluate_models(
@@ -89,6 +94,7 @@ def evaluate_models(
     device: str = "auto",
     dtype: str = "float32",
     providers: Sequence[str] = (),
+    thresholds: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate a model or a run file, and optionally a baseline, on the same candidates.
 
@@ -110,6 +116,8 @@ def evaluate_models(
         device: Device of models in PyTorch. Both are timed on the CPU if one of them is a graph for it.
         dtype: Precision of the model in PyTorch; the baseline is in fp32, and timed in this precision, too.
         providers: Execution providers of ONNX Runtime for the model, the preferred one first.
+        thresholds: Thresholds on the scores at which the model is compared with the baseline, as numbers, or `best`
+            for the baseline's best on dev.
 
     Raises:
         HfCompressError: A model, a run file or the data cannot be used.
@@ -135,6 +143,7 @@ def evaluate_models(
         device=device,
         dtype=dtype,
         providers=providers,
+        thresholds=thresholds,
     )
 
 
@@ -153,6 +162,7 @@ def evaluate_systems(
     device: str = "auto",
     dtype: str = "float32",
     providers: Sequence[str] = (),
+    thresholds: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate one system, or compare two query by query; the first of two is the baseline.
 
@@ -168,12 +178,14 @@ def evaluate_systems(
         metric_definition(name)
     if not margin > 0:
         raise DataError("The margin does not fit", value=margin, expected="a margin above 0", remedy="correct --margin")
+    asked = read_thresholds(thresholds, systems)
     if run_file:
         check_target(run_file)
     # The other splits are unused: one query keeps them valid, and no candidates are retrieved for more.
-    limits = SplitLimits(**{**dict.fromkeys(SPLITS, 1), split: max_queries})
+    used = [split, "dev"] if asked and asked.best else [split]
+    limits = SplitLimits(**{**dict.fromkeys(SPLITS, 1), **dict.fromkeys(used, max_queries)})
     data = load_data(DataStep(sets=sets, candidates=candidates, max_queries=limits), progress)
-    chosen = data.split(split)
+    chosen, *_ = [data.split(name) for name in used]
     first_stage = first_stage_result(data, chosen, names)
     compared = len(systems) > 1
     if compared and len(first_stage.per_query) < 2:
@@ -222,6 +234,13 @@ def evaluate_systems(
         delta = compare(before, after, margin, step.confidence, set_of=data.set_of)
         changes = {"delta": delta, "agreement": agreement(runs[0], runs[1])}
         artifacts[1] = artifacts[1].model_copy(update=changes)
+    fidelity = None
+    if asked:
+        scored = [runs[index] for index in range(len(systems))]
+        options = RankerOptions(step.threads, step.batch_tokens, device=str(torch_device(device)))
+        fidelity = fidelity_at(
+            asked, models, scored, data, split, max_length=max_length, options=options, progress=progress
+        )
     if run_file:
         run = runs[len(systems) - 1]
         orders = {query: ranking(scores) for query, scores in run.items()}
@@ -234,6 +253,7 @@ def evaluate_systems(
         first_stage=first_stage,
         artifacts=artifacts,
         machine=describe_machine(torch_device(device)),
+        score_fidelity=fidelity,
     )
 
 

@@ -21,6 +21,8 @@ CALLBACK_MARKER = "resume_with_callback."
 
 PRUNING_FILE = "pruning.json"  # summary of the pruning, beside a pruned checkpoint
 STRUCTURE_FILE = "figures/structure.png"
+RELIABILITY_FILE = "figures/reliability.png"
+CARD_FIGURES = (STRUCTURE_FILE, RELIABILITY_FILE)  # of those that not every card has
 
 CARD_FILE = "README.md"
 RECIPE_FILE = "recipe.yaml"  # of `compress`: the recipe that it ran

@@ -25,8 +25,9 @@ from hfcompress.models.modular import MODULES_KEY, class_for, freeze_unused_, mo
 from hfcompress.models.modules import HeadModule, score_count, to_record
 from hfcompress.models.packing import read_packed
 from hfcompress.models.prompts import set_prompts
+from hfcompress.models.score_head import select_score
 from hfcompress.models.sentence_transformers import cross_encoder_settings, full_activation_name
-from hfcompress.models.surgery import needs_custom_code, plan_of_config, select_score
+from hfcompress.models.surgery import needs_custom_code, plan_of_config
 from hfcompress.models.tokenizer import (
     check_vocabulary,
     choose_padding,

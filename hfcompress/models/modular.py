@@ -217,10 +217,19 @@ def freeze_unused_(model: PreTrainedModel) -> None:
         pooler.requires_grad_(False)
 
 
+def nonlinear_score(config: PretrainedConfig) -> str:
+    """Why the logits of a modular classifier are no linear function of its last hidden features; empty if they are."""
+    modules = modules_of(config)
+    if not modules:
+        return ""
+    number, dense = _score_dense(modules)
+    if not dense.use_residual and DENSE_ACTIVATIONS[dense.activation_function] is nn.Identity:
+        return ""
+    return f"{number}_Dense: {dense.activation_function}, use_residual={dense.use_residual}"
+
+
 def score_layer(model: PreTrainedModel) -> str:
     """Path of the linear layer that computes the logits of a classifier, modular or not.
-
-    The record of a modular one is set to a single score, which is what the layer is replaced for.
 
     Raises:
         ModelError: The logits of a modular classifier are no linear function.
@@ -230,20 +239,34 @@ def score_layer(model: PreTrainedModel) -> str:
         return [f"{HEAD}.{name}".rstrip(".") for name, module in head.named_modules() if isinstance(module, nn.Linear)][
             -1
         ]
-    modules = list(modules_of(model.config))
-    last = max(n for n, each in enumerate(modules) if isinstance(each, settings.Dense) and each.output_name == SCORES)
-    dense = modules[last]
-    assert isinstance(dense, settings.Dense)
-    if dense.use_residual or DENSE_ACTIVATIONS[dense.activation_function] is not nn.Identity:
+    if fault := nonlinear_score(model.config):
         raise ModelError(
             "The labels' logits of the classifier are no linear function, so no score can be made of them",
-            value=f"{last + 1}_Dense: {dense.activation_function}, use_residual={dense.use_residual}",
+            value=fault,
             expected="a last Dense with the activation torch.nn.Identity and no residual connection",
             remedy="use another classifier, or a cross-encoder with one output",
         )
-    modules[last] = dense.model_copy(update={"out_features": 1})
-    setattr(model.config, MODULES_KEY, settings.to_record(modules))
-    return f"{HEAD}.{last + 1}.linear"
+    return f"{HEAD}.{_score_dense(modules_of(model.config))[0]}.linear"
+
+
+def record_score_layer(model: PreTrainedModel, **changes: Any) -> None:
+    """Record changes of the layer at `score_layer` in the config of a modular classifier; others have no record.
+
+    Args:
+        model: The classifier.
+        **changes: New settings of its last `Dense`.
+    """
+    modules = list(modules_of(model.config))
+    if modules:
+        number, dense = _score_dense(modules)
+        modules[number - 1] = dense.model_copy(update=changes)
+        setattr(model.config, MODULES_KEY, settings.to_record(modules))
+
+
+def _score_dense(modules: Sequence[HeadModule]) -> tuple[int, settings.Dense]:
+    """Number, from 1, and settings of the module that writes the scores."""
+    found = [(number, each) for number, each in enumerate(modules, 1) if isinstance(each, settings.Dense)]
+    return [(number, each) for number, each in found if each.output_name == SCORES][-1]
 
 
 def encoder_alone(model: PreTrainedModel) -> PreTrainedModel:

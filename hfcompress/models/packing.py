@@ -202,6 +202,29 @@ def read_packed(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def rescale_packed(path: Path, layer: str, scale: float, shift: float) -> None:
+    """Scale and shift, in place, the output of a linear layer that a packed file stores as it is.
+
+    Args:
+        path: The file.
+        layer: Path of the layer in the model; it gets a bias if it has none.
+        scale: Factor of its output.
+        shift: What is added to it.
+
+    Raises:
+        ModelError: The file is not a packed file, or is damaged.
+    """
+    read_packed(path)  # which reports what is wrong with it
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weight, bias = (f"{layer}.{name}" for name in ("weight", "bias"))
+    before = tensors.get(bias, torch.zeros_like(tensors[weight][:, 0]))
+    tensors[bias] = (scale * before.double() + shift).to(before.dtype)
+    tensors[weight] = (scale * tensors[weight].double()).to(tensors[weight].dtype)
+    write_bytes(path, save(tensors, metadata))
+
+
 def _take(tensors: dict[str, Tensor], name: str, shape: Any, codec: Codec) -> Tensor:
     """Remove the codes and scales of a matrix from the tensors of a file, and dequantize them."""
     codes, scales = tensors.pop(name + CODES), tensors.pop(name + SCALES)

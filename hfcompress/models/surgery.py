@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from hfcompress.errors import ModelError, PlanError
 from hfcompress.models.architectures import Architecture, architecture_of, encoder_layers, head_size, input_embedding
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY, FORMAT, PREFIX, resize_layers
-from hfcompress.models.modular import class_for, score_layer
+from hfcompress.models.modular import class_for
 from hfcompress.models.plan import LayerPlan, PruningPlan
 from hfcompress.models.wrappers import untie_, unwrap_, unwrapped
 
@@ -203,25 +203,6 @@ def restore_embedding(model: ModelT, original: torch.Tensor, kept: Sequence[int]
         if name.endswith("_token_id") and isinstance(value, int):
             setattr(model.config, name, kept[value])
     model.config.vocab_size = len(weight)
-    return model
-
-
-def select_score(model: ModelT, weights: Sequence[float]) -> ModelT:
-    """Give a classifier, in place, one output, which is a weighted sum of its logits, and return it.
-
-    Args:
-        model: A classifier of a supported family, modular or not.
-        weights: Weight of each logit.
-
-    Raises:
-        ModelError: Its logits are no linear function of its last hidden features.
-    """
-    layer: Any = model.get_submodule(score_layer(model))
-    for name, parameter in [*layer.named_parameters()]:
-        combined = torch.tensor([weights]).to(parameter) @ parameter.detach()
-        setattr(layer, name, nn.Parameter(combined, requires_grad=parameter.requires_grad))
-    vars(model)["num_labels"] = layer.out_features = model.config.num_labels = 1  # also the labels' names
-    model.config.problem_type = None
     return model
 
 

@@ -102,7 +102,7 @@ def write_graphs(
         if for_onnx:
             graph = onnx_backend.export_onnx(model, tokenizer, first_token)
             path = onnx_backend.save_onnx(graph, folder / ONNX_FP32)
-            _check(OnnxRuntimeRanker(path, tokenizer), reference, pairs)
+            check_export(OnnxRuntimeRanker(path, tokenizer), reference, pairs)
             bar.update()
             for config in for_onnx:
                 if isinstance(config, MixedPrecisionConfig):
@@ -117,7 +117,7 @@ def write_graphs(
         if for_openvino:
             graph = openvino_backend.export_openvino(model, tokenizer, first_token)
             path = openvino_backend.save_openvino(graph, folder / OPENVINO_FP32)
-            _check(OpenVinoRanker(path, tokenizer), reference, pairs)
+            check_export(OpenVinoRanker(path, tokenizer), reference, pairs)
             bar.update()
             for config in for_openvino:
                 quantized = openvino_backend.quantize(graph, config, calibration)
@@ -175,7 +175,17 @@ def calibration_batches(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair
     return [dict(encode_pairs(tokenizer, *both, truncation=True, padding=True, return_tensors="pt")) for both in texts]
 
 
-def _check(exported: BatchedRanker, reference: BatchedRanker, pairs: Sequence[Pair]) -> None:
+def check_export(exported: BatchedRanker, reference: BatchedRanker, pairs: Sequence[Pair]) -> None:
+    """Check that an fp32 graph has the scores of the model in PyTorch.
+
+    Args:
+        exported: The graph.
+        reference: The model.
+        pairs: Pairs, of which the first ones are scored; without any, `STAND_IN_PAIRS` are.
+
+    Raises:
+        ModelError: The scores differ by more than `EXPORT_TOLERANCE`.
+    """
     sample = list(pairs[:CHECKED_PAIRS] or STAND_IN_PAIRS)
     difference = float(np.abs(exported.score(sample) - reference.score(sample)).max(initial=0.0))
     if not difference <= EXPORT_TOLERANCE:

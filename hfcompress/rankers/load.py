@@ -68,10 +68,11 @@ def activation_name(config: PretrainedConfig) -> str:
 
 def activation_of(config: PretrainedConfig) -> Callable[[np.ndarray], np.ndarray]:
     """The activation function of a checkpoint; arguments and errors are those of `activation_name`."""
-    return _activation(activation_name(config))
+    return activation_by_name(activation_name(config))
 
 
-def _activation(name: str) -> Callable[[np.ndarray], np.ndarray]:
+def activation_by_name(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The activation function of a full name, a key of `ACTIVATIONS`."""
     kind = ACTIVATIONS[name]
     return raw_logits if kind is nn.Identity else partial(_activated, kind)
 
@@ -166,7 +167,7 @@ def load_ranker(
         options = replace(options, cache_bytes=cache_bytes)
     config = load_config(name)
     tokenizer = ranking_tokenizer(name, config, max_length)
-    function = activation_of(config) if activation is None else _activation(_full_name(activation))
+    function = activation_of(config) if activation is None else activation_by_name(_full_name(activation))
     if runtime == "torch":
         model = load_model(name, dtype, file, score, options.device)
         return TorchRanker(model, tokenizer, function, options)

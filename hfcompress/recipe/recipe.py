@@ -33,6 +33,9 @@ class Recipe(Strict):
         prune: Pruning; by default the structure is kept.
         recover: Recovery of the pruned model by distillation; requires `prune`.
         quantize: Exports and int8 artifacts.
+        calibrate: Bring the scores of the student and of every quantized artifact to the teacher's scale, so that
+            thresholds on the teacher's scores hold: a scale and a shift of the logit, fitted on dev pairs, are folded
+            into weights and graphs. The ranking stays.
         evaluate: How the teacher and every artifact are evaluated.
         publish: Settings of the model card.
     """
@@ -45,6 +48,7 @@ class Recipe(Strict):
     prune: PruneStep | None = None
     recover: RecoverStep | None = None
     quantize: QuantizeStep = QuantizeStep()
+    calibrate: bool = True
     evaluate: EvaluateStep = EvaluateStep()
     publish: PublishStep = PublishStep()
     _source: tuple[str, dict[str, Any]] | None = PrivateAttr(default=None)  # a text, and its settings

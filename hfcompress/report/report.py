@@ -11,6 +11,7 @@ from hfcompress.errors import OutputError
 from hfcompress.recipe import ScoreText
 from hfcompress.report.delta import Delta
 from hfcompress.report.explanation import Explanation
+from hfcompress.report.fidelity import ScoreFidelity
 from hfcompress.report.schema import Interval, ReportPart
 from hfcompress.report.speed import ColdStart, DeviceTeacher, Latency, SingleThread
 from hfcompress.report.structure import PruningSummary
@@ -265,6 +266,8 @@ class RunReport(ReportPart):
             reports.
         would_pass: Of `compress`, where the artifact to deploy is not non-inferior: the fastest trial that can be
             expected to pass; None if there is none, and in other reports.
+        score_fidelity: How far the scores of the artifacts mean what the teacher's mean; None without an artifact, and
+            in older reports.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -288,6 +291,7 @@ class RunReport(ReportPart):
     sequence: list[str] = Field(default_factory=list)
     zero_shot: ZeroShot | None = None
     would_pass: Alternative | None = None
+    score_fidelity: ScoreFidelity | None = None
 
     def save(self, folder: Path) -> Path:
         """Write `report.json` into `folder` atomically: to a temporary file, which is then renamed."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.collapse import PartSensitivity, check_collapse, part_sensitivities
 from hfcompress.evaluation.explain import explain
+from hfcompress.evaluation.fidelity import FIXED
 from hfcompress.evaluation.metrics import judged_queries
 from hfcompress.evaluation.power import expected_verdict, pass_probability
 from hfcompress.evaluation.results import EvaluatedCandidate, build_report, evaluate_candidates
@@ -28,6 +29,7 @@ from hfcompress.recipe import HalfPrecision, Recipe
 from hfcompress.report.explanation import Explanation
 from hfcompress.report.report import Artifact
 from hfcompress.steps.context import RunContext, runnable, written
+from hfcompress.steps.fidelity import measure_fidelity
 from hfcompress.steps.inputs import also_parts
 from hfcompress.steps.prune import pruning_summary_of
 from hfcompress.steps.workspace import StepFolder, StepModel
@@ -191,14 +193,15 @@ def evaluate(
             pruning = pruning.model_copy(update={"weights": sparsity_summary(student, sparse)})
         explanation = _explanation(context, evaluated, teacher, checkpoint, names)
         report = build_report(recipe, context.data, student.config, pruning, results, explanation, names, also)
-        report.save(folder)
+        fidelity = measure_fidelity(context, candidates, evaluated, checkpoint.path)
+        report.model_copy(update={"score_fidelity": fidelity}).save(folder)
 
     data = context.data
     # Goes into the report; whether texts may be shown is part of it.
     metadata = [data.name, data.license, data.notes, data.first_stage, data.publish_texts]
     settings = recipe.evaluate.model_dump(mode="json", exclude={"zero_shot", "zero_shot_queries"})
     metadata += [[each.name, each.license] for each in also]
-    inputs = [settings, recipe.name, data.fingerprint(), metadata, *_place(context)]
+    inputs = [settings, recipe.name, data.fingerprint(), metadata, list(FIXED), *_place(context)]
     what = (
         f"teacher and artifacts on {len(context.data.splits['test'])} test queries, margin {recipe.evaluate.margin:g}"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytrec_eval
-from conftest import IDENTITY, make_pico, write_beir
+from conftest import IDENTITY, SIGMOID, make_pico, write_beir
 from transformers import BertTokenizerFast
 
 from hfcompress.cli import main
@@ -274,3 +274,46 @@ def test_other_options_that_do_not_fit(
     stray = tmp_path / "stray.onnx"
     stray.write_bytes(b"")
     refused(["is not in the folder of a model", "config.json"], "compare", inputs / "first", stray)
+
+
+def test_scores_are_compared_at_thresholds(call: Call, inputs: Path) -> None:
+    arguments = ["evaluate", inputs / "second", "--baseline", inputs / "first"]
+    printed, figures = call(*arguments, "--threshold", "0.25", "--threshold", "best")
+    found = figures["score_fidelity"]
+    best, own = found["thresholds"]
+    assert (found["activation"], best["best"], own["best"], own["logit"]) == ("Identity", True, False, 0.25)
+    runs = [read_run(inputs / f"{name}.run") for name in ("first", "second")]
+    for threshold, there in zip(found["thresholds"], found["artifacts"][0]["thresholds"], strict=True):
+        pairs = [
+            (score >= threshold["logit"], runs[1][query][document] >= threshold["logit"])
+            for query, row in runs[0].items()
+            for document, score in row.items()
+        ]
+        assert there["changed"]["value"] == pytest.approx(sum(a != b for a, b in pairs) / len(pairs))
+        assert f"threshold {'best, ' if threshold['best'] else ''}{threshold['score']:.3g}: " in printed
+    assert found["artifacts"][0]["name"] == "model" and "model: scores differ from the teacher's by" in printed
+    assert call(*arguments)[1]["score_fidelity"] is None
+
+
+def test_thresholds_that_cannot_be_compared(
+    refused: Callable[..., None], inputs: Path, tmp_path: Path, tokenizer: BertTokenizerFast
+) -> None:
+    first, second = inputs / "first", inputs / "second"
+    refused(["no baseline", "--baseline"], "evaluate", first, "--threshold", "0.5")
+    refused(["a run file"], "evaluate", first, "--baseline", inputs / "second.run", "--threshold", "0.5")
+    refused(["'half'", "or best"], "evaluate", first, "--baseline", second, "--threshold", "half")
+    for name in ("one", "other"):
+        save_checkpoint(tmp_path / name, make_pico(), tokenizer, SIGMOID, 32)
+    refused(["Sigmoid", "different scales"], "evaluate", tmp_path / "one", "--baseline", second, "--threshold", "0.5")
+    arguments = ["evaluate", tmp_path / "one", "--baseline", tmp_path / "other", "--threshold", "1.5"]
+    refused(["1.5", "between 0 and 1"], *arguments)
+
+
+def test_the_best_threshold_needs_labels_on_dev(call: Call, inputs: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(inputs / "words", tmp_path / "words")
+    (data / "qrels" / "dev.tsv").unlink()
+    with pytest.raises(SystemExit):
+        main([
+            "evaluate", str(inputs / "first"), "--baseline", str(inputs / "second"), "--threshold", "best",
+            "--data", str(data), "--quiet",
+        ])  # fmt: skip

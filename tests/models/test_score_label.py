@@ -16,7 +16,8 @@ from hfcompress.errors import ModelError
 from hfcompress.models.architectures import require_one_score, score_weights
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_config, load_model
-from hfcompress.models.surgery import apply_plan, select_score
+from hfcompress.models.score_head import select_score
+from hfcompress.models.surgery import apply_plan
 from hfcompress.rankers.load import load_ranker
 from hfcompress.recipe.teacher import ScoreLabel
 

@@ -35,8 +35,8 @@ def test_resuming_keeps_finished_steps_and_redoes_what_changed(run_inputs: Path,
     with lines_to(said.append):
         again = pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False)
     assert all(step.reused for step in again.steps)
-    assert said[1] == f"plan for {out}: 5 steps, 5 of them kept"
-    assert all(re.search(r" \(kept, took [\d.]+ \w+( \d+ s)?\)$", line) for line in said[2:7])
+    assert said[1] == f"plan for {out}: 6 steps, 6 of them kept"
+    assert all(re.search(r" \(kept, took [\d.]+ \w+( \d+ s)?\)$", line) for line in said[2:8])
     assert sum("kept from an earlier run" in line for line in said) == len(again.steps)
     assert again.teacher.per_query == first.teacher.per_query
     assert again.license == "" and "license: unknown" in (out / "README.md").read_text()
@@ -47,13 +47,14 @@ def test_resuming_keeps_finished_steps_and_redoes_what_changed(run_inputs: Path,
     said.clear()
     with lines_to(said.append):
         changed = pipeline.run(Recipe.model_validate(settings), out, resume=True, progress=False)
-    assert said[1] == f"plan for {out}: 5 steps, 1 of them kept"
-    assert ["kept, took" in line for line in said[2:7]] == [True, False, False, False, False]
-    assert all("(last took " in line for line in said[3:7]) and said[7].startswith("the steps to do took ")
+    assert said[1] == f"plan for {out}: 6 steps, 1 of them kept"
+    assert ["kept, took" in line for line in said[2:8]] == [True, False, False, False, False, False]
+    assert all("(last took " in line for line in said[3:8]) and said[8].startswith("the steps to do took ")
     assert {step.name: step.reused for step in changed.steps} == {
         "teacher": True,
         "prune": False,
         "int8": False,
+        "calibrate": False,
         "sequence": False,
         "evaluate": False,
     }
@@ -94,8 +95,8 @@ def test_pruning_in_stages(run_inputs: Path, tmp_path: Path) -> None:
     with lines_to(said.append):
         report = pipeline.run(Recipe.model_validate(settings), out, progress=False)
     assert [step.name for step in report.steps] == [
-        "teacher", "prune-1", "scores", "recover-1", "prune-2", "recover-2", "int8", "sequence",
-        "evaluate",
+        "teacher", "prune-1", "scores", "recover-1", "prune-2", "recover-2", "int8", "calibrate",
+        "sequence", "evaluate",
     ]  # fmt: skip
     assert report.pruning is not None and report.pruning.target == "macs 0.36"
     teacher, first, last = (load_model(str(out / ".hfcompress" / name)) for name in ("teacher", "prune-1", "recover-2"))
@@ -111,6 +112,7 @@ def test_pruning_in_stages(run_inputs: Path, tmp_path: Path) -> None:
         "prune-2",
         "recover-2",
         "int8",
+        "calibrate",
         "sequence",
         "evaluate",
     ]
@@ -186,6 +188,7 @@ def test_an_interrupted_run_is_completed_by_resume(
         "scores": True,
         "recover": True,
         "int8": False,
+        "calibrate": False,
         "sequence": False,
         "evaluate": False,
     }
