@@ -33,7 +33,7 @@ from hfcompress.evaluation.systems import (
 )
 from hfcompress.models.load import load_config
 from hfcompress.rankers.load import Runtime, ranking_tokenizer
-from hfcompress.recipe import DataStep, EvaluateStep, SplitLimits
+from hfcompress.recipe import TRUNCATED, DataStep, EvaluateStep, LongDocuments, SplitLimits
 from hfcompress.report.report import Artifact, Delta, FirstStage, Machine
 from hfcompress.utils.device import torch_device
 from hfcompress.utils.settings import Closed
@@ -61,6 +61,7 @@ class Evaluation(Closed):
 
     Attributes:
         queries_without_relevant: Number of judged queries without a relevant document; no metric includes them.
+        long_documents: How documents were read that do not fit into one input; None if they were truncated.
     """
 
     data: str
@@ -70,6 +71,7 @@ class Evaluation(Closed):
     first_stage: FirstStage
     artifacts: list[Artifact | RunFileResult]
     machine: Machine
+    long_documents: LongDocuments | None = None
 
 
 def evaluate_models(
@@ -89,6 +91,7 @@ def evaluate_models(
     device: str = "auto",
     dtype: str = "float32",
     providers: Sequence[str] = (),
+    long_documents: LongDocuments | None = None,
 ) -> Evaluation:
     """Evaluate a model or a run file, and optionally a baseline, on the same candidates.
 
@@ -110,6 +113,7 @@ def evaluate_models(
         device: Device of models in PyTorch. Both are timed on the CPU if one of them is a graph for it.
         dtype: Precision of the model in PyTorch; the baseline is in fp32, and timed in this precision, too.
         providers: Execution providers of ONNX Runtime for the model, the preferred one first.
+        long_documents: How all models read documents that do not fit into one input; truncated by default.
 
     Raises:
         HfCompressError: A model, a run file or the data cannot be used.
@@ -135,6 +139,7 @@ def evaluate_models(
         device=device,
         dtype=dtype,
         providers=providers,
+        long_documents=long_documents,
     )
 
 
@@ -153,6 +158,7 @@ def evaluate_systems(
     device: str = "auto",
     dtype: str = "float32",
     providers: Sequence[str] = (),
+    long_documents: LongDocuments | None = None,
 ) -> Evaluation:
     """Evaluate one system, or compare two query by query; the first of two is the baseline.
 
@@ -162,7 +168,12 @@ def evaluate_systems(
         HfCompressError: A model, a run file or the data cannot be used.
     """
     systems = placed_systems(systems, device, dtype, providers)
-    step = EvaluateStep(metrics=list(metrics), cold_start=False, single_thread_queries=0)
+    step = EvaluateStep(
+        metrics=list(metrics),
+        cold_start=False,
+        single_thread_queries=0,
+        long_documents=long_documents or TRUNCATED,
+    )
     names = report_metrics(step)
     for name in names:
         metric_definition(name)
@@ -234,6 +245,7 @@ def evaluate_systems(
         first_stage=first_stage,
         artifacts=artifacts,
         machine=describe_machine(torch_device(device)),
+        long_documents=None if step.long_documents.is_default else step.long_documents,
     )
 
 
