@@ -167,7 +167,9 @@ def _identity(
     if rows.source.is_stream:
         return {}
     names, texts = settings.names, rows.options.collection
+    reading = options.long_documents
     return {
+        **({} if reading.is_default else {"long_documents": reading.model_dump(mode="json")}),
         "input": rows.source.fingerprint(),
         "format": type(rows).__name__,
         "columns": [names.query, names.document, names.title, names.score],
