@@ -43,6 +43,7 @@ RECIPE = (
     recipe.PackedWeights,
     recipe.HalfPrecision,
     recipe.EvaluateStep,
+    recipe.LongDocuments,
     recipe.PublishStep,
 )
 REPORT = (
@@ -61,6 +62,7 @@ REPORT = (
     report.DataSummary,
     report.AlsoSummary,
     recipe.ScoreText,
+    recipe.LongDocuments,
     structure.PruningSummary,
     structure.VocabularySummary,
     structure.SparsitySummary,
