@@ -22,14 +22,14 @@ MaxTokensPerDoc = Annotated[
     int | None, typer.Option(min=1, help="Tokens of a document that are read at most; by default all.")
 ]
 MaxChunks = Annotated[
-    int | None, typer.Option(min=1, help="With chunk: chunks of a document at most, spread evenly. [default: 16]")
+    int | None, typer.Option(min=1, help="With chunk: chunks of a document at most, spread evenly; 16 by default.")
 ]
 Overlap = Annotated[
-    int | None, typer.Option(min=0, help="With chunk: tokens that a chunk repeats of the one before. [default: 16]")
+    int | None, typer.Option(min=0, help="With chunk: tokens that a chunk repeats of the one before; 16 by default.")
 ]
 Combine = Annotated[
     str | None,
-    typer.Option(help="With chunk: score of the document: max, mean or first of those of its chunks. [default: max]"),
+    typer.Option(help="With chunk: score of the document: max, mean or first of those of its chunks; max by default."),
 ]
 
 

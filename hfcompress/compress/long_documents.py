@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def advise(context: CompressContext) -> None:
     if dev is None or not dev.labelled or context.recipe.data.score_text:
         return
     readings = _readings(context)
-    known = [model_fingerprint(context.teacher), context.data.fingerprint()]
+    known: list[Any] = [model_fingerprint(context.teacher), context.data.fingerprint()]
     known += [[each.max_length, each.long_documents.model_dump(mode="json")] for each in readings]
     line = cached_value(context.workspace, "long-documents", known, lambda: _measured(context, dev, readings))
     if line:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from command_line import Command, clear_fault
 from conftest import write_beir
 
+from hfcompress.cli import main
 from hfcompress.data.ranking import RankingData
 from hfcompress.rankers.load import load_ranker
 
@@ -18,32 +20,29 @@ CHUNK = ("--long-documents", "chunk", "--max-chunks", "3", "--overlap", "0", "--
 SETTING = {"mode": "chunk", "max_chunks": 3, "overlap": 0, "combine": "mean"}
 
 
-def test_rank_and_score_read_chunks(
-    tmp_path: Path, cross_encoder: Path, command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rank_and_score_read_chunks(tmp_path: Path, cross_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = load_ranker(cross_encoder, "torch", long_documents=SETTING)
     logit, truncated = (
         float(each.score([(QUERY, LONG)])[0]) for each in (expected, load_ranker(cross_encoder, "torch"))
     )
     assert logit != truncated
     (tmp_path / "docs.txt").write_text(f"{LONG}\n")
-    code, printed = command("rank", cross_encoder, "--query", QUERY, "--docs", tmp_path / "docs.txt", *CHUNK)
-    assert code == 0, printed
+    main(["rank", str(cross_encoder), "--query", QUERY, "--docs", str(tmp_path / "docs.txt"), *CHUNK])
+    assert float(capsys.readouterr().out.split()[0]) == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-4)
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"query": QUERY, "document": LONG}) + "\n")
     target = tmp_path / "scored.jsonl"
-    arguments = ("--input", tmp_path / "pairs.jsonl", "--output", target, "--quiet")
-    assert command("score", cross_encoder, *arguments, *CHUNK)[0] == 0
+    arguments = ["--input", str(tmp_path / "pairs.jsonl"), "--output", str(target), "--quiet"]
+    main(["score", str(cross_encoder), *arguments, *CHUNK])
     assert json.loads(target.read_text())["score"] == pytest.approx(logit, abs=1e-5)
 
 
-def test_evaluate_reads_chunks(tmp_path: Path, cross_encoder: Path, word_data: RankingData, command: Command) -> None:
+def test_evaluate_reads_chunks(tmp_path: Path, cross_encoder: Path, word_data: RankingData) -> None:
     folder = write_beir(tmp_path / "words", word_data)
     figures = {}
     for options in ((), CHUNK):
         path = tmp_path / f"{len(options)}.json"
-        arguments = ("--data", folder, "--max-length", "10", "--json", path, "--quiet")
-        code, message = command("evaluate", cross_encoder, *arguments, *options)
-        assert code == 0, message
+        arguments = ["--data", str(folder), "--max-length", "10", "--json", str(path), "--quiet"]
+        main(["evaluate", str(cross_encoder), *arguments, *options])
         figures[len(options)] = json.loads(path.read_text())
     assert figures[0]["long_documents"] is None
     assert figures[len(CHUNK)]["long_documents"] == {**SETTING, "max_tokens_per_doc": None}
