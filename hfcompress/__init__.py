@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hfcompress.pipeline import run
     from hfcompress.quantization.quantizer import RankerQuantizer
     from hfcompress.rankers.load import load_ranker
-    from hfcompress.recipe import Recipe
+    from hfcompress.recipe import LongDocuments, Recipe
     from hfcompress.training.arguments import RankingTrainingArguments
     from hfcompress.training.callbacks import RankingEvalCallback
     from hfcompress.training.gradual import GradualPruningCallback
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CompressionReportCallback": "training.report",
     "GradualPruningCallback": "training.gradual",
+    "LongDocuments": "recipe",
     "PruningPlan": "models.plan",
     "QuantizationAwareCallback": "training.quantization_aware",
     "RankerQuantizer": "quantization.quantizer",
@@ -47,6 +48,7 @@ _HOMES = {
 __all__ = [
     "CompressionReportCallback",
     "GradualPruningCallback",
+    "LongDocuments",
     "PruningPlan",
     "QuantizationAwareCallback",
     "RankerQuantizer",

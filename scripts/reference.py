@@ -44,6 +44,7 @@ RECIPE = (
     recipe.PackedWeights,
     recipe.HalfPrecision,
     recipe.EvaluateStep,
+    recipe.LongDocuments,
     recipe.PublishStep,
 )
 REPORT = (
@@ -62,6 +63,7 @@ REPORT = (
     report.DataSummary,
     report.AlsoSummary,
     recipe.ScoreText,
+    recipe.LongDocuments,
     structure.PruningSummary,
     structure.VocabularySummary,
     structure.SparsitySummary,

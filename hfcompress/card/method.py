@@ -29,8 +29,7 @@ def measuring(report: RunReport) -> str:
         f"without a relevant document are left out{f' ({left_out:,} of the test queries)' if left_out > 0 else ''}.",
         "**Ties:** documents with equal scores (in single precision) are ordered by id, descending, as in trec_eval.",
         *([_scores(data)] if data.score_text else []),
-        f"**Truncation:** teacher and artifacts alike read at most {report.max_length} tokens of a pair; "
-        f"{md.percent(data.truncated_share)} of the pairs are longer.",
+        _long_documents(report),
         verdicts.rule(report),
         f"**Speed:** teacher and artifacts take turns{_sample(latency)}, part by part and query by query, so that a "
         "busy moment of the machine meets all alike. The speed-up is the median of the ratios of paired parts"
@@ -41,6 +40,20 @@ def measuring(report: RunReport) -> str:
         f"**Versions:** {versions}.",
     ]
     return f"## How it was measured\n\n{_points(points)}"
+
+
+def _long_documents(report: RunReport) -> str:
+    """What is read of pairs that are longer than an input."""
+    longer = f"{md.percent(report.data.truncated_share)} of the pairs are longer."
+    found = report.long_documents
+    if found is None:
+        return (
+            f"**Truncation:** teacher and artifacts alike read at most {report.max_length} tokens of a pair; {longer}"
+        )
+    return (
+        f"**Long documents:** an input has at most {report.max_length} tokens; {longer} For teacher and artifacts "
+        f"alike they were {found}; training read them truncated."
+    )
 
 
 def cost(report: RunReport) -> str:

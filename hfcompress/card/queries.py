@@ -6,6 +6,7 @@ import numpy as np
 
 from hfcompress.card.wording import metric
 from hfcompress.evaluation.explain import changed_queries
+from hfcompress.recipe import TRUNCATED
 from hfcompress.report.explanation import Explanation, MovedQuery, QueryGroup
 from hfcompress.report.report import Artifact, RunReport
 from hfcompress.utils import text as md
@@ -44,6 +45,8 @@ def kinds(report: RunReport) -> str:
         _groups(report, "Query length", "token", report.explanation.by_query_length),
         _groups(report, "Relevant documents", "document", report.explanation.by_relevant),
     ]
+    if report.explanation.by_document_length:
+        parts.append(_by_document_length(report, report.explanation.by_document_length))
     return "### By kind of query\n\n" + "\n\n".join(parts)
 
 
@@ -54,7 +57,7 @@ def _explained(report: RunReport, explanation: Explanation) -> str:
     notes = [
         "Rank of its best document: by the teacher, then by the artifact, among the candidates; best is the relevant "
         "one with the highest grade.",
-        f"Tokens: of the query, and of query and document together, of which {report.max_length} are read.",
+        f"Tokens: of the query, and of query and document together, of which {_read(report)}.",
     ]
     if saliency:
         averages = _averages(
@@ -70,6 +73,19 @@ def _explained(report: RunReport, explanation: Explanation) -> str:
         )
     listed = "\n".join(f"- {note}" for note in notes)
     return f"{md.table(head, rows, right_from=1)}\n\n{listed}"
+
+
+def _read(report: RunReport) -> str:
+    """How many tokens of a pair are read, in words."""
+    chunks = report.long_documents is not None and report.long_documents.chunks
+    return f"{report.max_length} are read" + " at a time" * chunks
+
+
+def _by_document_length(report: RunReport, groups: list[QueryGroup]) -> str:
+    """The table by length of the relevant documents, and what happens to those that are too long."""
+    how = report.long_documents or TRUNCATED
+    table = _groups(report, "Relevant documents with their query", "token", groups)
+    return f"{table}\n\nPairs of more than {report.max_length} tokens were {how}."
 
 
 def _averages(correlation: float, overlap: float) -> str:

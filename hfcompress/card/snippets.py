@@ -53,17 +53,20 @@ scores of another scale. They are those of BM25 as Lucene computes it (k1 = 1.2,
 of the texts' language, over all documents that are searched, not only those that are ranked; a document that shares no
 word with the query has 0."""
 
+_CHUNKS_NOTE = """**All figures here are for documents that are read in chunks**, which only hfcompress does. Other
+libraries truncate documents that do not fit into one input."""
+
 _HFCOMPRESS = """import hfcompress
 
 {own_texts}
-ranker = hfcompress.load_ranker(folder)  # the int8 file that was fastest where the report was made
+ranker = hfcompress.load_ranker(folder{reading})  # the int8 file that was fastest where the report was made
 scores = ranker.score([(query, document) for document in documents])
 """
 
 _PACKED = """import hfcompress
 
 {own_texts}
-ranker = hfcompress.load_ranker(folder, file="{path}")
+ranker = hfcompress.load_ranker(folder, file="{path}"{reading})
 scores = ranker.score([(query, document) for document in documents])
 model = hfcompress.load_model(folder, file="{path}")  # in fp32{unpack}
 """
@@ -71,7 +74,7 @@ model = hfcompress.load_model(folder, file="{path}")  # in fp32{unpack}
 _HALF = """import hfcompress
 
 {own_texts}
-ranker = hfcompress.load_ranker(folder, "torch", device="auto", dtype="{dtype}")
+ranker = hfcompress.load_ranker(folder, "torch", device="auto", dtype="{dtype}"{reading})
 scores = ranker.score([(query, document) for document in documents])
 """
 
@@ -166,6 +169,7 @@ def loading_snippets(report: RunReport) -> str:
         "prompted": _PROMPT.format(prompt=prompt) if report.query_prompt else "",
         "trust": ", trust_remote_code=True" if custom else "",
         "max_length": report.max_length,
+        "reading": _reading(report),
         "unpack": "" if report.modular else "; model.save_pretrained(...) unpacks it for other clients",
         "slow_fusions": json.dumps(SLOW_FUSIONS),
         "pad": "<pad>" if report.model_type in _FAIRSEQ_FAMILIES else "[PAD]",
@@ -177,6 +181,7 @@ def loading_snippets(report: RunReport) -> str:
         *([_SCORES_NOTE.format(**scores)] if settings else []),
         *([_MODULAR_NOTE] if report.modular else []),
         fence(_HFCOMPRESS.format(**values), "python"),
+        *([_CHUNKS_NOTE] if report.long_documents and report.long_documents.chunks else []),
         "Scores compare the documents of one query: only their order counts. sentence-transformers applies the "
         "activation that config.json names, usually a sigmoid; all others here give logits. The same with other "
         "libraries:",
@@ -204,6 +209,14 @@ def loading_snippets(report: RunReport) -> str:
             half = _HALF.format(dtype=HALVES[artifact.precision], **values)
             parts.append(_folded(f"PyTorch in 16 bits ({artifact.precision})", "", half))
     return "\n\n".join(parts)
+
+
+def _reading(report: RunReport) -> str:
+    """The argument of `load_ranker` for long documents; empty if they are truncated as by default."""
+    if report.long_documents is None:
+        return ""
+    changed = report.long_documents.model_dump(mode="json", exclude_defaults=True)
+    return f", long_documents={json.dumps('chunk' if changed == {'mode': 'chunk'} else changed)}"
 
 
 def _fastest(report: RunReport, runtime: str) -> Artifact | None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hfcompress.cli import long_documents as long
 from hfcompress.cli import options
 from hfcompress.cli.tables import print_evaluation
 from hfcompress.cli.terminal import start, write_json
@@ -20,6 +21,11 @@ def compare(
     data: options.Data,
     split: options.Split = "test",
     max_length: options.MaxLength = None,
+    long_documents: long.Mode = "truncate",
+    max_tokens_per_doc: long.MaxTokensPerDoc = None,
+    max_chunks: long.MaxChunks = None,
+    overlap: long.Overlap = None,
+    combine: long.Combine = None,
     max_queries: options.MaxQueries = None,
     candidates: options.Candidates = 20,
     margin: options.Margin = 0.01,
@@ -39,6 +45,7 @@ def compare(
 
     console = start(json_file)
     check_options(split, margin)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
     result = evaluate_systems(
         [resolve_system(name, name) for name in (first, second)],
         data,
@@ -50,6 +57,7 @@ def compare(
         progress=not quiet,
         metrics=metric or (),
         device=device,
+        long_documents=reading,
     )
     write_json(json_file, result.model_dump_json(indent=2))
     print_evaluation(result, metric or (), console)

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from hfcompress.cli import long_documents as long
 from hfcompress.cli import options
 from hfcompress.cli.tables import print_report
 from hfcompress.cli.terminal import start, step_lines, write_json
@@ -49,6 +50,11 @@ def compress(
     ] = None,
     time_budget: Annotated[str, typer.Option(help="Time for the whole command, e.g. 60m or 1h30m.")] = "60m",
     max_length: options.MaxLength = None,
+    long_documents: long.Mode = "truncate",
+    max_tokens_per_doc: long.MaxTokensPerDoc = None,
+    max_chunks: long.MaxChunks = None,
+    overlap: long.Overlap = None,
+    combine: long.Combine = None,
     candidates: options.Candidates = 20,
     threads: options.Threads = 0,
     licence: Annotated[
@@ -73,6 +79,7 @@ def compress(
 
     console = start(json_file)
     check_one_margin(max_loss, keep)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
     goal = Goal(
         target_speedup=target_speedup,
         target_latency_ms=target_latency_ms,
@@ -98,6 +105,7 @@ def compress(
             progress=not quiet,
             zero_shot=zero_shot or [],
             device=device,
+            long_documents=reading,
         )
     write_json(json_file, outcome.to_json())
     console.print(_trials(outcome))

@@ -18,6 +18,8 @@ from hfcompress.errors import DataError
 
 if TYPE_CHECKING:
     from hfcompress.data.statistics import DatasetStatistics, Lengths
+    from hfcompress.data.token_rates import TokenRate
+    from hfcompress.evaluation.reading import ReadingCost
 
 app = typer.Typer(help="Inspect data, mine hard negatives, write built-in data sets.", no_args_is_help=True)
 
@@ -49,8 +51,10 @@ def check(
     """
     from hfcompress.data.load import load_data
     from hfcompress.data.score_text import score_text_of
-    from hfcompress.data.statistics import dataset_statistics
+    from hfcompress.data.statistics import dataset_statistics, sample_pairs
+    from hfcompress.data.token_rates import token_rates
     from hfcompress.evaluation.power import queries_needed
+    from hfcompress.evaluation.reading import reading_cost
     from hfcompress.models.load import load_config
     from hfcompress.rankers.load import ranking_tokenizer
     from hfcompress.recipe import DataStep, SplitLimits
@@ -72,11 +76,22 @@ def check(
     limits = SplitLimits(train=max_queries, dev=max_queries, test=max_queries)
     score_text = score_text_of(load_config(model)) if model else None
     step = DataStep(sets=data, candidates=candidates, max_queries=limits, score_text=score_text)
-    facts = dataset_statistics(load_data(step, not quiet, unlabelled), tokenizer, max_length)
+    loaded = load_data(step, not quiet, unlabelled)
+    facts = dataset_statistics(loaded, tokenizer, max_length)
+    cost, rates = None, []
+    if tokenizer:
+        pairs = sample_pairs(loaded)
+        cost = reading_cost(pairs, tokenizer, max_length or tokenizer.model_max_length)
+        rates = token_rates((text for pair in pairs for text in pair), tokenizer)
     needed = {str(each): queries_needed(margin, each, power) for each in sorted({deviation, *DEVIATIONS})}
     assumed = {"margin": margin, "power": power, "queries_by_assumed_deviation": needed}
-    write_json(json_file, _json(facts, assumed))
+    warnings = [*facts.warnings(), *filter(None, (rate.warning() for rate in rates))]
+    write_json(json_file, _json(facts, assumed, cost, rates, warnings))
     _print(facts, console)
+    if cost and cost.truncated_pairs:
+        console.print(cost.in_words(), soft_wrap=True)
+    if rates:
+        console.print(_rates(facts.language, rates))
     test = facts.splits.get("test")
     console.print(
         f"Queries that a verdict needs at a margin of {margin:g}, for a power of {power:.0%}: "
@@ -86,7 +101,7 @@ def check(
         + (f"The test split has {test.labelled:,} queries that count." if test else ""),
         soft_wrap=True,
     )
-    for warning in facts.warnings():
+    for warning in warnings:
         console.print(f"[bold yellow]note:[/] {escape(warning)}", soft_wrap=True)
 
 
@@ -195,11 +210,34 @@ def build(
     out.print(f"{escape(str(folder))}: {len(loaded.corpus):,} documents, {counts} queries", soft_wrap=True)
 
 
-def _json(facts: DatasetStatistics, verdict: dict[str, object]) -> str:
+def _json(
+    facts: DatasetStatistics,
+    verdict: dict[str, object],
+    cost: ReadingCost | None,
+    rates: list[TokenRate],
+    warnings: list[str],
+) -> str:
     import json
 
-    found = {**facts.model_dump(mode="json"), "verdict": verdict, "warnings": facts.warnings()}
+    found = {
+        **facts.model_dump(mode="json"),
+        "reading_cost": cost.model_dump(mode="json") if cost else None,
+        "token_rates": [rate.model_dump(mode="json") for rate in rates],
+        "verdict": verdict,
+        "warnings": warnings,
+    }
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+
+
+def _rates(language: str, rates: list[TokenRate]) -> Table:
+    """The table of tokens by language and script."""
+    table = Table("Language", "Script", title="Tokens", title_justify="left")
+    for name in ("texts", "tokens per", "", "unknown"):
+        table.add_column(name, justify="right")
+    for rate in rates:
+        figures = f"{rate.texts:,}", rate.unit, f"{rate.tokens_per_unit:.2f}", f"{rate.unknown_share:.1%}"
+        table.add_row(escape(language) or "not known", rate.script, *figures)
+    return table
 
 
 def _print(facts: DatasetStatistics, console: Console) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hfcompress.cli import long_documents as long
 from hfcompress.cli import options
 from hfcompress.cli.compare import check_options, check_runtime
 from hfcompress.cli.tables import print_evaluation
@@ -22,6 +23,11 @@ def evaluate(
     baseline: Annotated[str | None, typer.Option(help="Model or run file to compare with, query by query.")] = None,
     runtime: options.FastestRuntime = None,
     max_length: options.MaxLength = None,
+    long_documents: long.Mode = "truncate",
+    max_tokens_per_doc: long.MaxTokensPerDoc = None,
+    max_chunks: long.MaxChunks = None,
+    overlap: long.Overlap = None,
+    combine: long.Combine = None,
     max_queries: options.MaxQueries = None,
     candidates: options.Candidates = 20,
     margin: options.Margin = 0.01,
@@ -47,6 +53,7 @@ def evaluate(
     console = start(json_file)
     check_options(split, margin)
     check_runtime(runtime)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
     result = evaluate_models(
         model,
         baseline,
@@ -64,6 +71,7 @@ def evaluate(
         dtype=dtype,
         providers=provider or (),
         thresholds=threshold or (),
+        long_documents=reading,
     )
     write_json(json_file, result.model_dump_json(indent=2))
     print_evaluation(result, metric or (), console)

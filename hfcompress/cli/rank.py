@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from hfcompress.cli import long_documents as long
 from hfcompress.cli import options
 from hfcompress.cli.compare import check_runtime
 from hfcompress.cli.terminal import start
@@ -20,6 +21,11 @@ def rank(
     query: Annotated[str, typer.Option(help="The query.")],
     docs: Annotated[Path, typer.Option(help="Text file with one document per line.")],
     top_k: Annotated[int | None, typer.Option(min=1, help="Show only the best K documents.")] = None,
+    long_documents: long.Mode = "truncate",
+    max_tokens_per_doc: long.MaxTokensPerDoc = None,
+    max_chunks: long.MaxChunks = None,
+    overlap: long.Overlap = None,
+    combine: long.Combine = None,
     runtime: options.FastestRuntime = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
@@ -39,6 +45,7 @@ def rank(
 
     start()
     check_runtime(runtime)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
     if not query.strip():
         raise DataError("The query is empty", value=query, expected="some text", remedy="correct --query")
     if is_broken(query):
@@ -57,5 +64,5 @@ def rank(
         )
     subject = resolve_model(folder, folder, cast(Any, runtime), device, dtype, provider or ())
     require_plain_documents(folder, load_config(subject.folder))
-    for hit in subject.ranker(None, RankerOptions()).rank(query, documents, top_k):
+    for hit in subject.ranker(None, RankerOptions(long_documents=reading)).rank(query, documents, top_k):
         typer.echo(f"{hit.score:.4f}\t{hit.position + 1}\t{documents[hit.position]}")

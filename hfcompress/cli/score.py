@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from hfcompress.cli import long_documents as long
 from hfcompress.cli import options
 from hfcompress.cli.compare import check_runtime
 from hfcompress.cli.terminal import err, start, step_lines
@@ -66,6 +67,11 @@ def score(
     provider: options.Providers = None,
     threads: options.Threads = 0,
     max_length: options.MaxLength = None,
+    long_documents: long.Mode = "truncate",
+    max_tokens_per_doc: long.MaxTokensPerDoc = None,
+    max_chunks: long.MaxChunks = None,
+    overlap: long.Overlap = None,
+    combine: long.Combine = None,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens that the runtime gets at a time.")] = 2048,
     cache_mb: Annotated[
         int, typer.Option(min=0, help="Memory for tokenized documents, in 10^6 bytes; 0 for none.")
@@ -98,6 +104,7 @@ def score(
 
     start()
     check_runtime(runtime)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
     settings = ScoreSettings(
         format=format,
         names=ColumnNames(query_column, document_column, title_column, score_column),
@@ -120,7 +127,7 @@ def score(
         )
     here = "cpu" if cluster else device  # this machine may lack what the workers have
     model = resolve_model(folder, folder, cast(Any, runtime), here, dtype, provider or ())
-    machine = RankerOptions(threads, batch_tokens, cache_bytes=cache_mb * 10**6)
+    machine = RankerOptions(threads, batch_tokens, cache_bytes=cache_mb * 10**6, long_documents=reading)
     with step_lines(err, quiet):
         if cluster or len(source) > 1 or source[0].is_dir():
             score_shards(model, source, output, settings, machine, max_length, cluster, device)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from hfcompress.cli import long_documents as long
 from hfcompress.cli import options
 from hfcompress.cli.compare import check_runtime
 from hfcompress.cli.terminal import start, step_lines
@@ -31,6 +32,11 @@ def serve(
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable with a key that clients must send as a bearer token.")
     ] = None,
+    long_documents: long.Mode = "truncate",
+    max_tokens_per_doc: long.MaxTokensPerDoc = None,
+    max_chunks: long.MaxChunks = None,
+    overlap: long.Overlap = None,
+    combine: long.Combine = None,
     teacher: Annotated[
         bool, typer.Option(help="Also serve the teacher that a run keeps in its folder, for the first page.")
     ] = True,
@@ -56,6 +62,7 @@ def serve(
     Example: hfcompress serve out/quickstart --port 8080
     """
     check_runtime(None if runtime == "auto" else runtime)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
     if missing := [package for package in PACKAGES if find_spec(package) is None]:
         raise MissingExtraError(missing[0].replace("_", "-"), "serve", "hfcompress serve")
     from hfcompress.serve.models import Models, ModelSource, sources_of
@@ -72,7 +79,7 @@ def serve(
         api_key=_key(api_key_env),
     )
     chosen = None if runtime == "auto" else cast(Any, runtime)
-    common = ModelSource("", "", chosen, device, threads, cache_mb * 10**6)
+    common = ModelSource("", "", chosen, device, threads, cache_mb * 10**6, reading)
     sources = sources_of(folders, common, teacher)
     with step_lines(console, quiet), listen(host, port) as listening:
         run_server(Models(sources, settings), listening)

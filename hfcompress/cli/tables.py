@@ -55,6 +55,8 @@ def print_evaluation(result: Evaluation, metrics: Sequence[str] = (), console: C
     title = f"{result.data} {result.split}, {len(result.artifacts[0].per_query)} queries"
     if result.queries_without_relevant:
         title += f" ({result.queries_without_relevant} more have no relevant document)"
+    if result.long_documents:
+        title += f", long documents {result.long_documents}"
     console.print(_table(title, result.first_stage, result.artifacts, metrics, console))
     for artifact in result.artifacts:
         if artifact.delta:

@@ -24,6 +24,7 @@ from hfcompress.compress.choose import DeploymentForm, choose_form, measure_unpr
 from hfcompress.compress.context import CALIBRATION_PAIRS, CompressContext, quality
 from hfcompress.compress.final import confirmed, final_recipe, keep_plan
 from hfcompress.compress.goal import Goal
+from hfcompress.compress.long_documents import advise
 from hfcompress.compress.prepare import prepare, set_margin
 from hfcompress.compress.rounds import Choice, search
 from hfcompress.compress.trials import Stage, Trial, save, trials_figure
@@ -32,7 +33,16 @@ from hfcompress.errors import PlanError
 from hfcompress.models.layout import FORMER_TRIALS_FILES, RECIPE_FILE, TRIALS_FIGURE, TRIALS_FILE
 from hfcompress.models.load import load_config, resolve
 from hfcompress.rankers.load import ranking_tokenizer
-from hfcompress.recipe import DataStep, EvaluateStep, PublishStep, QuantizeStep, Recipe, TeacherStep
+from hfcompress.recipe import (
+    TRUNCATED,
+    DataStep,
+    EvaluateStep,
+    LongDocuments,
+    PublishStep,
+    QuantizeStep,
+    Recipe,
+    TeacherStep,
+)
 from hfcompress.report.delta import Delta
 from hfcompress.report.report import Artifact, RunReport
 from hfcompress.steps.workspace import Workspace
@@ -118,6 +128,7 @@ def compress(
     progress: bool = True,
     zero_shot: Sequence[str] = (),
     device: str = "auto",
+    long_documents: LongDocuments | None = None,
 ) -> Outcome:
     """Compress a cross-encoder as far as the goal asks, or as far as its ranking quality allows, within a time budget.
 
@@ -136,6 +147,7 @@ def compress(
         zero_shot: Data sets that are neither trained on nor chosen by, as in a recipe: the result is evaluated there,
             too.
         device: Device of everything that runs PyTorch, as in a recipe.
+        long_documents: How documents are read that do not fit into one input, as in a recipe; truncated by default.
 
     Raises:
         HfCompressError: A fault that the user can mend.
@@ -149,11 +161,12 @@ def compress(
         data=DataStep(sets=list(sets), candidates=candidates, score_text=score_text_of(config)),
         teacher=TeacherStep(model=model, max_length=length),
         quantize=QuantizeStep(artifacts=goal.artifacts(), calibration_pairs=CALIBRATION_PAIRS),
-        evaluate=EvaluateStep(margin=goal.max_loss, threads=threads),
+        evaluate=EvaluateStep(margin=goal.max_loss, threads=threads, long_documents=long_documents or TRUNCATED),
         publish=PublishStep(license=license),
     )
     context = prepare(shared, workspace, goal, progress, zero_shot)
     set_margin(context)
+    advise(context)
     logger.info(_intention(context))
     set_seed(seed)
     teacher, forms = measure_unpruned(context)

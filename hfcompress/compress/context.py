@@ -93,7 +93,8 @@ class CompressContext:
     def options(self) -> RankerOptions:
         """Threads and token budget of every runtime."""
         step = self.recipe.evaluate
-        return RankerOptions(step.threads, step.batch_tokens, device=str(torch_device(self.recipe.device)))
+        device = str(torch_device(self.recipe.device))
+        return RankerOptions(step.threads, step.batch_tokens, device=device, long_documents=step.long_documents)
 
     @property
     def remaining(self) -> float:

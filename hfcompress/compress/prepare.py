@@ -65,7 +65,9 @@ def prepare(
     teacher, threads = recipe.teacher, recipe.evaluate.threads
     known = [model_fingerprint(teacher.model), data.fingerprint(), teacher.max_length, threads]
 
-    options = RankerOptions(threads, device=str(torch_device(recipe.device)))
+    long_documents = recipe.evaluate.long_documents
+    known += [] if long_documents.is_default else [long_documents.model_dump(mode="json")]
+    options = RankerOptions(threads, device=str(torch_device(recipe.device)), long_documents=long_documents)
 
     def measure() -> float:
         return pairs_per_second(teacher.model, data, "dev", teacher.max_length, options)
@@ -159,6 +161,8 @@ def set_margin(context: CompressContext) -> None:
         return means(values_of_scores(scores, context.data, "dev"))[PRIMARY_METRIC]
 
     known = [model_fingerprint(context.teacher), context.data.fingerprint(), context.max_length]
+    long_documents = context.recipe.evaluate.long_documents
+    known += [] if long_documents.is_default else [long_documents.model_dump(mode="json")]
     teacher = float(cached_value(context.workspace, "margin", known, measure))
     context.goal = goal.with_margin(teacher)
     margin = context.goal.max_loss

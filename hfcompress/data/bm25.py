@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,7 @@ ALIASES = {
 # Languages written without spaces between words; what has spaces around it there is mostly English.
 WITHOUT_SPACES = frozenset(["ja", "km", "lo", "my", "th", "zh"])
 # Scripts without spaces between words: Chinese and Japanese, Thai, Lao, Burmese, Khmer.
-_UNSPACED = re.compile(
-    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+"
-)
+UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+")
 
 
 def retrieve(
@@ -120,10 +119,28 @@ class Bm25Index:
         return bm25s.tokenize(
             [_spaced(text) for text in texts],
             stopwords=self._stop_words,
+            token_pattern=_word_pattern(),
             stemmer=_stemmer(self._code),
             return_ids=return_ids,
             show_progress=False,
         )
+
+
+@cache
+def _word_pattern() -> str:
+    """Words of two letters or more, each with the marks that belong to it: vowel signs of Hindi, vowels of Arabic.
+
+    Python counts marks as no part of a word, which would cut most words of Hindi or Tamil in pieces.
+    """
+    marks = [code for code in range(0x300, 0x1E000) if unicodedata.category(chr(code)) in ("Mn", "Mc")]
+    ranges: list[list[int]] = []
+    for code in marks:
+        if ranges and code == ranges[-1][1] + 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    listed = "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
+    return rf"(?u)(?:\w[{listed}]*){{2,}}"
 
 
 @cache
@@ -139,7 +156,7 @@ def _stemmer(code: str) -> Stemmer | None:
 
 def _spaced(text: str) -> str:
     """Replace every run of an unspaced script by its character bigrams, with spaces between them."""
-    return _UNSPACED.sub(lambda run: f" {' '.join(_bigrams(run.group()))} ", text)
+    return UNSPACED.sub(lambda run: f" {' '.join(_bigrams(run.group()))} ", text)
 
 
 def _bigrams(run: str) -> list[str]:

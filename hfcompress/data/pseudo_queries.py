@@ -10,13 +10,12 @@ from dataclasses import replace
 from hfcompress.data.bm25 import retrieve
 from hfcompress.data.document import Document, text_key
 from hfcompress.data.ranking import RankingData, Split
+from hfcompress.data.sentences import SENTENCE_END
 from hfcompress.errors import DataError
 
 PREFIX = "pseudo-query/"
 MAX_WORDS = 32
 MIN_CHARACTERS, MAX_CHARACTERS = 16, 256  # the least is not asked of titles and first sentences
-
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n")
 
 
 def add_pseudo_queries(
@@ -125,7 +124,7 @@ def has_pseudo_queries(data: RankingData) -> bool:
 
 def _texts(document: Document, rng: random.Random, titles: bool) -> Iterator[str]:
     """Texts of queries that a document gives, in order."""
-    first, *rest = (_shortened(each) for each in _SENTENCE_END.split(document.text.strip()))
+    first, *rest = (_shortened(each) for each in SENTENCE_END.split(document.text.strip()))
     title = _shortened(document.title)
     if titles and (title or first):
         yield title or first

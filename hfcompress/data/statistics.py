@@ -275,10 +275,15 @@ def _judged_pairs(data: RankingData, split: Split) -> set[tuple[str, str]]:
     }
 
 
-def _truncation(data: RankingData, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Truncation:
+def sample_pairs(data: RankingData) -> list[tuple[str, str]]:
+    """At most `SAMPLE` pairs of a query and a candidate, of queries in the order of a hash of their ids."""
     queries = [(query, documents) for split in data.splits.values() for query, documents in split.candidates.items()]
     queries.sort(key=lambda each: stable_hash(each[0]))
-    pairs = list(islice((pair for query, documents in queries for pair in data.pairs(query, documents)), SAMPLE))
+    return list(islice((pair for query, documents in queries for pair in data.pairs(query, documents)), SAMPLE))
+
+
+def _truncation(data: RankingData, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Truncation:
+    pairs = sample_pairs(data)
     encoded = encode_pairs(
         tokenizer, [query for query, _ in pairs], [document for _, document in pairs], return_length=True, verbose=False
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,6 +64,7 @@ def explain(
     max_length: int,
     queries: int,
     sequence: Sequence[str] = (),
+    chunks: bool = False,
 ) -> Explanation | None:
     """Explain the difference between the primary artifact and the teacher.
 
@@ -75,6 +77,7 @@ def explain(
         max_length: Longest input in tokens.
         queries: Largest number of queries that lost, and of queries that gained.
         sequence: Names of the artifacts in the order in which they were tested.
+        chunks: Whether documents that do not fit into one input were read in chunks.
 
     Returns:
         None if no artifact was compared with the teacher.
@@ -85,7 +88,7 @@ def explain(
     chosen = data.split(split)
     before, after = teacher.per_query, artifact.per_query
     losses, gains = changed_queries(before, after)
-    explainer = _QueryExplainer(data, chosen, runs[teacher.name], runs[artifact.name], tokenizer, max_length)
+    explainer = _QueryExplainer(data, chosen, runs[teacher.name], runs[artifact.name], tokenizer, max_length, chunks)
     lengths = dict(zip(before, explainer.query_tokens(list(before)), strict=True))
     relevant = {query: len(_relevant(chosen, query, data.relevant_from)) for query in before}
     shown = (*losses[:queries], *gains[:queries])
@@ -94,6 +97,9 @@ def explain(
         moved=[explainer.explain(query, before[query], after[query]) for query in shown],
         by_query_length=_groups(lengths, before, after, _length_bounds(list(lengths.values()))),
         by_relevant=_groups(relevant, before, after, RELEVANT_BOUNDS),
+        by_document_length=_groups(
+            explainer.document_tokens(list(before)), before, after, (0, max_length + 1, 2 * max_length + 1)
+        ),
     )
 
 
@@ -107,10 +113,32 @@ class _QueryExplainer:
     artifact: Run
     tokenizer: PreTrainedTokenizerFast
     max_length: int
+    chunks: bool
 
     def query_tokens(self, queries: list[str]) -> list[int]:
         """Lengths of queries without special tokens."""
         encoded = self.tokenizer([self.data.queries[query] for query in queries], add_special_tokens=False)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    def document_tokens(self, queries: list[str]) -> dict[str, int]:
+        """Median length of the relevant candidates of each query that has some, with query and special tokens."""
+        relevant = {}
+        for query in queries:
+            grades = _relevant(self.split, query, self.data.relevant_from)
+            relevant[query] = [document for document in self.split.candidates.get(query, []) if document in grades]
+        pairs = [pair for query, documents in relevant.items() for pair in self.data.pairs(query, documents)]
+        lengths = iter(self._lengths(pairs))
+        return {
+            query: int(np.median([next(lengths) for _ in documents]))
+            for query, documents in relevant.items()
+            if documents
+        }
+
+    def _lengths(self, pairs: list[tuple[str, str]]) -> list[int]:
+        """Tokens of pairs, without truncation."""
+        if not pairs:
+            return []
+        encoded = encode_pairs(self.tokenizer, *map(list, zip(*pairs, strict=True)), verbose=False)
         return [len(ids) for ids in encoded["input_ids"]]
 
     def explain(self, query: str, before: float, after: float) -> MovedQuery:
@@ -124,12 +152,7 @@ class _QueryExplainer:
             grades.keys() & teacher_ranks.keys(), key=lambda document: (-grades[document], teacher_ranks[document])
         )[:MAX_DOCUMENTS]
         pairs = self.data.pairs(query, documents)
-        encoded = (
-            encode_pairs(self.tokenizer, *map(list, zip(*pairs, strict=True)), verbose=False)
-            if pairs
-            else {"input_ids": []}
-        )
-        lengths = [len(ids) for ids in encoded["input_ids"]]
+        lengths = self._lengths(pairs)
         return MovedQuery(
             query=query,
             teacher=before,
@@ -143,7 +166,7 @@ class _QueryExplainer:
                     teacher_rank=teacher_ranks[document],
                     artifact_rank=artifact_ranks[document],
                     tokens=length,
-                    truncated=length > self.max_length,
+                    truncated=length > self.max_length and not self.chunks,
                     text=self._published(text),
                 )
                 for document, length, (_, text) in zip(documents, lengths, pairs, strict=True)
@@ -175,8 +198,8 @@ def _groups(
     values: Mapping[str, int], before: Mapping[str, float], after: Mapping[str, float], bounds: Sequence[int]
 ) -> list[QueryGroup]:
     groups = []
-    for low, high in zip(bounds, [*bounds[1:], max(values.values(), default=0) + 1], strict=True):
-        queries = [query for query in before if query in after and low <= values[query] < high]
+    for low, high in zip(bounds, [*bounds[1:], math.inf], strict=True):
+        queries = [query for query in before if query in after and query in values and low <= values[query] < high]
         if not queries:
             continue
         differences = np.array([after[query] - before[query] for query in queries])

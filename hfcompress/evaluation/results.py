@@ -101,7 +101,7 @@ def evaluate_candidates(
     Returns:
         One result for each candidate, in their order.
     """
-    options = RankerOptions(step.threads, step.batch_tokens, device=device)
+    options = RankerOptions(step.threads, step.batch_tokens, device=device, long_documents=step.long_documents)
     timed = [*candidates, *missing_teachers(candidates)]
     rankers = [candidate.ranker(max_length, options) for candidate in timed]
     texts = _texts(timed, data)
@@ -235,6 +235,7 @@ def build_report(
         machine=describe_machine(torch_device(recipe.device)),
         explanation=explanation,
         sequence=list(sequence),
+        long_documents=None if recipe.evaluate.long_documents.is_default else recipe.evaluate.long_documents,
     )
 
 
@@ -328,7 +329,8 @@ def _single_thread(
         return {}
     chosen = [number for number, each in enumerate(candidates) if each.device == CPU]
     candidates, lists = [candidates[number] for number in chosen], [lists[number] for number in chosen]
-    rankers = [candidate.ranker(max_length, RankerOptions(1, step.batch_tokens)) for candidate in candidates]
+    options = RankerOptions(1, step.batch_tokens, long_documents=step.long_documents)
+    rankers = [candidate.ranker(max_length, options) for candidate in candidates]
     results = benchmark_single_thread(rankers, [own[: step.single_thread_queries] for own in lists], step.confidence)
     return {candidate.name: result for candidate, result in zip(candidates, results, strict=True)}
 

@@ -21,6 +21,7 @@ from transformers.utils import cached_file
 
 from hfcompress.models.load import model_fingerprint, resolve
 from hfcompress.rankers.base import Pair
+from hfcompress.recipe import LongDocuments
 from hfcompress.utils.cache import cache_folder
 from hfcompress.utils.json_files import one_line
 from hfcompress.utils.machine import versions
@@ -50,17 +51,22 @@ class ScoreStore:
         self._usable = True
 
     @classmethod
-    def of_model(cls, name: str, max_length: int, file: str | None = None) -> ScoreStore:
+    def of_model(
+        cls, name: str, max_length: int, file: str | None = None, long_documents: LongDocuments | None = None
+    ) -> ScoreStore:
         """The store of a model.
 
         Args:
             name: A folder, a Hub id, or `package:NAME/FOLDER`.
             max_length: Longest input in tokens.
             file: Packed weights in the folder; None for the checkpoint's own.
+            long_documents: How long documents are read; None for truncation by the tokenizer.
         """
-        key = json.dumps(
-            [FORMAT, loaded_fingerprint(name), file, max_length, [versions().get(each) for each in VERSIONS]]
-        )
+        known: list[Any] = [FORMAT, loaded_fingerprint(name), file, max_length]
+        known.append([versions().get(each) for each in VERSIONS])
+        if long_documents and not long_documents.is_default:
+            known.append(long_documents.model_dump(mode="json"))
+        key = json.dumps(known)
         return cls(scores_folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.sqlite")
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, float]:

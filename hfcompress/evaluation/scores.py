@@ -50,7 +50,7 @@ class Fp32Scorer:
         model: A folder, a Hub id, or `package:NAME/FOLDER`.
         max_length: Longest input in tokens; by default the tokenizer's.
         file: Packed weights in the folder; by default the checkpoint's own.
-        options: How to use the machine; the model is loaded onto `options.device`.
+        options: How to use the machine, and to read long documents; the model is loaded onto `options.device`.
         reference: The model in PyTorch, if it is loaded already; otherwise it is loaded when a score is missing.
 
     Attributes:
@@ -73,7 +73,8 @@ class Fp32Scorer:
             options = replace(options, batch_tokens=max(options.batch_tokens, ACCELERATOR_TOKENS))
         self._load = lambda: reference or load_ranker(model, "torch", file, max_length, options)
         tokenizer = reference.tokenizer if reference else ranking_tokenizer(model, load_config(model), max_length)
-        self._store = ScoreStore.of_model(model, tokenizer.model_max_length, file)
+        long_documents = reference.long_documents if reference else options.long_documents
+        self._store = ScoreStore.of_model(model, tokenizer.model_max_length, file, long_documents)
         self._known: dict[bytes, float] = {}
         self._asked: set[bytes] = set()
         self._graph = None if file else fp32_graph(Path(resolve(model)))

@@ -35,7 +35,7 @@ from hfcompress.evaluation.thresholds import fidelity_at, read_thresholds
 from hfcompress.models.load import load_config
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import Runtime, ranking_tokenizer
-from hfcompress.recipe import DataStep, EvaluateStep, SplitLimits
+from hfcompress.recipe import TRUNCATED, DataStep, EvaluateStep, LongDocuments, SplitLimits
 from hfcompress.report.fidelity import ScoreFidelity
 from hfcompress.report.report import Artifact, Delta, FirstStage, Machine
 from hfcompress.utils.device import torch_device
@@ -65,6 +65,7 @@ class Evaluation(Closed):
     Attributes:
         queries_without_relevant: Number of judged queries without a relevant document; no metric includes them.
         score_fidelity: The model's scores against the baseline's at the thresholds that were asked for; None without.
+        long_documents: How documents were read that do not fit into one input; None if they were truncated.
     """
 
     data: str
@@ -75,6 +76,7 @@ class Evaluation(Closed):
     artifacts: list[Artifact | RunFileResult]
     machine: Machine
     score_fidelity: ScoreFidelity | None = None
+    long_documents: LongDocuments | None = None
 
 
 def evaluate_models(
@@ -95,6 +97,7 @@ def evaluate_models(
     dtype: str = "float32",
     providers: Sequence[str] = (),
     thresholds: Sequence[str] = (),
+    long_documents: LongDocuments | None = None,
 ) -> Evaluation:
     """Evaluate a model or a run file, and optionally a baseline, on the same candidates.
 
@@ -118,6 +121,7 @@ def evaluate_models(
         providers: Execution providers of ONNX Runtime for the model, the preferred one first.
         thresholds: Thresholds on the scores at which the model is compared with the baseline, as numbers, or `best`
             for the baseline's best on dev.
+        long_documents: How all models read documents that do not fit into one input; truncated by default.
 
     Raises:
         HfCompressError: A model, a run file or the data cannot be used.
@@ -144,6 +148,7 @@ def evaluate_models(
         dtype=dtype,
         providers=providers,
         thresholds=thresholds,
+        long_documents=long_documents,
     )
 
 
@@ -163,6 +168,7 @@ def evaluate_systems(
     dtype: str = "float32",
     providers: Sequence[str] = (),
     thresholds: Sequence[str] = (),
+    long_documents: LongDocuments | None = None,
 ) -> Evaluation:
     """Evaluate one system, or compare two query by query; the first of two is the baseline.
 
@@ -172,7 +178,12 @@ def evaluate_systems(
         HfCompressError: A model, a run file or the data cannot be used.
     """
     systems = placed_systems(systems, device, dtype, providers)
-    step = EvaluateStep(metrics=list(metrics), cold_start=False, single_thread_queries=0)
+    step = EvaluateStep(
+        metrics=list(metrics),
+        cold_start=False,
+        single_thread_queries=0,
+        long_documents=long_documents or TRUNCATED,
+    )
     names = report_metrics(step)
     for name in names:
         metric_definition(name)
@@ -254,6 +265,7 @@ def evaluate_systems(
         artifacts=artifacts,
         machine=describe_machine(torch_device(device)),
         score_fidelity=fidelity,
+        long_documents=None if step.long_documents.is_default else step.long_documents,
     )
 
 

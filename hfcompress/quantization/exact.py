@@ -94,8 +94,8 @@ class ExactSample:
 
 
 def options_of(ranker: BatchedRanker) -> RankerOptions:
-    """Threads and token budget of a ranker, on the CPU."""
-    return RankerOptions(ranker.threads, ranker.batch_tokens)
+    """Threads, token budget and setting for long documents of a ranker, on the CPU."""
+    return RankerOptions(ranker.threads, ranker.batch_tokens, long_documents=ranker.long_documents)
 
 
 def fp32_graph(folder: Path) -> Path | None:

@@ -18,8 +18,11 @@ from hfcompress.errors import ModelError
 from hfcompress.models.prompts import encode_pairs
 from hfcompress.models.tokenizer import require_padding
 from hfcompress.rankers.batches import batches_of, padded_length
+from hfcompress.rankers.chunks import combined
 from hfcompress.rankers.encoding import PairEncoder
 from hfcompress.rankers.fork import adapt_after_fork, unusable_after_fork
+from hfcompress.rankers.long_documents import CHUNKS, LongDocumentEncoder
+from hfcompress.recipe import TRUNCATED, LongDocuments
 from hfcompress.utils.log import warn_once
 from hfcompress.utils.machine import thread_count
 
@@ -56,7 +59,7 @@ class Ranker(Protocol):
 
 @dataclass(frozen=True)
 class RankerOptions:
-    """How a ranker uses the machine.
+    """How a ranker uses the machine, and how it reads long documents.
 
     Attributes:
         threads: Threads of the runtime; 0 uses all cores that the process may use, within the CPU
@@ -66,6 +69,7 @@ class RankerOptions:
         device: Device of a model in PyTorch and of ONNX Runtime's provider for GPUs, as PyTorch names it.
         cache_bytes: Memory for tokenized documents, which are then tokenized once while they stay in this cache, with
             the same scores; 0 for no cache.
+        long_documents: How documents are read that do not fit into one input.
     """
 
     threads: int = 0
@@ -73,6 +77,7 @@ class RankerOptions:
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     device: str = "cpu"
     cache_bytes: int = 0
+    long_documents: LongDocuments = TRUNCATED
 
 
 def raw_logits(logits: np.ndarray) -> np.ndarray:
@@ -99,7 +104,7 @@ class BatchedRanker(ABC):
             model's default prompt, which is prepended to each query. The ranker encodes with a copy, so other uses of
             the tokenizer do not interfere.
         activation: Applied to the logits by `rank`.
-        options: How to use the machine.
+        options: How to use the machine, and how to read long documents.
     """
 
     parallel_batches = 1  # batches that the runtime computes at the same time
@@ -119,6 +124,7 @@ class BatchedRanker(ABC):
         self.threads = thread_count(options.threads)
         self.batch_tokens = options.batch_tokens
         self.cache_bytes = options.cache_bytes
+        self.long_documents = options.long_documents
         self.reload: Callable[[], tuple[Any, ...]] | None = None  # what `__reduce__` returns, set by `load_ranker`
         self._warned = False
         self._lock = Lock()
@@ -137,7 +143,11 @@ class BatchedRanker(ABC):
         self._tokenizer = tokenizer
         self._encoder = copy.deepcopy(tokenizer)
         self._encoder(["a"], truncation=True)  # turned on here: calls from several threads find it so
-        self.pair_encoder = PairEncoder(tokenizer, self.cache_bytes) if self.cache_bytes else None
+        self.pair_encoder: PairEncoder | None = None
+        if not self.long_documents.is_default:
+            self.pair_encoder = LongDocumentEncoder(tokenizer, self.long_documents, self.cache_bytes)
+        elif self.cache_bytes:
+            self.pair_encoder = PairEncoder(tokenizer, self.cache_bytes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy the call of `load_ranker` instead of the runtime's objects.
@@ -165,7 +175,8 @@ class BatchedRanker(ABC):
             pairs: Pairs of query and document.
 
         Returns:
-            `input_ids` and, if the model reads them, `token_type_ids` of each pair, truncated.
+            `input_ids` and, if the model reads them, `token_type_ids` of each input. An input is a pair, truncated; or,
+            if documents are read in chunks, a query with a chunk, and `CHUNKS` has the number of inputs of each pair.
         """
         with self._call():
             return self._encode(pairs)
@@ -174,7 +185,7 @@ class BatchedRanker(ABC):
         """Raw logits of pairs that are encoded already.
 
         Args:
-            encoded: `input_ids` and, if the model reads them, `token_type_ids` of each pair, as from `encode`.
+            encoded: As from `encode`. Without `CHUNKS` each input is a pair.
 
         Returns:
             Shape `(pairs,)`, float32; empty for no pairs.
@@ -185,7 +196,7 @@ class BatchedRanker(ABC):
             return self._score(encoded, self._batch_indices(encoded))
 
     def batches(self, pairs: Sequence[Pair]) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the inputs of each batch that `score` passes to `forward`."""
+        """Yield the inputs of each batch that `score` passes to `forward`; pairs may have several, see `encode`."""
         encoded = self.encode(pairs)
         for indices in self._batch_indices(encoded):
             yield self._padded(encoded, indices)
@@ -195,16 +206,17 @@ class BatchedRanker(ABC):
 
         Args:
             pairs: Pairs of query and document.
-            size: Pairs in a batch.
+            size: Pairs in a batch, or inputs if documents are read in chunks.
             padding: Padded length of a batch as a multiple of its longest pair; at most the maximum input length.
 
         Returns:
             Shape `(len(pairs),)`, float32.
         """
-        indices = np.arange(len(pairs))
-        batches = [indices[start : start + size] for start in range(0, len(pairs), size)]
         with self._call():
-            return self._score(self._encode(pairs), batches, padding)
+            encoded = self._encode(pairs)
+            indices = np.arange(len(encoded["input_ids"]))
+            batches = [indices[start : start + size] for start in range(0, len(indices), size)]
+            return self._score(encoded, batches, padding)
 
     def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[Ranked]:
         """Documents from best to worst, with the activation of the checkpoint applied to their scores.
@@ -269,7 +281,7 @@ class BatchedRanker(ABC):
                 truncation=True,
                 return_attention_mask=False,
             )
-        if not self._warned:
+        if not self._warned and not self.long_documents.chunks:  # whose encoder warns itself
             self._warn_of_long_queries(pairs, [len(ids) for ids in encoded["input_ids"]])
         return encoded
 
@@ -307,7 +319,7 @@ class BatchedRanker(ABC):
         inputs = (self._padded(encoded, indices, padding) for indices in batches)
         for indices, logits in zip(batches, self.forward(inputs), strict=True):
             scores[indices] = logits
-        return scores
+        return combined(scores, encoded[CHUNKS], self.long_documents.combine) if CHUNKS in encoded else scores
 
     def _padded(self, encoded: Encoded, indices: np.ndarray, padding: float = 1.0) -> dict[str, np.ndarray]:
         rows = [encoded["input_ids"][index] for index in indices]

@@ -128,10 +128,11 @@ class PairEncoder:
             `input_ids`, and `token_type_ids` if the model reads them: an int32 array of shape `(tokens,)` for each
             pair.
         """
-        queries = self._by_text([query for query, _ in pairs])
-        documents = self.documents([document for _, document in pairs])
-        texts = [(queries[query], ids) for (query, _), ids in zip(pairs, documents, strict=True)]
-        return self.joined(texts, max_length, self._side)
+        return self.joined(self._tokenized(pairs), max_length, self._side)
+
+    def pair_lengths(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
+        """Tokens of pairs with special tokens, not truncated."""
+        return [len(query) + document.shape[-1] + self.special_tokens for query, document in self._tokenized(pairs)]
 
     def query(self, text: str) -> np.ndarray:
         """Token ids of a query behind the default prompt, without special tokens, int32 of shape `(tokens,)`."""
@@ -140,11 +141,11 @@ class PairEncoder:
     def documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of documents, without special tokens and not truncated, each int32 of shape `(tokens,)`."""
         if self.cache.max_bytes <= 0:
-            return self._tokenize(texts)
+            return self._tokenize_documents(texts)
         keys = [blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest() for text in texts]
         found = self.cache.get(keys)
         missing = {key: text for key, text, ids in zip(keys, texts, found, strict=True) if ids is None}
-        new = dict(zip(missing, self._tokenize(list(missing.values())), strict=True))
+        new = dict(zip(missing, self._tokenize_documents(list(missing.values())), strict=True))
         self.cache.put(new)
         return [new[key] if ids is None else ids for key, ids in zip(keys, found, strict=True)]
 
@@ -174,6 +175,12 @@ class PairEncoder:
         parts = (before, np.full(query, first, np.int32), between, np.full(document, second, np.int32), behind)
         return np.concatenate(parts)
 
+    def _tokenized(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Query and document of each pair, each text tokenized once."""
+        queries = self._by_text([query for query, _ in pairs])
+        documents = self.documents([document for _, document in pairs])
+        return [(queries[query], document) for (query, _), document in zip(pairs, documents, strict=True)]
+
     def _by_text(self, queries: Sequence[str]) -> dict[str, np.ndarray]:
         once = list(dict.fromkeys(queries))
         return dict(zip(once, self._tokenize([self._prompt + query for query in once]), strict=True))
@@ -181,6 +188,9 @@ class PairEncoder:
     def _tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(each.ids, dtype=np.int32) for each in encodings]
+
+    def _tokenize_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return self._tokenize(texts)
 
     def _read_template(self) -> _Template:
         """Read the special tokens and types off an encoded pair of any text that has tokens."""

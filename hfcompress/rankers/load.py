@@ -7,13 +7,14 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from hfcompress.data.score_text import score_text_of
 from hfcompress.errors import DeviceError, ModelError
 from hfcompress.models.layout import ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_INT8
 from hfcompress.models.load import load_config, load_model, load_tokenizer
@@ -24,6 +25,8 @@ from hfcompress.rankers.onnxruntime import CUDA_PROVIDER, OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.rankers.reload import reloadable
+from hfcompress.recipe import LongDocuments
+from hfcompress.recipe.long_documents import long_documents_of
 from hfcompress.recipe.teacher import ScoreLabel
 from hfcompress.report.report import REPORT_FILE, RunReport
 from hfcompress.utils.device import DTYPES, torch_device
@@ -122,6 +125,7 @@ def load_ranker(
     dtype: str = "float32",
     cache_bytes: int | None = None,
     score: ScoreLabel | None = None,
+    long_documents: LongDocuments | Mapping[str, Any] | str | None = None,
 ) -> BatchedRanker:
     """Load a ranker, which several threads can share; see `BatchedRanker` for processes.
 
@@ -130,7 +134,7 @@ def load_ranker(
         runtime: Runtime to use. The default is that of `file`, else that of `default_graph`, else PyTorch.
         file: File in the folder: an ONNX or OpenVINO graph, or packed weights; by default that of `default_graph`.
         max_length: Maximum input length in tokens; by default the tokenizer's.
-        options: How the ranker uses the machine.
+        options: How the ranker uses the machine, and reads long documents.
         activation: Name of the activation that `rank` applies, e.g. `torch.nn.Identity`; by default the checkpoint's,
             see `activation_name`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, for PyTorch; `cuda` is also that of ONNX Runtime's provider
@@ -140,6 +144,9 @@ def load_ranker(
             default `options.cache_bytes`, which is 0 (no cache) unless it is set. Scores are the same either way.
         score: The score of a classifier with several labels, for PyTorch, which is then the default; None for a
             cross-encoder.
+        long_documents: How documents are read that do not fit into one input: a `LongDocuments`, a mapping of its
+            attributes, or its mode, `truncate` or `chunk`. By default `options.long_documents`, which truncates unless
+            it is set.
 
     Raises:
         DeviceError: There is no such device here, or the runtime cannot use it.
@@ -165,8 +172,17 @@ def load_ranker(
     options = placed(options or RankerOptions(), runtime, device, dtype)
     if cache_bytes is not None:
         options = replace(options, cache_bytes=cache_bytes)
+    if long_documents is not None:
+        options = replace(options, long_documents=long_documents_of(long_documents))
     config = load_config(name)
     tokenizer = ranking_tokenizer(name, config, max_length)
+    if options.long_documents.chunks and score_text_of(config):
+        raise ModelError(
+            "This model reads a BM25 score before each document, which later chunks of a document would lack",
+            value=f"long_documents: chunk for {name}",
+            expected="truncated documents, as in its training",
+            remedy="leave out long_documents",
+        )
     function = activation_of(config) if activation is None else activation_by_name(_full_name(activation))
     if runtime == "torch":
         model = load_model(name, dtype, file, score, options.device)

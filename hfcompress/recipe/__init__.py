@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hfcompress.recipe.data import DataStep, ScoreText, SplitLimits
 from hfcompress.recipe.evaluate import EvaluateStep, PublishStep
+from hfcompress.recipe.long_documents import TRUNCATED, LongDocuments
 from hfcompress.recipe.prune import TARGETS, PruneStep, Speed, Target, VocabularyStep, WeightPruning
 from hfcompress.recipe.quantize import (
     ArtifactStep,
@@ -26,12 +27,14 @@ from hfcompress.recipe.teacher import Optimization, ScoreLabel, TeacherStep, Tea
 
 __all__ = [
     "TARGETS",
+    "TRUNCATED",
     "ArtifactStep",
     "DataStep",
     "DistillationLoss",
     "EvaluateStep",
     "FeatureLoss",
     "HalfPrecision",
+    "LongDocuments",
     "OnnxRuntimeInt8",
     "OpenVinoInt8",
     "Optimization",

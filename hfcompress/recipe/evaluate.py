@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from hfcompress.recipe.base import Positive, Strict
+from hfcompress.recipe.long_documents import TRUNCATED, LongDocuments
 
 
 class EvaluateStep(Strict):
@@ -21,6 +22,9 @@ class EvaluateStep(Strict):
         threads: Threads of every runtime; 0 uses all cores that the process may use, within the CPU
             quota of a container.
         batch_tokens: Token budget of the batches in flight: number of pairs times padded length.
+        long_documents: How the teacher and every artifact read documents that do not fit into one input, wherever they
+            are measured: on dev and test, on zero-shot sets, and for their speed. Training reads truncated pairs, of
+            which it also takes the teacher's scores, and evaluates on dev likewise; so do calibration and cold start.
         speed_queries: Number of queries on which the throughput of all artifacts is measured, drawn by a hash of their
             ids. Ranking quality is measured on all queries.
         latency_queries: Test queries timed one by one for p50, p95 and p99.
@@ -45,6 +49,7 @@ class EvaluateStep(Strict):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     threads: Annotated[int, Field(ge=0)] = 0
     batch_tokens: Positive = 2048
+    long_documents: LongDocuments = TRUNCATED
     speed_queries: Positive = 100
     latency_queries: Positive = 30
     single_thread_queries: Annotated[int, Field(ge=0)] = 10
@@ -55,6 +60,12 @@ class EvaluateStep(Strict):
     min_rank_correlation: Annotated[float, Field(ge=0, le=1)] = 0.9
     zero_shot: list[str] = Field(default=[])
     zero_shot_queries: Positive = 500
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `long_documents` that is not set: fingerprints of earlier runs stay the same."""
+        unset = self.long_documents.is_default
+        return {key: value for key, value in dump(self).items() if key != "long_documents" or not unset}
 
 
 class PublishStep(Strict):

@@ -73,6 +73,15 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _scores_stand_before_whole_documents(self) -> Recipe:
+        if self.data.score_text and self.evaluate.long_documents.chunks:
+            raise ValueError(
+                "data.score_text writes a score before the document, which its later chunks would lack: leave out "
+                "data.score_text or evaluate.long_documents"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _also_is_something_else(self) -> Recipe:
         if self.recover and (same := sorted(set(self.recover.also) & set(self.data.sets))):
             raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from hfcompress.report.schema import ReportPart
 
 
@@ -14,7 +16,7 @@ class RelevantDocument(ReportPart):
         teacher_rank: Its rank among the candidates by the teacher's scores, from 1.
         artifact_rank: Its rank by the artifact's scores.
         tokens: Length of query and document together, before truncation.
-        truncated: Whether that is longer than the model's input.
+        truncated: Whether that is longer than the model's input, and no document is read in chunks.
         text: The beginning of the text, if the data's licence lets it be shown.
     """
 
@@ -109,6 +111,9 @@ class Explanation(ReportPart):
         moved: The queries that lost most, the largest loss first, then those that gained most.
         by_query_length: Test queries grouped by their length in tokens, in groups of about equal size.
         by_relevant: Test queries grouped by their number of relevant documents.
+        by_document_length: Test queries grouped by the median length of their relevant candidates with the query, in
+            tokens: up to one input, up to two, and longer. Queries without a relevant candidate are left out. Empty in
+            older reports.
         steady_saliency: Mean saliency agreement on queries whose quality did not change; None if not measured.
     """
 
@@ -116,4 +121,5 @@ class Explanation(ReportPart):
     moved: list[MovedQuery]
     by_query_length: list[QueryGroup]
     by_relevant: list[QueryGroup]
+    by_document_length: list[QueryGroup] = Field(default_factory=list)
     steady_saliency: MeanSaliencyAgreement | None = None

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from pydantic import Field, ValidationError
 
 from hfcompress.errors import OutputError
-from hfcompress.recipe import ScoreText
+from hfcompress.recipe import LongDocuments, ScoreText
 from hfcompress.report.delta import Delta
 from hfcompress.report.explanation import Explanation
 from hfcompress.report.fidelity import ScoreFidelity
@@ -264,6 +264,8 @@ class RunReport(ReportPart):
             first is the one to deploy. Empty in older reports, whose verdicts are corrected by Holm's method.
         zero_shot: Quality on data sets that the run neither trained on nor chose by; None without any, and in older
             reports.
+        long_documents: How documents were read that do not fit into one input; None if they were truncated, and in
+            older reports.
         would_pass: Of `compress`, where the artifact to deploy is not non-inferior: the fastest trial that can be
             expected to pass; None if there is none, and in other reports.
         score_fidelity: How far the scores of the artifacts mean what the teacher's mean; None without an artifact, and
@@ -290,6 +292,7 @@ class RunReport(ReportPart):
     explanation: Explanation | None = None
     sequence: list[str] = Field(default_factory=list)
     zero_shot: ZeroShot | None = None
+    long_documents: LongDocuments | None = None
     would_pass: Alternative | None = None
     score_fidelity: ScoreFidelity | None = None
 

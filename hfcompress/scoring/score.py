@@ -210,8 +210,9 @@ def scores_identity(
         options: How the model uses the machine.
         max_length: As for `score_file`.
     """
-    names = settings.names
+    names, reading = settings.names, options.long_documents
     return {
+        **({} if reading.is_default else {"long_documents": reading.model_dump(mode="json")}),
         "columns": [names.query, names.document, names.title, names.score],
         "model": loaded_fingerprint(model.folder, model.file),
         "file": model.file,

@@ -55,13 +55,21 @@ class CohereV1Request(Body):
     top_n: TopN = None
     rank_fields: Annotated[list[str] | None, Field(min_length=1, description="Fields that are read, in order.")] = None
     return_documents: Flag = False
-    max_chunks_per_doc: Annotated[Positive | None, Field(description="Ignored.")] = None
+    max_chunks_per_doc: Annotated[
+        Positive | None, Field(description="Chunks of a document at most, if the server reads documents in chunks.")
+    ] = None
     max_tokens_per_doc: DocumentTokens | None = DOCUMENT_TOKENS
 
     def wanted(self) -> Wanted:
         """What is asked for."""
         texts = [document_text(each, self.rank_fields) for each in self.documents]
-        return Wanted(self.query, texts, self.model, document_tokens=self.max_tokens_per_doc or DOCUMENT_TOKENS)
+        return Wanted(
+            self.query,
+            texts,
+            self.model,
+            document_tokens=self.max_tokens_per_doc or DOCUMENT_TOKENS,
+            document_chunks=self.max_chunks_per_doc,
+        )
 
     def response(self, ranking: Ranking) -> dict[str, Any]:
         """The body of the response, which clients of Jina can read too."""

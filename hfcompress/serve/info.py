@@ -29,6 +29,7 @@ class ModelInfo(BaseModel):
     file: str
     device: str
     max_input_length: int
+    long_documents: str
     loaded: float
 
 
@@ -76,5 +77,6 @@ def _model_info(model: ServedModel) -> ModelInfo:
         file=candidate.file or "model.safetensors",
         device=candidate.device,
         max_input_length=model.max_length,
+        long_documents=model.source.long_documents.mode,
         loaded=model.loaded,
     )

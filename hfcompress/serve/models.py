@@ -18,8 +18,10 @@ from hfcompress.evaluation.systems import resolve_model
 from hfcompress.models.layout import WORK_FOLDER
 from hfcompress.models.load import load_config
 from hfcompress.rankers.base import BatchedRanker, RankerOptions
-from hfcompress.rankers.encoding import CacheCounts, PairEncoder
+from hfcompress.rankers.encoding import CacheCounts
 from hfcompress.rankers.load import Runtime
+from hfcompress.rankers.long_documents import LongDocumentEncoder
+from hfcompress.recipe import TRUNCATED, LongDocuments
 from hfcompress.serve.batching import Batcher
 from hfcompress.serve.errors import RequestError
 from hfcompress.serve.metrics import Metrics
@@ -43,6 +45,7 @@ class ModelSource:
         device: Device, as for `load_ranker`.
         threads: Threads of the runtime; 0 for all.
         cache_bytes: Memory of its cache of tokenized documents.
+        long_documents: How it reads documents that do not fit into one input.
     """
 
     name: str
@@ -51,6 +54,7 @@ class ModelSource:
     device: str = "auto"
     threads: int = 0
     cache_bytes: int = 64 << 20
+    long_documents: LongDocuments = TRUNCATED
 
     def signature(self) -> Signature:
         """What changes when the folder does: its real path, and names, times and sizes of its files."""
@@ -84,7 +88,7 @@ class ServedModel:
     source: ModelSource
     candidate: Candidate
     ranker: BatchedRanker
-    encoder: PairEncoder
+    encoder: LongDocumentEncoder
     batcher: Batcher
     signature: Signature
     loaded: float = field(default_factory=time.time)
@@ -225,8 +229,8 @@ class Models:
         location = os.path.realpath(source.location) if os.path.exists(source.location) else source.location
         candidate = resolve_model(location, source.name, source.runtime, source.device)
         require_plain_documents(source.location, load_config(candidate.folder))
-        ranker = candidate.ranker(None, RankerOptions(source.threads, cache_bytes=source.cache_bytes))
-        encoder = ranker.pair_encoder or PairEncoder(ranker.tokenizer)
+        ranker = candidate.ranker(None, RankerOptions(source.threads, long_documents=source.long_documents))
+        encoder = LongDocumentEncoder(ranker.tokenizer, source.long_documents, source.cache_bytes)
         # What a runtime does at its first call, and faults that it has only then.
         ranker.score_encoded(encoder.joined([(encoder.query("a"), encoder.query("a"))], MINIMUM_LENGTH))
         return ServedModel(source, candidate, ranker, encoder, self._batcher(source.name, ranker), signature)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from starlette.requests import Request
 
-from hfcompress.rankers.base import Encoded
+from hfcompress.rankers.chunks import combined
 from hfcompress.rankers.encoding import Side
+from hfcompress.rankers.long_documents import CHUNKS
 from hfcompress.serve.errors import RequestError
 from hfcompress.serve.models import Models, ServedModel
 from hfcompress.serve.settings import ServeSettings
@@ -32,6 +33,7 @@ class Wanted:
         truncate: Whether too long pairs are truncated instead of refused.
         side: Side that truncation removes tokens from; None for the tokenizer's.
         document_tokens: Tokens of each document that are read at most.
+        document_chunks: Chunks of each document that are read at most, where the server reads documents in chunks.
         priority: Lower numbers come first.
     """
 
@@ -41,6 +43,7 @@ class Wanted:
     truncate: bool = True
     side: Side | None = None
     document_tokens: int | None = None
+    document_chunks: int | None = None
     priority: int = 0
 
 
@@ -53,7 +56,7 @@ class Ranking:
         order: Indices of the documents in the given list, from best to worst; equal logits keep the given order.
         logits: Raw logits, by index in the given list: the scores of `Ranker.score`.
         scores: Their sigmoids.
-        tokens: Tokens of all pairs.
+        tokens: Tokens of all inputs: of pairs, or of the query with each chunk.
         headers: Times of the request in whole milliseconds under the names of text-embeddings-inference, and the
             total with three decimals.
     """
@@ -100,6 +103,7 @@ async def _rank(model: ServedModel, models: Models, wanted: Wanted, started: flo
     with batcher.arriving():
         begun = time.perf_counter()
         encoded = await asyncio.to_thread(_encode, model, wanted)
+        chunks = encoded.pop(CHUNKS, None)
         tokenized = time.perf_counter() - begun
         lengths = [len(ids) for ids in encoded["input_ids"]]
         if sum(lengths) > models.settings.max_tokens:
@@ -111,6 +115,8 @@ async def _rank(model: ServedModel, models: Models, wanted: Wanted, started: flo
         work = batcher.submit(encoded, wanted.priority)
     scored = await batcher.result(work)
     logits = scored.logits
+    if chunks is not None:
+        logits = combined(logits, chunks, model.source.long_documents.combine)
     if np.isnan(logits).any():
         raise RequestError("backend", "score is NaN")
     total = time.perf_counter() - started
@@ -140,19 +146,19 @@ def _check_count(wanted: Wanted, settings: ServeSettings) -> None:
         )
 
 
-def _encode(model: ServedModel, wanted: Wanted) -> Encoded:
+def _encode(model: ServedModel, wanted: Wanted) -> dict[str, list[Any]]:
     """Encode the pairs of a request; runs in a thread."""
-    query = model.encoder.query(wanted.query)
-    documents = model.encoder.documents(wanted.documents)
-    if wanted.document_tokens is not None:
-        documents = [ids[: wanted.document_tokens] for ids in documents]
-    limit = model.max_length
-    longest = len(query) + max(map(len, documents)) + model.encoder.special_tokens
-    if not wanted.truncate and longest > limit:
+    encoder, limit = model.encoder, model.max_length
+    query, documents = encoder.query(wanted.query), encoder.documents(wanted.documents)
+    pairs = [encoder.read(query, ids, limit, wanted.document_tokens, wanted.document_chunks) for ids in documents]
+    if not wanted.truncate and not all(pair.complete for pair in pairs):
+        chunks = ", or fit into the chunks of a document" if encoder.chunks else ""
+        longest = len(query) + max(ids.shape[-1] for ids in documents) + encoder.special_tokens
         raise RequestError(
-            "too_large", f"`inputs` must have less than {limit + 1} tokens. Given: {longest}. Or set truncate"
+            "too_large",
+            f"`inputs` must have less than {limit + 1} tokens{chunks}. Given: {longest}. Or set truncate",
         )
-    return model.encoder.joined([(query, ids) for ids in documents], limit, wanted.side)
+    return encoder.encode_read(pairs, limit, wanted.side)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:

@@ -49,7 +49,8 @@ class RunContext:
     def options(self) -> RankerOptions:
         """How models score, and how every runtime is timed."""
         step = self.recipe.evaluate
-        return RankerOptions(step.threads, step.batch_tokens, device=str(self.device))
+        device, long_documents = str(self.device), step.long_documents
+        return RankerOptions(step.threads, step.batch_tokens, device=device, long_documents=long_documents)
 
     @property
     def max_length(self) -> int:

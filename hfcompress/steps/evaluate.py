@@ -118,7 +118,8 @@ def choose_sequence(context: RunContext, teacher: StepModel, checkpoint: StepFol
         logger.info(f"sequence: {', then '.join(names)}")
         write_text(folder / SEQUENCE_FILE, json.dumps(names))
 
-    settings = recipe.evaluate.model_dump(mode="json", include={"margin", "deploy", "threads", "batch_tokens"})
+    included = {"margin", "deploy", "threads", "batch_tokens", "long_documents"}
+    settings = recipe.evaluate.model_dump(mode="json", include=included)
     what = f"order of the tests: {recipe.evaluate.deploy or 'by dev queries'} first"
     return context.workspace.step(
         "sequence", [settings, context.data.fingerprint(), checkpoint.fingerprint, *_place(context)], work, what
@@ -228,6 +229,7 @@ def _explanation(
         max_length=context.max_length,
         queries=recipe.evaluate.moved_queries,
         sequence=sequence,
+        chunks=recipe.evaluate.long_documents.chunks,
     )
     if explanation is None or not (recipe.prune and explanation.moved):
         return explanation

@@ -91,17 +91,18 @@ def grade_by_teacher(context: RunContext, teacher: StepModel) -> RunContext:
     Returns:
         The run with graded data; unchanged in a preview whose step has not been done yet.
     """
-    splits = unlabelled_splits(context.data)
+    splits, long_documents = unlabelled_splits(context.data), context.recipe.evaluate.long_documents
 
     def work(folder: Path, partial: Path) -> None:
         candidate = Candidate.teacher(teacher.name, "teacher")
+        options = RankerOptions(device=str(context.device), long_documents=long_documents)
         scores = {
             name: split_scores(
                 candidate,
                 context.data,
                 name,
                 max_length=context.max_length,
-                options=RankerOptions(device=str(context.device)),
+                options=options,
                 progress=context.progress,
             )
             for name in splits
@@ -109,7 +110,9 @@ def grade_by_teacher(context: RunContext, teacher: StepModel) -> RunContext:
         (folder / SCORES_FILE).write_text(json.dumps(scores), encoding="utf-8")
 
     what = f"the teacher's order of {' and '.join(splits)} stands in for relevance judgements"
-    folder = context.workspace.step("judge", [teacher.fingerprint, splits], work, what).path
+    inputs: list[Any] = [teacher.fingerprint, splits]
+    inputs += [] if long_documents.is_default else [long_documents.model_dump(mode="json")]
+    folder = context.workspace.step("judge", inputs, work, what).path
     if not (folder / SCORES_FILE).is_file():
         return context
     scores = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))

@@ -71,7 +71,8 @@ def zero_shot(
         found = ZeroShot(artifact=names[0], sets=results, pooled=pooled, vocabulary=effect)
         write_text(folder / RESULT_FILE, found.model_dump_json(indent=2) + "\n")
 
-    settings = recipe.evaluate.model_dump(mode="json", include={"margin", "confidence", "batch_tokens"})
+    included = {"margin", "confidence", "batch_tokens", "long_documents"}
+    settings = recipe.evaluate.model_dump(mode="json", include=included)
     known = [[data.name, data.fingerprint(), data.license, data.notes] for data in sets]
     queries = ", ".join(f"{len(data.split('test'))} of {data.name}" for data in sets)
     return context.workspace.step(

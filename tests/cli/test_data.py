@@ -59,6 +59,21 @@ def test_check_says_what_there_is(tmp_path: Path, folder: Path, cross_encoder: P
     assert found["warnings"] and all(warning in printed.replace("\n", " ") for warning in found["warnings"])
 
 
+def test_check_says_what_truncation_removes_and_chunks_cost(
+    tmp_path: Path, folder: Path, cross_encoder: Path, command: Command
+) -> None:
+    figures = tmp_path / "facts.json"
+    arguments = ("--model", cross_encoder, "--max-length", "10", "--json", figures, "--quiet")
+    code, printed, _ = command("check", folder, *arguments)
+    assert code == 0 and "--long-documents chunk" in printed and "tokens per" in printed
+    found = json.loads(figures.read_text(encoding="utf-8"))
+    cost, (rate,) = found["reading_cost"], found["token_rates"]
+    assert cost["truncated_pairs"] == found["truncation"]["share"] == 1 and 0.3 < cost["truncated_tokens"] < 0.4
+    assert cost["inputs_per_pair"] > 2 and cost["read_mean"] > cost["truncated_mean"] == 10
+    assert rate["script"] == "Latin" and rate["unit"] == "word"
+    assert rate["tokens_per_unit"] == 1 and rate["unknown_share"] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

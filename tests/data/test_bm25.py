@@ -39,6 +39,8 @@ def test_texts_without_words_are_listed_in_their_order() -> None:
         ("fi", "talossa", "talo"),
         ("nb", "husene", "hus"),
         ("ru", "книга", "о книгах"),
+        ("ar", "كتاب", "قرأت الكتاب"),
+        ("hi", "किताबें", "एक किताब"),
     ],
 )
 def test_words_are_stemmed_in_the_language_of_the_texts(language: str, query: str, text: str) -> None:
@@ -53,6 +55,15 @@ def test_stop_words_are_those_of_the_language() -> None:
     assert not Bm25Index(texts, "en").scores("the").any() and Bm25Index(texts, "en").scores("die")[0] > 0
     assert Bm25Index(texts, "de").scores("the").all() and not Bm25Index(texts, "de").scores("die").any()
     assert Bm25Index(texts, "vi").scores("the").all()  # neither stop words nor a stemmer
+
+
+def test_marks_belong_to_their_words() -> None:
+    """Vowel signs and points are no letters in Unicode, but do not end a word."""
+    texts = ["यह हिन्दी है", "हन्नी दिन"]
+    scores = Bm25Index(texts, "mr").scores("हिन्दी")
+    assert scores[0] > 0 and scores[1] == 0
+    assert Bm25Index(["שָׁלוֹם עולם", "1999"], "he").scores("שָׁלוֹם").argmax() == 0
+    assert Bm25Index(["cafe\u0301 noir", "caf\u00e9"], "mr").scores("cafe\u0301")[1] == 0
 
 
 @pytest.mark.parametrize("code", sorted(STOP_WORDS))

@@ -72,6 +72,18 @@ def test_groups_hold_every_query_once(tokenizer: BertTokenizerFast) -> None:
     assert one.teacher == pytest.approx(np.mean([before[query] for query in "bcd"]))
 
 
+def test_groups_by_length_of_the_relevant_documents(tokenizer: BertTokenizerFast) -> None:
+    """Pairs of 8 tokens: a has documents of 1 and 6 words, so pairs of 6 and 11, median 8; b of 6; c of 9."""
+    runs = {"teacher": TEACHER, "student": STUDENT}
+    found = explain(DATA, "test", runs, ARTIFACTS, tokenizer=tokenizer, max_length=8, queries=1)
+    assert found is not None
+    assert [(each.least, each.most, each.queries) for each in found.by_document_length] == [(6, 8, 2), (9, 9, 1)]
+    found = explain(DATA, "test", runs, ARTIFACTS, tokenizer=tokenizer, max_length=4, queries=1, chunks=True)
+    assert found is not None
+    assert [(each.least, each.most, each.queries) for each in found.by_document_length] == [(6, 8, 2), (9, 9, 1)]
+    assert not any(document.truncated for query in found.moved for document in query.documents)
+
+
 def test_nothing_is_explained_where_nothing_was_compared(tokenizer: BertTokenizerFast) -> None:
     assert (
         explain(DATA, "test", {"teacher": TEACHER}, ARTIFACTS[:1], tokenizer=tokenizer, max_length=32, queries=5)

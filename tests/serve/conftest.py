@@ -15,6 +15,7 @@ from transformers import BertTokenizerFast
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.rankers.base import BatchedRanker
 from hfcompress.rankers.load import load_ranker
+from hfcompress.recipe import TRUNCATED, LongDocuments
 
 
 @pytest.fixture(scope="session")
@@ -37,14 +38,17 @@ def serving() -> Callable[..., Any]:
     """Function that returns a context with a client of a server of these models, and of these settings."""
 
     @contextmanager
-    def context(*names: str | Path, cache_bytes: int = 1 << 20, **settings: Any) -> Iterator[Any]:
+    def context(
+        *names: str | Path, cache_bytes: int = 1 << 20, long_documents: LongDocuments = TRUNCATED, **settings: Any
+    ) -> Iterator[Any]:
         from fastapi.testclient import TestClient
 
         from hfcompress.serve.app import create_app
         from hfcompress.serve.models import Models, ModelSource, sources_of
         from hfcompress.serve.settings import ServeSettings
 
-        sources = sources_of([str(name) for name in names], ModelSource("", "", threads=1, cache_bytes=cache_bytes))
+        common = ModelSource("", "", threads=1, cache_bytes=cache_bytes, long_documents=long_documents)
+        sources = sources_of([str(name) for name in names], common)
         models = Models(sources, ServeSettings(**settings))
         with TestClient(create_app(models), raise_server_exceptions=False) as client:
             yield client
