@@ -16,13 +16,14 @@ from urllib.parse import urlsplit
 
 from hfcompress.cluster.workers import RayWorkers
 from hfcompress.errors import ClusterError, MissingExtraError
+from hfcompress.utils.device import CPU, CUDA
 from hfcompress.utils.quiet import debugging
 from hfcompress.utils.text import count
 
 logger = logging.getLogger(__name__)
 
 ENGINES = ("local", "ray")
-DEVICES = ("cpu", "cuda")
+DEVICES = (CPU, CUDA)
 ADDRESS_VARIABLE, STATISTICS_VARIABLE = "RAY_ADDRESS", "RAY_USAGE_STATS_ENABLED"
 FIND, NEW = "auto", "local"  # addresses that Ray gives a meaning of their own
 CONNECT_SECONDS = 10.0
@@ -182,7 +183,7 @@ class RayCluster:
         """
         if name == "auto":
             gpus = sum(node.get("GPU", 0) for node in self._nodes())
-            return "cuda" if gpus and runtime == "torch" else "cpu"
+            return CUDA if gpus and runtime == "torch" else CPU
         if name not in DEVICES:
             raise ClusterError(
                 "The workers of a cluster cannot use this device",
@@ -208,7 +209,7 @@ class RayCluster:
             ClusterError: The cluster has no room for a worker, or its versions of packages are others.
             HfCompressError: What `opener` raised.
         """
-        needs = {"CPU": self.settings.cpus, "GPU": int(device == "cuda")}
+        needs = {"CPU": self.settings.cpus, "GPU": int(device == CUDA)}
         nodes = self._nodes()
         room = sum(min(int(node.get(name, 0) // each) for name, each in needs.items() if each) for node in nodes)
         wanted = self.settings.workers or room

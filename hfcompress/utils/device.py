@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
-CPU = "cpu"
+CPU, CUDA = "cpu", "cuda"
 CHOSEN_VARIABLE, CPU_VARIABLE = "ACCELERATE_TORCH_DEVICE", "ACCELERATE_USE_CPU"  # which accelerate reads and sets
 NAMES = "auto, cpu, cuda, cuda:N or mps"
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
