@@ -105,7 +105,7 @@ def check(out: Path, data: RankingData, language: str) -> None:
         assert np.isfinite(chunked.score(pairs)).all() and (chunked.score(pairs) != truncated.score(pairs)).any()
 
 
-@pytest.mark.parametrize("language", ["zh", pytest.param("ar", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("language", ["zh", pytest.param("ar", marks=pytest.mark.soak)])
 def test_a_run_in_another_language(tmp_path: Path, language: str) -> None:
     out, data, tokenizer = compressed(tmp_path, made_data(language))
     check(out, data, language)
@@ -123,7 +123,7 @@ def test_chunks_end_with_sentences() -> None:
     assert len(texts) > 2 and all(text.rstrip().endswith("。") for text in texts)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not (SHARED_DATA / "drcd").is_dir(), reason="the collection drcd is not here")
 def test_a_run_on_chinese_wikipedia(tmp_path: Path) -> None:
     whole = load_beir(SHARED_DATA / "drcd").limited({"train": 12, "dev": 5, "test": 7}, 4)

@@ -103,6 +103,7 @@ def test_inspect_shows_every_artifact(
     assert printed.count("threshold best, ") == len(RunReport.load(finished_run.out).artifacts)
 
 
+@pytest.mark.soak
 def test_an_unpruned_model_keeps_its_weights(run_inputs: Path, tmp_path: Path, word_data: RankingData) -> None:
     out = tmp_path / "out"
     report = pipeline.run(int8_recipe(run_inputs, run_inputs / "encoder"), out, progress=False)
@@ -134,6 +135,7 @@ def test_a_head_with_an_activation_is_left_alone(tmp_path: Path, tokenizer: Bert
     assert all(not each.folded and "4_Dense: torch.nn.modules.activation.Tanh" in each.reason for each in maps.values())
 
 
+@pytest.mark.soak
 def test_without_dev_it_is_train_and_without_both_nothing(
     tmp_path: Path, tokenizer: BertTokenizerFast, word_data: RankingData
 ) -> None:
