@@ -7,7 +7,8 @@
 prints, for each setting, the difference of nDCG@10 to the teacher on dev and, less noisy, the divergence of the
 rankings: the mean over dev queries of the Kullback-Leibler divergence between the softmax distributions of teacher and
 student over the candidates. `--only` chooses settings by name, and `--seeds 3` gives the mean of three trainings, which
-differ in the drawn lists, too; nothing is chosen on test.
+differ in the drawn lists, too; nothing is chosen on test. `--more FOLDER` draws lists from a further set as well, and
+`--zero-shot FOLDER` adds a line for the dev queries of a set that no list is drawn from.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from scipy.special import log_softmax
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -97,6 +98,15 @@ class Averaging(TrainerCallback):
         context["model"].load_state_dict(self.averaged.module.state_dict())
 
 
+def drawn_lists(data: RankingData, documents: int, count: int, seed: int) -> Dataset:
+    """Draw lists of random queries: of each one once, then, with other documents, of each a second time."""
+    rounds: list[Dataset] = []
+    while (missing := count - sum(map(len, rounds))) > 0:
+        lists = training_lists(data, documents, 2, seed + len(rounds)).shuffle(seed=seed)
+        rounds.append(lists.select(range(min(missing, len(lists)))))
+    return concatenate_datasets(rounds)
+
+
 def train(
     student: str, teacher: str, lists: Dataset, data: RankingData, setting: Setting, length: int, seed: int
 ) -> TorchRanker:
@@ -132,6 +142,23 @@ def divergence(teacher: dict[str, list[float]], student: dict[str, list[float]])
     return float(np.mean(found))
 
 
+class Comparison:
+    """Measures students on the dev queries of a data set, against the teacher."""
+
+    def __init__(self, name: str, data: RankingData, teacher: str, length: int):
+        self.name, self.data = name, data
+        self.known = split_scores(Candidate.teacher(teacher, "teacher"), data, "dev", max_length=length)
+        rows = values_of_scores(self.known, data, "dev")
+        self.quality = {query: row[PRIMARY_METRIC] for query, row in rows.items()}
+
+    def measured(self, student: TorchRanker) -> tuple[np.ndarray, float]:
+        """Return nDCG@10 less the teacher's, one value a query, and the divergence of the rankings."""
+        scores = scores_of_split(student, self.data, "dev")
+        rows = values_of_scores(scores, self.data, "dev")
+        differences = [row[PRIMARY_METRIC] - self.quality[query] for query, row in rows.items()]
+        return np.array(differences), divergence(self.known, scores)
+
+
 def main() -> None:
     """Train with each setting, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,50 +170,58 @@ def main() -> None:
     parser.add_argument("--dev", type=int, default=250, help="dev queries per data set")
     parser.add_argument("--candidates", type=int, default=10, help="ranked documents per dev query")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each setting")
+    parser.add_argument("--more", action="append", default=[], help="a set for lists only; may be repeated")
+    parser.add_argument("--zero-shot", action="append", default=[], help="a set for dev only; may be repeated")
     parser.add_argument("--only", action="append", choices=sorted(SETTINGS), help="a setting; may be repeated")
     options = parser.parse_args()
     silence_libraries()
-    data = load_data(DataStep(sets=options.data, candidates=options.candidates, max_queries={"dev": options.dev}))
+
+    def loaded(sets: list[str], dev: int) -> RankingData:
+        return load_data(DataStep(sets=sets, candidates=options.candidates, max_queries={"dev": dev}))
+
     scorer = Fp32Scorer(options.teacher, options.max_length)
-    candidate = Candidate.teacher(options.teacher, "teacher")
-    known = split_scores(candidate, data, "dev", max_length=options.max_length)
-    quality = {query: row[PRIMARY_METRIC] for query, row in values_of_scores(known, data, "dev").items()}
+    train_data = loaded(options.data + options.more, 1)
+    tests = [
+        Comparison(name, data, options.teacher, options.max_length)
+        for name, data in [("", loaded(options.data, options.dev))]
+        + [(Path(each).name, loaded([each], options.dev)) for each in options.zero_shot]
+    ]
     print(f"{'setting':38} {'difference':>10} {'(s.e.)':>8} {'divergence':>10} {'pairs/s':>8}", flush=True)
 
-    def measured(ranker: TorchRanker) -> tuple[np.ndarray, float]:
-        scores = scores_of_split(ranker, data, "dev")
-        rows = values_of_scores(scores, data, "dev")
-        return np.array([row[PRIMARY_METRIC] - quality[query] for query, row in rows.items()]), divergence(
-            known, scores
-        )
-
-    def trained(setting: Setting, seed: int) -> tuple[np.ndarray, float, float]:
+    def trained(setting: Setting, seed: int) -> tuple[list[tuple[np.ndarray, float]], float]:
         count = ceil(setting.share * options.pairs / setting.documents)
-        lists = training_lists(data, setting.documents, 2, seed + 1, queries=count)
+        lists = drawn_lists(train_data, setting.documents, count, seed + 1)
         teachers = [Teacher(scorer)]
         if setting.bm25:
-            teachers.append(Teacher(Bm25Ranker(data.corpus, None, data.language), weight=setting.bm25))
+            ranker = Bm25Ranker(train_data.corpus, None, train_data.language)
+            teachers.append(Teacher(ranker, weight=setting.bm25))
         with quiet():
             scored = with_teacher_scores(lists, teachers)
         start = time.perf_counter()
-        ranker = train(options.student, options.teacher, scored, data, setting, options.max_length, seed)
+        student = train(options.student, options.teacher, scored, train_data, setting, options.max_length, seed)
         rate = count * setting.documents / (time.perf_counter() - start)
-        return *measured(ranker), rate
+        return [test.measured(student) for test in tests], rate
 
-    def show(name: str, differences: np.ndarray, found: float, rate: float | None) -> None:
+    def show(name: str, differences: np.ndarray, found: float, rate: float | None = None) -> None:
         error = differences.std() / len(differences) ** 0.5
         end = f"{rate:8.1f}" if rate else ""
         print(f"{name:38} {differences.mean():+10.4f} {error:8.4f} {found:10.4f} {end}", flush=True)
 
+    def show_all(name: str, results: list[list[tuple[np.ndarray, float]]], rate: float | None = None) -> None:
+        """Print the mean of several trainings, a line for each test."""
+        for test, column in zip(tests, zip(*results, strict=True), strict=True):
+            differences, divergences = zip(*column, strict=True)
+            label = f"  on {test.name}" if test.name else name
+            show(label, np.mean(differences, axis=0), float(np.mean(divergences)), None if test.name else rate)
+            if len(column) > 1:
+                print(f"{'':38} by seed: {', '.join(f'{each.mean():+.4f}' for each in differences)}", flush=True)
+
     tokenizer = load_tokenizer(options.student, options.max_length)
-    show("before training", *measured(TorchRanker(load_model(options.student, "float32").eval(), tokenizer)), None)
+    untrained = TorchRanker(load_model(options.student, "float32").eval(), tokenizer)
+    show_all("before training", [[test.measured(untrained) for test in tests]])
     for name in options.only or SETTINGS:
-        results = [trained(SETTINGS[name], seed) for seed in range(options.seeds)]
-        columns = zip(*results, strict=True)
-        differences, divergences, rates = (np.mean(column, axis=0) for column in columns)
-        show(name, differences, float(divergences), float(rates))
-        if options.seeds > 1:
-            print(f"{'':38} by seed: {', '.join(f'{each[0].mean():+.4f}' for each in results)}", flush=True)
+        found, rates = zip(*(trained(SETTINGS[name], seed) for seed in range(options.seeds)), strict=True)
+        show_all(name, list(found), float(np.mean(rates)))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from hfcompress.compress.step_results import cached_value
 PASSES = 3.0  # cost of a training step in forward passes
 FIXED = 0.4  # share of a step that does not shrink with the model: embeddings, residual sums, the optimizer
 DOCUMENTS = 8  # of a list
+GENERAL_SHARE = 0.3  # of all lists, where train queries alone do not fill the time
 MORE_DOCUMENTS = (16, 30)  # of a list where there are no further queries
 FEWEST_LISTS = 48  # with fewer, training has no effect
 EPOCHS = 2  # passes over the lists, of all stages together, that come before a larger number of lists
@@ -73,21 +74,23 @@ def full_recovery(
     train_pair: float,
     score_pair: float,
     available: int,
+    train_queries: int = 0,
     general: int = 0,
     most_documents: int = DOCUMENTS,
     dev_pairs: int = 0,
 ) -> RecoverySize:
     """The longest recovery that fits.
 
-    New queries come before new documents, and both before further passes over the same lists: first more of the
-    available lists, then as many lists of general text, then more documents of each list, then more than `EPOCHS`
-    epochs.
+    New queries come before new documents, and both before further passes over the same lists: first train queries, then
+    queries made from documents with a share of `GENERAL_SHARE` of general text, then as many lists of general text as
+    of the data, then more documents of each list, then more than `EPOCHS` epochs.
 
     Args:
         seconds: Time for scoring and training.
         train_pair: Seconds of training on one pair.
         score_pair: Seconds of the teacher for one pair.
         available: Number of train queries and of queries that can be made from documents.
+        train_queries: Number of train queries among them.
         general: Number of lists of general text.
         most_documents: Maximum number of documents of a list.
         dev_pairs: Pairs of an evaluation on dev.
@@ -97,13 +100,14 @@ def full_recovery(
         evaluations = epochs * epoch_pairs(0, documents, dev_pairs) * train_pair
         return math.floor((seconds - evaluations) / (documents * (score_pair + epochs * train_pair)))
 
-    lists = min(available, affordable(EPOCHS))
-    if lists < FEWEST_LISTS:
+    fit = affordable(EPOCHS)
+    if min(available, fit) < FEWEST_LISTS:
         lists = min(available, affordable(1))
         return RecoverySize(lists, 1) if lists >= FEWEST_LISTS else RecoverySize(0, 0)
-    if lists < available:
-        return RecoverySize(lists, EPOCHS)
-    also = min(general, lists, affordable(EPOCHS) - lists)
+    also = max(0, min(general, round(GENERAL_SHARE * fit), fit - train_queries))
+    if also + available > fit:
+        return RecoverySize(fit - also, EPOCHS, also)
+    lists, also = available, min(general, available, fit - available)
     sizes = [DOCUMENTS, *(size for size in MORE_DOCUMENTS if size <= most_documents)]
     documents = max(size for size in sizes if size == DOCUMENTS or affordable(EPOCHS, size) >= lists + also)
     epochs = max(each for each in range(EPOCHS, MOST_EPOCHS + 1) if affordable(each, documents) >= lists + also)
@@ -222,8 +226,9 @@ class TimeBudget:
         found = full_recovery(
             share * self.remaining,
             median,
-            1 / context.rate,
+            context.score_cost / context.rate,
             context.own_lists,
+            context.real_queries,
             len(context.also) if context.also else 0,
             min(context.recipe.data.candidates, len(context.data.corpus) - 1),
             self._dev_pairs,

@@ -48,7 +48,8 @@ class CompressContext:
         zero_shot: Data sets on which the final run evaluates besides its own.
         zero_shot_pairs: Number of pairs that it ranks there.
         trials: All trials so far.
-        also: General text, where there is time for more lists than the data can give.
+        also: General text, where there is time for more lists than train queries can give.
+        score_cost: Cost of a pair of the lists for the teacher, relative to a pair of the data: general text is longer.
         candidates: The models of trials that were measured in the form of deployment, by the name of the trial.
     """
 
@@ -65,12 +66,19 @@ class CompressContext:
     zero_shot_pairs: int = 0
     trials: list[Trial] = field(default_factory=list)
     also: AlsoTexts | None = None
+    score_cost: float = 1.0
     candidates: dict[str, Candidate] = field(default_factory=dict)
 
     @cached_property
     def train_queries(self) -> int:
         """Number of train queries that give training lists."""
         return train_lists(loading_recipe(self.recipe, self.supervision), self.data)
+
+    @cached_property
+    def real_queries(self) -> int:
+        """Number of train queries that give training lists and were not made from documents."""
+        supervision = self.supervision.model_copy(update={"pseudo_queries": 0})
+        return train_lists(loading_recipe(self.recipe, supervision), self.data)
 
     @cached_property
     def own_lists(self) -> int:

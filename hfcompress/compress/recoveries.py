@@ -19,10 +19,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from hfcompress.compress.budget import DOCUMENTS, EVALUATIONS, RecoverySize, patience
+from hfcompress.compress.budget import DOCUMENTS, EVALUATIONS, GENERAL_SHARE, RecoverySize, patience
 from hfcompress.compress.context import CompressContext
 from hfcompress.compress.family import Family, FamilyMember
 from hfcompress.compress.step_results import RESULT, cached_value
+from hfcompress.data.also import mixed
 from hfcompress.evaluation.metrics import split_values
 from hfcompress.evaluation.results import primary_values
 from hfcompress.evaluation.significance import compare
@@ -144,9 +145,11 @@ def measured_rate(context: CompressContext, family: Family, member: FamilyMember
     """
 
     def measure() -> float:
-        recipe = recovery(context, RecoverySize(PROBE_LISTS, 1))
+        general = round(GENERAL_SHARE * PROBE_LISTS) if context.also else 0
+        recipe = recovery(context, RecoverySize(PROBE_LISTS - general, 1, general))
         run = RunContext(recipe, context.data, context.workspace, context.progress, context.also)
-        lists = draw_lists(run)[0]
+        own, also = draw_lists(run)
+        lists = mixed(own, also) if also else own
         scores = [[float(number) for number in range(len(row))] for row in lists["documents"]]  # take the same time
         return _trained(context, member, lists.add_column("teacher_scores", scores), PROBE_LISTS, DOCUMENTS)[2]
 

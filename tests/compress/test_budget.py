@@ -41,7 +41,7 @@ def test_no_recovery_where_it_would_teach_nothing() -> None:
 
 def test_new_queries_come_before_new_documents_and_both_before_further_epochs() -> None:
     def size(seconds: float, general: int = 400, documents: int = 20) -> tuple[int, ...]:
-        found = budget.full_recovery(seconds, 0.05, 0.01, 400, general, documents)
+        found = budget.full_recovery(seconds, 0.05, 0.01, 400, 400, general, documents)
         return found.lists, found.also, found.documents, found.epochs
 
     list_seconds = 8 * (0.01 + 2 * 0.05)
@@ -53,6 +53,20 @@ def test_new_queries_come_before_new_documents_and_both_before_further_epochs() 
     assert size(3001 * list_seconds) == (400, 400, 16, 3)  # no more documents than there are candidates
     assert size(3001 * list_seconds, documents=30) == (400, 400, 30, 2)
     assert size(3001 * list_seconds, general=0, documents=8) == (400, 0, 8, 16)
+
+
+def test_queries_made_from_documents_share_the_time_with_general_text() -> None:
+    def size(lists: int, general: int = 5000) -> tuple[int, int]:
+        found = budget.full_recovery(lists * 8 * (0.01 + 2 * 0.05) + 0.1, 0.05, 0.01, 3000, 800, general)
+        return found.lists, found.also
+
+    assert size(800) == (800, 0)
+    assert size(900) == (800, 100)  # never in place of train queries
+    assert size(2000) == (1400, 600)
+    assert size(2000, general=200) == (1800, 200)
+    assert size(4000) == (2800, 1200)
+    assert size(5000) == (3000, 2000)  # documents give no more queries
+    assert size(9000) == (3000, 3000)
 
 
 def test_many_lists_need_one_epoch_in_a_stage() -> None:
