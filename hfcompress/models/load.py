@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
-from hfcompress.models.adapters import is_adapter, merged
+from hfcompress.models.adapters import adapter_folder, merged
 from hfcompress.models.architectures import architecture_of, require_one_score, score_weights
 from hfcompress.models.config import read_config
 from hfcompress.models.graph_files import graph_files
@@ -56,15 +56,17 @@ def resolve(name: str) -> str:
     """Turn a model name into a folder or Hub id that transformers opens.
 
     Args:
-        name: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package. The folder
-            of a LoRA adapter becomes that of its base model with the adapter merged into it (see `adapters.merged`).
+        name: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package. A LoRA
+            adapter, in a folder or on the Hub, becomes the folder of its base model with the adapter merged into it
+            (see `adapters.merged`).
 
     Raises:
         ModelError: The package or its folder does not exist, or an adapter cannot be merged.
-        MissingExtraError: The folder contains an adapter, and peft is not installed.
+        MissingExtraError: It is an adapter, and peft is not installed.
     """
     if not name.startswith(PACKAGE_SCHEME):
-        return str(merged(Path(name))) if is_adapter(Path(name)) else name
+        adapter = adapter_folder(name)
+        return str(merged(adapter)) if adapter else name
     package, _, folder = name.removeprefix(PACKAGE_SCHEME).partition("/")
     try:
         spec = importlib.util.find_spec(package)
