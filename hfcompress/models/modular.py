@@ -217,6 +217,25 @@ def freeze_unused_(model: PreTrainedModel) -> None:
         pooler.requires_grad_(False)
 
 
+class LogOdds(nn.Module):
+    """Log-odds of a label against all others, `log p - log(1 - p)`, in place of the layer that computes the logits.
+
+    Args:
+        logits: That layer.
+        label: Number of the label.
+    """
+
+    def __init__(self, logits: nn.Module, label: int) -> None:
+        super().__init__()
+        self.logits, self.label = logits, label
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Log-odds, shape `(..., 1)`."""
+        logits = self.logits(features)
+        before, label, after = logits.tensor_split([self.label, self.label + 1], dim=-1)
+        return label - torch.cat([before, after], -1).logsumexp(-1, keepdim=True)
+
+
 def score_layer(model: PreTrainedModel) -> str:
     """Path of the linear layer that computes the logits of a classifier, modular or not.
 

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from hfcompress.errors import ModelError, PlanError
 from hfcompress.models.architectures import Architecture, architecture_of, encoder_layers, head_size, input_embedding
 from hfcompress.models.modeling_hfcompress import CONFIG_KEY, FORMAT, PREFIX, resize_layers
-from hfcompress.models.modular import class_for, score_layer
+from hfcompress.models.modular import LogOdds, class_for, score_layer
 from hfcompress.models.plan import LayerPlan, PruningPlan
 from hfcompress.models.wrappers import untie_, unwrap_, unwrapped
 
@@ -92,7 +92,7 @@ def apply_plan(model: ModelT, plan: PruningPlan, weights: Mapping[str, torch.Ten
 
 
 def _apply(model: ModelT, plan: PruningPlan, weights: Mapping[str, torch.Tensor], pruned: set[int]) -> ModelT:
-    """`apply_plan`, where some layers of the plan, given by their indices in it, are pruned already."""
+    """`apply_plan`, where the layers with these indices in the plan are pruned already."""
     architecture = architecture_of(model.config)
     local = plan.local(current_plan(model))
     if names := untie_(encoder_layers(model), model.config):
@@ -117,9 +117,7 @@ def pruned_copy(
     """Return a pruned copy and leave `model` unchanged.
 
     Tensors that pruning does not change share memory with `model`, so the copy costs little more than its remaining
-    encoder. Call `copy.deepcopy` before you train either of the two.
-
-    Arguments, except `layers`, and errors are those of `apply_plan`.
+    encoder. Call `copy.deepcopy` before you train either of the two. Errors are those of `apply_plan`.
 
     Args:
         model: The model.
@@ -206,21 +204,26 @@ def restore_embedding(model: ModelT, original: torch.Tensor, kept: Sequence[int]
     return model
 
 
-def select_score(model: ModelT, weights: Sequence[float]) -> ModelT:
-    """Give a classifier, in place, one output, which is a weighted sum of its logits, and return it.
+def select_score(model: ModelT, score: Sequence[float] | int) -> ModelT:
+    """Give a classifier, in place, one output, and return it.
 
     Args:
         model: A classifier of a supported family, modular or not.
-        weights: Weight of each logit.
+        score: Weight of each logit in the score; or the number of a label, whose log-odds against all others are the
+            score. Such a model has a `LogOdds` in it, and cannot be saved.
 
     Raises:
         ModelError: Its logits are no linear function of its last hidden features.
     """
-    layer: Any = model.get_submodule(score_layer(model))
-    for name, parameter in [*layer.named_parameters()]:
-        combined = torch.tensor([weights]).to(parameter) @ parameter.detach()
-        setattr(layer, name, nn.Parameter(combined, requires_grad=parameter.requires_grad))
-    vars(model)["num_labels"] = layer.out_features = model.config.num_labels = 1  # also the labels' names
+    layer: Any = model.get_submodule(path := score_layer(model))
+    if isinstance(score, int):
+        model.set_submodule(path, LogOdds(layer, score))
+    else:
+        for name, parameter in [*layer.named_parameters()]:
+            combined = torch.tensor([score]).to(parameter) @ parameter.detach()
+            setattr(layer, name, nn.Parameter(combined, requires_grad=parameter.requires_grad))
+        layer.out_features = 1
+    vars(model)["num_labels"] = model.config.num_labels = 1  # also the labels' names
     model.config.problem_type = None
     return model
 

@@ -16,7 +16,7 @@ from hfcompress.data.score_text import HIGHEST, score_text_of
 from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.evaluation.metric_definitions import metric_definition
 from hfcompress.evaluation.metrics import judged_queries
-from hfcompress.models.architectures import require_one_score, score_weights
+from hfcompress.models.architectures import label_number, require_one_score, score_weights
 from hfcompress.models.load import load_config, load_tokenizer, resolve
 from hfcompress.models.positions import check_max_length
 from hfcompress.models.surgery import plan_of_config
@@ -43,8 +43,10 @@ def check(recipe: Recipe) -> None:
     """
     torch_device(recipe.device)
     config = load_config(recipe.teacher.model)
-    if recipe.teacher.train is None:
-        _check_score(config, recipe.teacher.score)
+    if recipe.teacher.train is None and recipe.teacher.score:
+        score_weights(config, recipe.teacher.score)
+    elif recipe.teacher.train is None:
+        _check_cross_encoder(config)
     for name in recipe.evaluate.metrics:
         metric_definition(name)
     check_max_length(recipe.teacher.max_length, config, "teacher.max_length")
@@ -148,19 +150,20 @@ def _check_score_text(recipe: Recipe, config: PretrainedConfig, tokenizer: PreTr
         )
 
 
-def _check_score(config: PretrainedConfig, score: ScoreLabel | None) -> None:
-    """Check that a model outputs one score, or that a classifier has the label that is its score."""
-    if score is not None:
-        score_weights(config, score)
-        return
+def _check_cross_encoder(config: PretrainedConfig) -> None:
+    """Check that a model outputs one score."""
     require_one_score(config)
     activation_of(config)
 
 
 def _check_teacher(name: str, file: str | None, max_length: int, score: ScoreLabel | None) -> None:
-    """Check that an additional teacher exists, outputs one score, and has enough positions."""
+    """Check that an additional teacher exists, has one score or the label that is its score, and enough positions."""
     config = load_config(name)
-    _check_score(config, score)
+    if score is None:
+        _check_cross_encoder(config)
+    for label in (score.label, score.against) if score else ():
+        if label is not None:
+            label_number(config, score, label)
     ranking_tokenizer(name, config, max_length)
     if file is None:
         return
