@@ -302,7 +302,11 @@ def _replace(state: dict[str, torch.Tensor], weights: Mapping[str, torch.Tensor]
 
 
 def _take(tensor: torch.Tensor, indices: list[int], dim: int) -> torch.Tensor:
-    return tensor.detach().index_select(dim, torch.tensor(indices, dtype=torch.long, device=tensor.device)).contiguous()
+    """Rows or columns of a tensor; all of them, in their order, are no copy."""
+    taken = tensor.detach()
+    if indices != list(range(tensor.shape[dim])):
+        taken = taken.index_select(dim, torch.tensor(indices, dtype=torch.long, device=tensor.device))
+    return taken.contiguous()
 
 
 def _drop_layers(model: PreTrainedModel, architecture: Architecture, kept: list[int]) -> None:
