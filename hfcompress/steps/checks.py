@@ -27,6 +27,7 @@ from hfcompress.rankers.load import FILE_RUNTIMES, activation_of, ranking_tokeni
 from hfcompress.recipe import OpenVinoInt8, Recipe
 from hfcompress.recipe.teacher import ScoreLabel
 from hfcompress.steps.evaluate import candidates_of
+from hfcompress.steps.memory import check_memory
 from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
 from hfcompress.utils.device import torch_device
@@ -84,6 +85,7 @@ def check(recipe: Recipe) -> None:
             remedy="add one of them, or leave out evaluate.zero_shot",
         )
     check_zero_shot_names(recipe)
+    check_memory(recipe, config)
 
 
 def check_zero_shot_names(recipe: Recipe) -> None:
