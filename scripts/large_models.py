@@ -88,9 +88,10 @@ def quantize(folder: Path, sets: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Phase:
-    """A measured process: its duration, and its peak resident memory or that of a process that it started."""
+    """A measured process: its duration, the time of all cores, and the peak of its resident memory."""
 
     minutes: float
+    cpu_minutes: float
     peak_gb: float
 
 
@@ -102,8 +103,11 @@ def measured(title: str, command: list[str]) -> Phase:
     if status:
         sys.exit(f"{title} failed with status {os.waitstatus_to_exitcode(status)}")
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, see getrusage(2)
-    phase = Phase((time.perf_counter() - start) / 60, usage.ru_maxrss * unit / 1e9)
-    print(f"  {title}: {phase.minutes:.1f} minutes, peak of {phase.peak_gb:.1f} GB", flush=True)
+    cpu = (usage.ru_utime + usage.ru_stime) / 60
+    phase = Phase((time.perf_counter() - start) / 60, cpu, usage.ru_maxrss * unit / 1e9)
+    print(
+        f"  {title}: {phase.minutes:.1f} minutes ({cpu:.1f} of all cores), peak of {phase.peak_gb:.1f} GB", flush=True
+    )
     return phase
 
 
@@ -119,13 +123,13 @@ def row(shape: str, folder: Path, prune: Phase, export: Phase) -> str:
     )  # fmt: skip
     tokens = [json.loads((folder / part / "config.json").read_text())["vocab_size"] for part in ("dense", "pruned")]
     cells = [shape, f"{dense / 4:.0f} -> {pruned['parameters'] / 1e6:.0f}", f"{tokens[0]:,} -> {tokens[1]:,}"]
-    cells += [f"{prune.peak_gb:.1f}", f"{prune.minutes:.0f}", f"{export.peak_gb:.1f}", f"{export.minutes:.0f}"]
+    cells += [f"{phase.peak_gb:.1f} | {phase.cpu_minutes:.0f}" for phase in (prune, export)]
     cells += [f"{dense:.0f} -> {fp32:.0f}", f"{onnx:.0f}", f"{openvino:.0f}"]
     return f"| {' | '.join(cells)} |"
 
 
 HEADER = """
-| shape | M parameters | tokens | GB, prune | min | GB, export and int8 | min | MB, fp32 | ONNX int8 | OpenVINO |
+| shape | M weights | tokens | GB, prune | CPU min | GB, export and int8 | CPU min | MB, fp32 | ONNX int8 | OpenVINO |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 

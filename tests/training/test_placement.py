@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, make_pico, uneven_plan
+from conftest import EVERY_FAMILY, make_pico, uneven_plan
 from pretend_device import NAME, pretend_device
 from transformers import BertTokenizerFast
 
@@ -65,7 +65,7 @@ def test_distillation_on_a_device(word_data: RankingData, tokenizer: BertTokeniz
     assert any("eval_ndcg@10" in entry for entry in trainer.state.log_history)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_a_step_of_every_family_on_a_device(
     family: str, word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
