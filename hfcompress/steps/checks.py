@@ -163,9 +163,10 @@ def _check_teacher(name: str, file: str | None, max_length: int, score: ScoreLab
     config = load_config(name)
     if score is None:
         _check_cross_encoder(config)
-    for label in (score.label, score.against) if score else ():
-        if label is not None:
-            label_number(config, score, label)
+    else:
+        for label in (score.label, score.against):
+            if label is not None:
+                label_number(config, score, label)
     ranking_tokenizer(name, config, max_length)
     if file is None:
         return
