@@ -43,6 +43,11 @@ IDENTITY = "torch.nn.modules.linear.Identity"
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 
 FAMILIES = sorted(ARCHITECTURES)
+BUILT_AS_BERT = ("camembert", "electra", "roberta", "xlm-roberta")
+# For tests that take seconds: those whose encoder is built as BERT's is are slow tests.
+EVERY_FAMILY = [
+    pytest.param(family, marks=pytest.mark.slow) if family in BUILT_AS_BERT else family for family in FAMILIES
+]
 # Settings that give a family other modules than its row's usual ones.
 VARIANTS = [
     pytest.param(

@@ -99,7 +99,7 @@ def write_graphs(
             written[graph_file(config)] = config
             bar.update()
 
-        if for_onnx:
+        def write_onnx() -> None:
             graph = onnx_backend.export_onnx(model, tokenizer, first_token)
             path = onnx_backend.save_onnx(graph, folder / ONNX_FP32)
             check_export(OnnxRuntimeRanker(path, tokenizer), reference, pairs)
@@ -114,7 +114,8 @@ def write_graphs(
                     quantized = onnx_backend.quantize(graph, config, calibration)
                 onnx_backend.save_onnx(quantized, folder / graph_file(config))
                 record(config)
-        if for_openvino:
+
+        def write_openvino() -> None:
             graph = openvino_backend.export_openvino(model, tokenizer, first_token)
             path = openvino_backend.save_openvino(graph, folder / OPENVINO_FP32)
             check_export(OpenVinoRanker(path, tokenizer), reference, pairs)
@@ -123,6 +124,12 @@ def write_graphs(
                 quantized = openvino_backend.quantize(graph, config, calibration)
                 openvino_backend.save_openvino(quantized, folder / graph_file(config))
                 record(config)
+
+        # Functions, since the graphs of one runtime must not stay in memory while those of the other are made.
+        if for_onnx:
+            write_onnx()
+        if for_openvino:
+            write_openvino()
         for config in configs:
             if isinstance(config, WeightQuantizationConfig):
                 save_packed(model, config, folder)

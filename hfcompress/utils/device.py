@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hfcompress.errors import DeviceError, HfCompressError
-from hfcompress.utils.machine import cpu_name, trains_in_bf16
+from hfcompress.utils.machine import available_memory, cpu_name, memory_limit, trains_in_bf16
 from hfcompress.utils.settings import DEVICE_PATTERN
 
 if TYPE_CHECKING:
@@ -119,6 +119,25 @@ def accelerators() -> list[Accelerator]:
     if torch.backends.mps.is_available():
         found.append(Accelerator("mps", cpu_name(), None, "fp32"))
     return found
+
+
+class Memory(NamedTuple):
+    """Memory of a device in bytes.
+
+    Attributes:
+        free: What is available to this process.
+        total: The most that it could be.
+    """
+
+    free: int
+    total: int
+
+
+def memory_of(device: str | torch.device) -> Memory:
+    """Memory of a device: that of a GPU, else that of the machine within the limit of its container."""
+    if torch.device(device).type == "cuda":
+        return Memory(*torch.cuda.mem_get_info(device))
+    return Memory(available_memory(), memory_limit().amount)
 
 
 def device_title(device: str | torch.device) -> str:
