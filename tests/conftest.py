@@ -43,10 +43,10 @@ IDENTITY = "torch.nn.modules.linear.Identity"
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 
 FAMILIES = sorted(ARCHITECTURES)
-BUILT_AS_BERT = ("camembert", "electra", "roberta", "xlm-roberta")
-# For tests that take seconds: those whose encoder is built as BERT's is are slow tests.
+# For tests that take seconds: the other families have no tensors of their own in their attention.
+OWN_ATTENTION = ("deberta-v2", "modernbert", "mpnet")
 EVERY_FAMILY = [
-    pytest.param(family, marks=pytest.mark.slow) if family in BUILT_AS_BERT else family for family in FAMILIES
+    family if family in OWN_ATTENTION else pytest.param(family, marks=pytest.mark.soak) for family in FAMILIES
 ]
 # Settings that give a family other modules than its row's usual ones.
 VARIANTS = [

@@ -17,7 +17,7 @@ from hfcompress.evaluation.metrics import PRIMARY_METRIC, judged_queries, means,
 from hfcompress.evaluation.scores import split_scores
 from hfcompress.models.load import load_config, load_tokenizer, model_fingerprint
 from hfcompress.rankers.base import RankerOptions
-from hfcompress.recipe import PruneStep, Recipe, RecoverStep, SplitLimits
+from hfcompress.recipe import PruneStep, Recipe, RecoverStep, SplitLimits, VocabularyStep
 from hfcompress.steps.checks import check, check_data, check_zero_shot, check_zero_shot_names
 from hfcompress.steps.inputs import load_run_data, load_zero_shot
 from hfcompress.steps.memory import check_memory
@@ -53,8 +53,7 @@ def prepare(
     """
     began = time.perf_counter()
     check(recipe)
-    usual = {"prune": PruneStep(target_macs=0.5), "recover": RecoverStep()}
-    check_memory(recipe.model_copy(update=usual), load_config(recipe.teacher.model))
+    _check_usual_memory(recipe, goal)
     check_zero_shot_names(_with_zero_shot(recipe, zero_shot))
     if goal.vocabulary == "corpus" or goal.max_size_mb is not None:
         content_of(load_tokenizer(recipe.teacher.model))
@@ -120,6 +119,14 @@ def prepare(
         zero_shot=tuple(zero_shot),
         zero_shot_pairs=zero_shot_pairs,
     )
+
+
+def _check_usual_memory(recipe: Recipe, goal: Goal) -> None:
+    """Check the memory of pruning and recovery, whose settings are chosen later, by those of a usual run."""
+    cut = goal.vocabulary == "corpus" or goal.max_size_mb is not None
+    step = PruneStep(target_macs=0.5, vocabulary=VocabularyStep() if cut else None)
+    usual = recipe.model_copy(update={"prune": step, "recover": RecoverStep()})
+    check_memory(usual, load_config(recipe.teacher.model))
 
 
 def even_cap(sizes: Sequence[int], total: int) -> int:

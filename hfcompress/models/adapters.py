@@ -21,7 +21,7 @@ from transformers.utils import cached_file
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, find_adapter_config_file
 
 from hfcompress.errors import MissingExtraError, ModelError
-from hfcompress.models.config import CONFIG_FILE, read_config
+from hfcompress.models.config import CONFIG_FILE, not_found, read_config
 from hfcompress.models.layout import CARD_FILE, TOKENIZER_FILES
 from hfcompress.models.modular import class_for, score_layer
 from hfcompress.models.sentence_transformers import (
@@ -51,6 +51,9 @@ def adapter_folder(name: str) -> Path | None:
 
     Args:
         name: A folder, or a Hub id, from whose repository the files of an adapter are downloaded.
+
+    Raises:
+        ModelError: The download of an adapter fails.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -71,7 +74,10 @@ def _downloaded(name: str) -> Path | None:
     except (OSError, HFValidationError):  # no such repository, or no network: reported for config.json
         return None
     files = [ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, *TOKENIZER_FILES, *SETTINGS_FILES, CARD_FILE]
-    return Path(snapshot_download(name, allow_patterns=files))
+    try:
+        return Path(snapshot_download(name, allow_patterns=files))
+    except OSError as error:
+        raise not_found("adapter", ADAPTER_SAFE_WEIGHTS_NAME, name, error) from error
 
 
 def base_of(folder: Path) -> str:

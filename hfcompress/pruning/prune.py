@@ -26,12 +26,11 @@ from hfcompress.pruning.costs.latency import Deployment, time_models
 from hfcompress.pruning.find_plans import LATENCY_PAIRS, FoundPlan, deployment_of, describe, find_plans, latency_pairs
 from hfcompress.pruning.memory import pruning_memory
 from hfcompress.pruning.write import title_of, write_pruned
-from hfcompress.quantization.artifacts import calibration_batches
-from hfcompress.quantization.memory import export_memory
+from hfcompress.quantization.artifacts import calibration_batches, export_memory
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import activation_of, ranking_tokenizer
 from hfcompress.recipe import DataStep, PruneStep, Target
-from hfcompress.utils.device import CPU, torch_device
+from hfcompress.utils.device import CPU, require_one_process, torch_device
 from hfcompress.utils.files import replaced_folder, write_bytes, write_text
 from hfcompress.utils.log import timed
 from hfcompress.utils.machine import limited_torch_threads
@@ -102,6 +101,7 @@ def prune_checkpoint(
 
     Returns and raises what `prune_model` does.
     """
+    require_one_process()
     targets, chosen = _checked_targets(step, targets), torch_device(device)
     config = load_config(name)
     require_one_score(config)

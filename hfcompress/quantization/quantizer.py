@@ -16,9 +16,8 @@ from hfcompress.models.load import load_model
 from hfcompress.models.size import ModelSize
 from hfcompress.models.surgery import current_plan
 from hfcompress.optimum_config import RankerCompressionConfig
-from hfcompress.quantization.artifacts import check_configs, write_graphs
+from hfcompress.quantization.artifacts import check_configs, export_memory, have_graphs, write_graphs
 from hfcompress.quantization.config import QuantizationConfig, config_for
-from hfcompress.quantization.memory import export_memory
 from hfcompress.rankers.base import Pair
 from hfcompress.rankers.load import activation_name, ranking_tokenizer
 from hfcompress.utils.device import CPU, torch_device
@@ -91,7 +90,8 @@ class RankerQuantizer(OptimumQuantizer):
         configs = [config] if isinstance(config, QuantizationConfig) else list(config or [config_for()])
         pairs = list(calibration_pairs or [])
         check_configs(configs, pairs)
-        require_memory(export_memory(ModelSize.of(self.model.config)), torch_device(CPU))
+        if have_graphs(configs):
+            require_memory(export_memory(ModelSize.of(self.model.config)), torch_device(CPU))
         folder = Path(save_dir).absolute()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise OutputError(

@@ -6,8 +6,9 @@ from transformers import PretrainedConfig
 
 from hfcompress.models.size import ModelSize
 from hfcompress.pruning.memory import pruning_memory
-from hfcompress.quantization.memory import export_memory
+from hfcompress.quantization.artifacts import export_memory, have_graphs
 from hfcompress.recipe import PruneStep, Recipe
+from hfcompress.steps.context import written
 from hfcompress.training.memory import training_memory
 from hfcompress.utils.device import CPU, torch_device
 from hfcompress.utils.memory import require_memory
@@ -15,6 +16,9 @@ from hfcompress.utils.memory import require_memory
 
 def check_memory(recipe: Recipe, config: PretrainedConfig) -> None:
     """Check that the steps of a run fit into memory, and warn where they may not.
+
+    What a plan keeps of the encoder, and what a pruned vocabulary keeps of the embedding, is not known here: a run is
+    refused for the rest of its student alone.
 
     Args:
         recipe: The recipe.
@@ -30,24 +34,26 @@ def check_memory(recipe: Recipe, config: PretrainedConfig) -> None:
         require_memory(
             training_memory("The teacher's training", size, training.optimization, documents, length), device
         )
-    student = size
+    student = certain = size
     if step := recipe.prune:
         if step.target or step.has_shares:
             require_memory(pruning_memory(size, step.importance, length, step.calibration_queries), device)
         # The first of several stages cuts the least, and leaves the vocabulary to the last.
         whole_vocabulary = step.vocabulary is None or step.stages > 1
         student = size.pruned(kept_share(step, size) ** (1 / step.stages), whole_vocabulary)
+        certain = size.pruned(0.0 if step.target or step.has_shares else 1.0, whole_vocabulary)
     if recover := recipe.recover:
         teacher = size if recover.features else None
         require_memory(
-            training_memory("Recovery", student, recover.optimization, recover.documents, length, teacher), device
+            training_memory("Recovery", student, recover.optimization, recover.documents, length, teacher, certain),
+            device,
         )
-    if recipe.quantize.artifacts:
-        require_memory(export_memory(student), torch_device(CPU))
+    if have_graphs(written(recipe.quantize.artifacts)):
+        require_memory(export_memory(student, certain), torch_device(CPU))
 
 
 def kept_share(step: PruneStep, size: ModelSize) -> float:
-    """Share of the encoder that a plan will keep, as far as the settings say so.
+    """Share of the encoder that a plan is expected to keep, at most.
 
     A speed-up is taken to come from the encoder alone, and a latency, which is not known before it is measured, keeps
     everything.

@@ -16,6 +16,7 @@ def training_memory(
     documents: int,
     max_length: int,
     teacher: ModelSize | None = None,
+    certain: ModelSize | None = None,
 ) -> MemoryEstimate:
     """Estimate the memory of a training.
 
@@ -31,21 +32,27 @@ def training_memory(
         documents: Documents of a list.
         max_length: Longest input in tokens.
         teacher: The teacher, if it runs beside the student.
+        certain: The least size that the model can have, if it is to be pruned; by default `size`.
     """
-    frozen = size.embedding + sum(size.layers[: settings.freeze_layers]) if settings.freeze_layers >= 0 else 0
-    states = FP32 * (GRADIENT + MOMENTS) * (size.parameters - frozen)
-    least = size.weights + states + (teacher.weights if teacher else 0)
+    usual, least = (_states(each, settings.freeze_layers) for each in (size, certain or size))
+    beside = teacher.weights if teacher else 0
     pairs = settings.queries_per_batch // settings.accumulation * documents * (2 if settings.r_drop else 1)
     per_batch = size.activations(pairs, max_length, settings.dropout > 0)
     per_batch += teacher.activations(pairs, max_length) // 2 if teacher else 0  # hidden states, or queries and keys
     split = settings.queries_per_batch > settings.accumulation
     return MemoryEstimate(
         step,
-        least=least,
-        peak=least + max(per_batch, size.weights),
+        least=least + beside,
+        peak=usual + beside + max(per_batch, size.weights),
         counted="weights, gradients and the moments of AdamW",
         remedy=(f"raise optimization.accumulation to {settings.queries_per_batch}, " if split else "")
         + "shorten max_length, "
         + ("freeze the embeddings (optimization.freeze_layers: 0), " if settings.freeze_layers < 0 else "")
         + "or prune the vocabulary",
     )
+
+
+def _states(size: ModelSize, freeze_layers: int) -> int:
+    """Bytes of weights, gradients and moments; frozen weights have neither of the last two."""
+    frozen = size.embedding + sum(size.layers[:freeze_layers]) if freeze_layers >= 0 else 0
+    return size.weights + FP32 * (GRADIENT + MOMENTS) * (size.parameters - frozen)

@@ -37,9 +37,9 @@ class MemoryEstimate:
 def require_memory(estimate: MemoryEstimate, device: torch.device) -> None:
     """Check that a step fits into memory, and warn where it may not.
 
-    It is an error only if what is counted exactly exceeds the memory of the device, or that of the container: then no
-    other process is to blame, and no attempt can succeed. Activations depend on the lengths of the texts, and what is
-    available on other processes, so an estimate beyond what is available is a warning.
+    It is an error only if what is counted exactly exceeds all memory of the device, or that of the container, with swap
+    space: then no other process is to blame, and no attempt can succeed. Activations depend on the lengths of the
+    texts, and what is available on other processes, so an estimate beyond what is available is a warning.
 
     Args:
         estimate: The estimate.

@@ -67,6 +67,14 @@ def test_prune_of_what_does_not_fit_into_memory(
         prune("--vocabulary", "corpus")
 
 
+def test_prune_in_processes_that_were_launched_together(
+    prune: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, printed = prune("--target-macs", "0.5")
+    assert code == 2 and "2 processes" in printed and "without accelerate launch" in printed
+
+
 def test_prune_takes_the_deprecated_name_of_an_option_with_a_warning(
     tmp_path: Path,
     command: Command,

@@ -10,14 +10,17 @@ from conftest import make_pico
 from run_samples import recipe_for
 
 from hfcompress.errors import DeviceError
+from hfcompress.models.load import load_config
 from hfcompress.models.size import ModelSize
-from hfcompress.quantization.memory import export_memory
+from hfcompress.quantization.artifacts import export_memory
+from hfcompress.quantization.config import WeightQuantizationConfig
 from hfcompress.quantization.quantizer import RankerQuantizer
 from hfcompress.recipe import PruneStep, Recipe
 from hfcompress.steps.checks import check
 from hfcompress.steps.memory import kept_share
 from hfcompress.utils import memory
 from hfcompress.utils.device import Memory
+from hfcompress.utils.memory import MemoryEstimate
 
 PLENTY = 10**12
 
@@ -66,6 +69,30 @@ def test_an_export_without_a_run_is_refused(
     with pytest.raises(DeviceError, match="Export with quantization needs more memory"):
         quantizer.quantize(tmp_path / "int8")
     assert not (tmp_path / "int8").exists()
+    quantizer.quantize(tmp_path / "packed", WeightQuantizationConfig())  # makes no graph
+
+
+def test_a_student_of_unknown_size_is_refused_for_what_is_certain_alone(
+    run_inputs: Path, cross_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, MemoryEstimate] = {}
+    monkeypatch.setattr("hfcompress.steps.memory.require_memory", lambda each, device: found.update({each.step: each}))
+    settings = recipe_for(run_inputs)
+    settings["teacher"] = {"model": str(cross_encoder), "max_length": 32}
+    settings["prune"] = {"target_macs": 0.5, "vocabulary": {}}
+    check(Recipe.model_validate(settings))
+    size = ModelSize.of(load_config(str(cross_encoder)))
+    certain = size.pruned(0.0, whole_vocabulary=False)
+    assert certain.parameters == size.parameters - size.embedding - size.encoder
+    recovery, export = found["Recovery"], found["Export with quantization"]
+    assert recovery.least == 16 * certain.parameters and export.least == 8 * certain.parameters
+    half = size.pruned(0.5, whole_vocabulary=False)
+    assert recovery.peak > 16 * half.parameters and export.peak == export_memory(half).peak
+    settings["quantize"] = {"artifacts": [{"runtime": "torch", "bits": 4}]}
+    settings["prune"] = {"vocabulary": {}}
+    found.clear()
+    check(Recipe.model_validate(settings))
+    assert [*found] == ["Recovery"] and found["Recovery"].least == 16 * size.pruned(1.0, False).parameters
 
 
 def test_the_share_of_the_encoder_that_is_kept() -> None:

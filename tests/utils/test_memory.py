@@ -6,6 +6,7 @@ import logging
 import re
 from dataclasses import replace
 
+import psutil
 import pytest
 import torch
 
@@ -45,6 +46,6 @@ def test_what_may_not_fit_is_a_warning(machine: None, caplog: pytest.LogCaptureF
 
 def test_memory_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     found = memory_of("cpu")
-    assert 0 < found.free <= found.total == memory_limit().amount
+    assert 0 < found.free <= found.total == memory_limit().amount + psutil.swap_memory().total
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3, 4))
     assert memory_of(torch.device("cuda", 1)) == Memory(3, 4)
