@@ -34,26 +34,36 @@ def check_memory(recipe: Recipe, config: PretrainedConfig) -> None:
         require_memory(
             training_memory("The teacher's training", size, training.optimization, documents, length), device
         )
-    student = certain = size
+    trained = exported = (size, size)
     if step := recipe.prune:
         if step.target or step.has_shares:
             require_memory(pruning_memory(size, step.importance, length, step.calibration_queries), device)
         # The first of several stages cuts the least, and leaves the vocabulary to the last.
-        whole_vocabulary = step.vocabulary is None or step.stages > 1
-        student = size.pruned(kept_share(step, size) ** (1 / step.stages), whole_vocabulary)
-        certain = size.pruned(0.0 if step.target or step.has_shares else 1.0, whole_vocabulary)
+        trained, exported = student_sizes(step.by_stage()[0], size), student_sizes(step, size)
     if recover := recipe.recover:
-        teacher = size if recover.features else None
+        teacher, (student, certain) = size if recover.features else None, trained
         require_memory(
             training_memory("Recovery", student, recover.optimization, recover.documents, length, teacher, certain),
             device,
         )
     if have_graphs(written(recipe.quantize.artifacts)):
-        require_memory(export_memory(student, certain), torch_device(CPU))
+        require_memory(export_memory(*exported), torch_device(CPU))
+
+
+def student_sizes(step: PruneStep, size: ModelSize) -> tuple[ModelSize, ModelSize]:
+    """The expected size of a pruned model, and the least that it can have, before its plan is known.
+
+    Args:
+        step: How to prune.
+        size: The model before.
+    """
+    whole_vocabulary = step.vocabulary is None
+    least = 0.0 if step.target or step.has_shares else 1.0
+    return size.pruned(kept_share(step, size), whole_vocabulary), size.pruned(least, whole_vocabulary)
 
 
 def kept_share(step: PruneStep, size: ModelSize) -> float:
-    """Share of the encoder that a plan is expected to keep, at most.
+    """Share of the encoder that a plan is expected to keep.
 
     A speed-up is taken to come from the encoder alone, and a latency, which is not known before it is measured, keeps
     everything.

@@ -88,6 +88,9 @@ def test_a_student_of_unknown_size_is_refused_for_what_is_certain_alone(
     assert recovery.least == 16 * certain.parameters and export.least == 8 * certain.parameters
     half = size.pruned(0.5, whole_vocabulary=False)
     assert recovery.peak > 16 * half.parameters and export.peak == export_memory(half).peak
+    settings["prune"]["stages"] = 2  # the vocabulary is cut in the last
+    check(Recipe.model_validate(settings))
+    assert found["Recovery"].least == recovery.least + 16 * size.embedding and found[export.step] == export
     settings["quantize"] = {"artifacts": [{"runtime": "torch", "bits": 4}]}
     settings["prune"] = {"vocabulary": {}}
     found.clear()
