@@ -125,13 +125,13 @@ def row(shape: str, folder: Path, prune: Phase, export: Phase) -> str:
     )  # fmt: skip
     tokens = [json.loads((folder / part / "config.json").read_text())["vocab_size"] for part in ("dense", "pruned")]
     cells = [shape, f"{dense / 4:.0f} -> {pruned['parameters'] / 1e6:.0f}", f"{tokens[0]:,} -> {tokens[1]:,}"]
-    cells += [f"{phase.peak_gb:.1f} | {phase.cpu_minutes:.0f}" for phase in (prune, export)]
+    cells += [f"{phase.peak_gb:.1f} | {phase.minutes:.0f} ({phase.cpu_minutes:.0f})" for phase in (prune, export)]
     cells += [f"{dense:.0f} -> {fp32:.0f}", f"{onnx:.0f}", f"{openvino:.0f}"]
     return f"| {' | '.join(cells)} |"
 
 
 HEADER = """
-| shape | M weights | tokens | GB, prune | CPU min | GB, export and int8 | CPU min | MB, fp32 | ONNX int8 | OpenVINO |
+| shape | M weights | tokens | GB, prune | min (CPU) | GB, export, int8 | min (CPU) | MB, fp32 | ONNX int8 | OpenVINO |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
