@@ -2,20 +2,24 @@
 
     python scripts/large_models.py --data ../shared/data/drcd --out out/large --shape xlm-roberta-base
 
-prunes to half of the MACs with `hfcompress prune --vocabulary corpus --no-measure`, and quantizes the result for ONNX
-Runtime (dynamic int8) and OpenVINO, each in a process of its own, whose peak memory is printed. The tokenizer has the
-characters of the data, and made-up words up to the size of the vocabulary.
+runs `hfcompress prune --target-macs 0.5 --vocabulary corpus`, which also exports the model before and after pruning and
+times both, and then quantizes the result for ONNX Runtime (dynamic int8) and OpenVINO. Each of the two has a process of
+its own, whose peak memory is measured; the exit code is 1 if one takes more than `--limit-gb`. The tokenizer has the
+characters of the data, and made-up words up to the size of the vocabulary. Shapes are measured one after the other; one
+that was measured in this folder before, with the same settings, is not measured again. `--shape tiny` tries the script.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "intermediate_size": 4096,
     },
     "modernbert-base": {"model_type": "modernbert", "cls_token_id": 0, "sep_token_id": 2},
+    "tiny": {"model_type": "bert", "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128},
     "deberta-v3-base": {
         "model_type": "deberta-v2", "vocab_size": 128_100, "type_vocab_size": 0, "relative_attention": True,
         "max_relative_positions": -1, "position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True,
@@ -53,7 +58,7 @@ MAX_LENGTH = 128
 
 
 def write_model(shape: str, sets: list[str], folder: Path) -> None:
-    """Write a checkpoint with random weights and a tokenizer for the data."""
+    """Write a checkpoint with random weights and a tokenizer for the data, in `dense` of the folder."""
     config = AutoConfig.for_model(**SHAPES[shape], **COMMON)
     data = load_data(DataStep(sets=sets, candidates=20, max_queries={"dev": 1, "test": 1}))
     counts = Counter(letter for document in data.corpus.values() for letter in document.content)
@@ -71,26 +76,84 @@ def write_model(shape: str, sets: list[str], folder: Path) -> None:
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config)
     print(f"{shape}: {model.num_parameters() / 1e6:.0f} M parameters, {len(entries):,} tokens", flush=True)
-    save_checkpoint(folder, model, fast, "torch.nn.modules.activation.Sigmoid", MAX_LENGTH)
+    save_checkpoint(folder / "dense", model, fast, "torch.nn.modules.activation.Sigmoid", MAX_LENGTH)
 
 
-def quantize(source: Path, sets: list[str], folder: Path) -> None:
-    """Export a checkpoint, and quantize it."""
+def quantize(folder: Path, sets: list[str]) -> None:
+    """Export the pruned checkpoint of the folder, and quantize it."""
     data = load_data(DataStep(sets=sets, candidates=20, max_queries={"train": 16, "dev": 1, "test": 1}))
     configs: list[QuantizationConfig] = [DynamicQuantizationConfig()]
     configs += [OpenVINOQuantizationConfig()] if is_available() else []
-    RankerQuantizer.from_pretrained(source, MAX_LENGTH).quantize(folder, configs, calibration_pairs(data, 64))
+    quantizer = RankerQuantizer.from_pretrained(folder / "pruned", MAX_LENGTH)
+    quantizer.quantize(folder / "int8", configs, calibration_pairs(data, 64))
 
 
-def measured(title: str, command: list[str]) -> None:
+@dataclass(frozen=True)
+class Phase:
+    """A measured process: its duration, the time of all cores, and the peak of its resident memory."""
+
+    minutes: float
+    cpu_minutes: float
+    peak_gb: float
+
+
+def measured(title: str, command: list[str]) -> Phase:
     """Run a command, and print its peak memory and duration."""
     start = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{title} failed with status {os.waitstatus_to_exitcode(status)}")
-    minutes = (time.perf_counter() - start) / 60
-    print(f"  {title}: {minutes:.1f} minutes, peak of {usage.ru_maxrss * 1024 / 1e9:.1f} GB", flush=True)
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, see getrusage(2)
+    cpu = (usage.ru_utime + usage.ru_stime) / 60
+    phase = Phase((time.perf_counter() - start) / 60, cpu, usage.ru_maxrss * unit / 1e9)
+    print(
+        f"  {title}: {phase.minutes:.1f} minutes ({cpu:.1f} of all cores), peak of {phase.peak_gb:.1f} GB", flush=True
+    )
+    return phase
+
+
+def row(shape: str, folder: Path, prune: Phase, export: Phase) -> str:
+    """The figures of a shape as a row of a Markdown table."""
+    (pruned,) = json.loads((folder / "pruned" / "family.json").read_text())
+    dense, fp32, onnx, openvino = (
+        sum(path.stat().st_size for path in (folder / part).glob(pattern)) / 1e6
+        for part, pattern in (
+            ("dense", "*.safetensors"), ("pruned", "*.safetensors"), ("int8/onnx", "model_q*.onnx"),
+            ("int8/openvino", "*qint8*.bin"),
+        )
+    )  # fmt: skip
+    tokens = [json.loads((folder / part / "config.json").read_text())["vocab_size"] for part in ("dense", "pruned")]
+    cells = [shape, f"{dense / 4:.0f} -> {pruned['parameters'] / 1e6:.0f}", f"{tokens[0]:,} -> {tokens[1]:,}"]
+    cells += [f"{phase.peak_gb:.1f} | {phase.minutes:.0f} ({phase.cpu_minutes:.0f})" for phase in (prune, export)]
+    cells += [f"{dense:.0f} -> {fp32:.0f}", f"{onnx:.0f}", f"{openvino:.0f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+HEADER = """
+| shape | M weights | tokens | GB, prune | min (CPU) | GB, export, int8 | min (CPU) | MB, fp32 | ONNX int8 | OpenVINO |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def measure(shape: str, data: list[str], out: Path, calibration_queries: int) -> tuple[str, float]:
+    """Write, prune and quantize a shape, if that was not done before; gives its row, and its peak memory in GB."""
+    folder, settings = out / shape, {"data": data, "calibration_queries": calibration_queries}
+    if (record := folder / "measured.json").is_file():
+        found = json.loads(record.read_text())
+        if found["settings"] == settings:
+            print(f"{shape}: kept from an earlier call", flush=True)
+            return found["row"], found["peak_gb"]
+    shutil.rmtree(folder, ignore_errors=True)
+    sets = [part for name in data for part in ("--data", name)]
+    own = [sys.executable, __file__, *sets, "--out", str(out), "--shape", shape, "--step"]
+    command = [sys.executable, "-m", "hfcompress", "prune", str(folder / "dense"), *sets, "--quiet"]
+    command += ["--out", str(folder / "pruned"), "--target-macs", "0.5", "--vocabulary", "corpus"]
+    measured("write", [*own, "write"])
+    pruned = measured("prune", [*command, "--calibration-queries", str(calibration_queries)])
+    exported = measured("export and int8", [*own, "quantize"])
+    cells, peak = row(shape, folder, pruned, exported), max(pruned.peak_gb, exported.peak_gb)
+    record.write_text(json.dumps({"settings": settings, "row": cells, "peak_gb": peak}))
+    return cells, peak
 
 
 def main() -> None:
@@ -98,31 +161,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", required=True, help="a folder in BEIR's layout; may be repeated")
     parser.add_argument("--out", type=Path, required=True, help="a folder for the models")
-    parser.add_argument("--shape", action="append", choices=list(SHAPES), help="default: all; may be repeated")
+    parser.add_argument("--shape", action="append", choices=list(SHAPES), help="default: all but tiny; may be repeated")
+    parser.add_argument("--limit-gb", type=float, default=12.0, help="memory that no process may exceed")
+    parser.add_argument("--calibration-queries", type=int, default=64, help="as for hfcompress prune")
     parser.add_argument("--step", choices=["write", "quantize"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     silence_libraries()
-    sets = [part for name in options.data for part in ("--data", name)]
-    for shape in options.shape or SHAPES:
-        folder = options.out / shape
+    shapes, data, out = options.shape or [name for name in SHAPES if name != "tiny"], options.data, options.out
+    if options.step:
+        folder = out / shapes[0]
         if options.step == "write":
-            write_model(shape, options.data, folder / "dense")
-        elif options.step == "quantize":
-            quantize(folder / "pruned", options.data, folder / "int8")
+            write_model(shapes[0], data, folder)
         else:
-            shutil.rmtree(folder, ignore_errors=True)
-            own = [sys.executable, __file__, *sets, "--out", str(options.out), "--shape", shape, "--step"]
-            prune = [sys.executable, "-m", "hfcompress", "prune", str(folder / "dense"), *sets, "--quiet"]
-            prune += ["--out", str(folder / "pruned"), "--target-macs", "0.5", "--vocabulary", "corpus", "--no-measure"]
-            measured("write", [*own, "write"])
-            measured("prune", prune)
-            measured("export and int8", [*own, "quantize"])
-            for name in ("dense", "pruned", "int8/onnx", "int8/openvino"):
-                files = [path for path in (folder / name).glob("*") if path.is_file()]
-                sizes = ", ".join(
-                    f"{path.name} {path.stat().st_size / 1e6:.0f}" for path in files if path.stat().st_size > 1e6
-                )
-                print(f"  {name}, MB: {sizes}", flush=True)
+            quantize(folder, data)
+        return
+    measured_shapes = [measure(shape, data, out, options.calibration_queries) for shape in shapes]
+    print(HEADER, *(cells for cells, _ in measured_shapes), sep="\n")
+    peaks = {shape: peak for shape, (_, peak) in zip(shapes, measured_shapes, strict=True)}
+    if above := [f"{shape} ({peak:.1f} GB)" for shape, peak in peaks.items() if peak > options.limit_gb]:
+        sys.exit(f"above {options.limit_gb:g} GB: {', '.join(above)}")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,11 @@ IDENTITY = "torch.nn.modules.linear.Identity"
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 
 FAMILIES = sorted(ARCHITECTURES)
+# For tests that take seconds: the other families have no tensors of their own in their attention.
+OWN_ATTENTION = ("deberta-v2", "modernbert", "mpnet")
+EVERY_FAMILY = [
+    family if family in OWN_ATTENTION else pytest.param(family, marks=pytest.mark.soak) for family in FAMILIES
+]
 # Settings that give a family other modules than its row's usual ones.
 VARIANTS = [
     pytest.param(

@@ -15,11 +15,12 @@ from hfcompress.data.ranking import RankingData
 from hfcompress.evaluation.candidate import Candidate
 from hfcompress.evaluation.metrics import PRIMARY_METRIC, judged_queries, means, values_of_scores
 from hfcompress.evaluation.scores import split_scores
-from hfcompress.models.load import load_tokenizer, model_fingerprint
+from hfcompress.models.load import load_config, load_tokenizer, model_fingerprint
 from hfcompress.rankers.base import RankerOptions
-from hfcompress.recipe import Recipe, RecoverStep, SplitLimits
+from hfcompress.recipe import PruneStep, Recipe, RecoverStep, SplitLimits, VocabularyStep
 from hfcompress.steps.checks import check, check_data, check_zero_shot, check_zero_shot_names
 from hfcompress.steps.inputs import load_run_data, load_zero_shot
+from hfcompress.steps.memory import check_memory
 from hfcompress.steps.workspace import Workspace
 from hfcompress.utils.device import torch_device
 from hfcompress.vocabulary.content import content_of
@@ -52,6 +53,7 @@ def prepare(
     """
     began = time.perf_counter()
     check(recipe)
+    _check_usual_memory(recipe, goal)
     check_zero_shot_names(_with_zero_shot(recipe, zero_shot))
     if goal.vocabulary == "corpus" or goal.max_size_mb is not None:
         content_of(load_tokenizer(recipe.teacher.model))
@@ -117,6 +119,14 @@ def prepare(
         zero_shot=tuple(zero_shot),
         zero_shot_pairs=zero_shot_pairs,
     )
+
+
+def _check_usual_memory(recipe: Recipe, goal: Goal) -> None:
+    """Check the memory of pruning and recovery, whose settings are chosen later, by those of a usual run."""
+    cut = goal.vocabulary == "corpus" or goal.max_size_mb is not None
+    step = PruneStep(target_macs=0.5, vocabulary=VocabularyStep() if cut else None)
+    usual = recipe.model_copy(update={"prune": step, "recover": RecoverStep()})
+    check_memory(usual, load_config(recipe.teacher.model))
 
 
 def even_cap(sizes: Sequence[int], total: int) -> int:

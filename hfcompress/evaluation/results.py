@@ -32,7 +32,7 @@ from hfcompress.evaluation.metrics import (
 )
 from hfcompress.evaluation.scores import query_scores
 from hfcompress.evaluation.significance import compare, fixed_sequence
-from hfcompress.models.adapters import base_of, is_adapter
+from hfcompress.models.adapters import adapter_folder, base_of
 from hfcompress.models.architectures import architecture_of
 from hfcompress.models.license import license_of
 from hfcompress.models.load import PACKAGE_SCHEME, load_model, load_tokenizer, resolve
@@ -247,7 +247,8 @@ def base_model_name(recipe: Recipe) -> str:
     step = recipe.teacher
     if step.base_model:
         return step.base_model
-    name = base_of(Path(step.model)) if is_adapter(Path(step.model)) else step.model
+    adapter = adapter_folder(step.model)
+    name = step.model if adapter is None else base_of(adapter)
     if name.startswith(PACKAGE_SCHEME) or Path(name).exists():
         return f"a local model ({Path(name).name})"
     return name

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
+from transformers.utils import cached_file
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, find_adapter_config_file
 
 from hfcompress.errors import MissingExtraError, ModelError
-from hfcompress.models.config import CONFIG_FILE, read_config
+from hfcompress.models.config import CONFIG_FILE, not_found, read_config
+from hfcompress.models.layout import CARD_FILE, TOKENIZER_FILES
 from hfcompress.models.modular import class_for, score_layer
 from hfcompress.models.sentence_transformers import (
     MODULES_FILE,
@@ -38,12 +42,42 @@ from hfcompress.utils.quiet import quiet
 logger = logging.getLogger(__name__)
 
 MERGED_FOLDER = "merged"  # in the cache
+SETTINGS_FILES = (MODULES_FILE, SETTINGS_FILE, TRANSFORMER_FILE)
 _PREFIX = "base_model.model."  # of the names of weights in an adapter
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder contains an adapter and no model."""
-    return (folder / ADAPTER_CONFIG_NAME).is_file() and not (folder / CONFIG_FILE).is_file()
+def adapter_folder(name: str) -> Path | None:
+    """The folder of an adapter; None if the name is that of a model, or of nothing that can be reached.
+
+    Args:
+        name: A folder, or a Hub id, from whose repository the files of an adapter are downloaded.
+
+    Raises:
+        ModelError: The download of an adapter fails.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder if (folder / ADAPTER_CONFIG_NAME).is_file() and not (folder / CONFIG_FILE).is_file() else None
+    return _downloaded(name)
+
+
+@cache  # the Hub is asked once in a process
+def _downloaded(name: str) -> Path | None:
+    """The files of an adapter on the Hub; None if the repository has a model, or cannot be reached."""
+    try:
+        if isinstance(try_to_load_from_cache(name, CONFIG_FILE), str):  # without a request
+            return None
+        if cached_file(name, CONFIG_FILE, _raise_exceptions_for_missing_entries=False) is not None:
+            return None
+        if find_adapter_config_file(name) is None:
+            return None
+    except (OSError, HFValidationError):  # no such repository, or no network: reported for config.json
+        return None
+    files = [ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, *TOKENIZER_FILES, *SETTINGS_FILES, CARD_FILE]
+    try:
+        return Path(snapshot_download(name, allow_patterns=files))
+    except OSError as error:
+        raise not_found("adapter", ADAPTER_SAFE_WEIGHTS_NAME, name, error) from error
 
 
 def base_of(folder: Path) -> str:
@@ -88,7 +122,7 @@ def _merged(folder: Path, fingerprint: str) -> Path:
         with replaced_folder(target) as temporary, quiet():
             _merge(folder, base).save_pretrained(temporary)
             read_tokenizer(str(folder) if has_tokenizer(str(folder)) else base).save_pretrained(temporary)
-            for name in (MODULES_FILE, SETTINGS_FILE, TRANSFORMER_FILE):
+            for name in SETTINGS_FILES:
                 path = model_file(str(folder), name) or model_file(base, name)
                 if path is not None:
                     shutil.copyfile(path, temporary / name)

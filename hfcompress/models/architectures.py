@@ -197,12 +197,44 @@ def labels_of(config: PretrainedConfig) -> list[str]:
     return [str(names.get(number, number)) for number in range(config.num_labels or 0)]
 
 
+def is_linear(config: PretrainedConfig, score: ScoreLabel) -> bool:
+    """Whether a score is a weighted sum of a classifier's logits: so are log-odds, but not against several labels."""
+    return not score.log_odds or len(labels_of(config)) < 3
+
+
 def score_weights(config: PretrainedConfig, score: ScoreLabel) -> list[float]:
     """Weight of each logit of a classifier in its score.
 
     Args:
         config: Config of the classifier.
         score: The label that is the score, or the two labels whose log-odds are.
+
+    Raises:
+        ModelError: The classifier has one output, or it has no such label, or the score is no weighted sum.
+    """
+    if not is_linear(config, score):
+        raise ModelError(
+            "Log-odds against several labels are no weighted sum of the logits, so no model with one output has them",
+            value=f"score: {score.model_dump(exclude_none=True)}, labels {', '.join(labels_of(config))}",
+            expected="a logit, or the log-odds of two labels: a student is pruned from a model with this one output",
+            remedy="name the other label with against, and the classifier with log_odds in recover.teachers: the "
+            "student then learns these scores",
+        )
+    label = label_number(config, score, score.label)
+    weights = [-1.0 if score.log_odds else 0.0] * len(labels_of(config))
+    weights[label] = 1.0
+    if score.against is not None:
+        weights[label_number(config, score, score.against)] = -1.0
+    return weights
+
+
+def label_number(config: PretrainedConfig, score: ScoreLabel, label: str | int) -> int:
+    """Number of a label of a classifier.
+
+    Args:
+        config: Config of the classifier.
+        score: The score that names the label.
+        label: Name or number of the label.
 
     Raises:
         ModelError: The classifier has one output, or it has no such label.
@@ -215,20 +247,15 @@ def score_weights(config: PretrainedConfig, score: ScoreLabel) -> list[float]:
             expected="a classifier with 2 or more labels",
             remedy="leave out score",
         )
-    weights = [0.0] * len(labels)
-    for label, weight in ((score.label, 1.0), (score.against, -1.0)):
-        if label is None:
-            continue
-        found = [label] if isinstance(label, int) else [n for n, name in enumerate(labels) if name == label]
-        if len(found) != 1 or found[0] >= len(labels):
-            raise ModelError(
-                "The classifier has no such label",
-                value=label,
-                expected=f"one of {', '.join(labels)}, or a number from 0 to {len(labels) - 1}",
-                remedy="correct score; id2label in the model's config.json names its labels",
-            )
-        weights[found[0]] = weight
-    return weights
+    found = [label] if isinstance(label, int) else [n for n, name in enumerate(labels) if name == label]
+    if len(found) != 1 or found[0] >= len(labels):
+        raise ModelError(
+            "The classifier has no such label",
+            value=label,
+            expected=f"one of {', '.join(labels)}, or a number from 0 to {len(labels) - 1}",
+            remedy="correct score; id2label in the model's config.json names its labels",
+        )
+    return found[0]
 
 
 def require_one_score(config: PretrainedConfig) -> None:

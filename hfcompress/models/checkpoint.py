@@ -12,10 +12,12 @@ from typing import Any
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from hfcompress.errors import ModelError
 from hfcompress.models.head_files import MODULE_WEIGHTS, module_entries
 from hfcompress.models.modular import encoder_alone, head_weights, modules_of
 from hfcompress.models.positions import position_limit
 from hfcompress.models.prompts import Prompts, prompts_of
+from hfcompress.models.score_head import LogOdds
 from hfcompress.models.sentence_transformers import (
     EMBEDDING,
     MODULES_FILE,
@@ -48,9 +50,18 @@ def save_checkpoint(
         activation: Full name of the activation that loaders apply to the score, e.g.
             `torch.nn.modules.linear.Identity`.
         max_length: Maximum input length in tokens; it is limited to the positions of the model.
+
+    Raises:
+        ModelError: The model computes log-odds of a label against several others, which no stock class does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     model = unwrapped(model)
+    if any(isinstance(module, LogOdds) for module in model.modules()):
+        raise ModelError(
+            "A model whose score is the log-odds of a label against all others cannot be saved",
+            expected="a model whose score is a weighted sum of logits",
+            remedy="use it as an additional teacher, or load it with a score without log_odds",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
     modules = modules_of(model.config)
     max_length = min(max_length, position_limit(model.config))
     model.config.sentence_transformers = {"activation_fn": activation, "version": _version("sentence-transformers")}

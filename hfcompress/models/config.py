@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
@@ -38,12 +39,10 @@ def read_config(source: str, trust_remote_code: bool = False) -> PretrainedConfi
         ModelError: There is no such model, it is an adapter of PEFT, its config is damaged, or its family is not
             supported.
     """
-    folder = Path(source)
-    path = folder / CONFIG_FILE
-    if folder.is_dir():
-        _refuse_adapter(source)
-        if path.is_file():
-            read_object(path)
+    path = Path(source, CONFIG_FILE)
+    _refuse_adapter(source)
+    if path.is_file():
+        read_object(path)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except CONFIG_FAULTS as error:
@@ -51,8 +50,6 @@ def read_config(source: str, trust_remote_code: bool = False) -> PretrainedConfi
             raise not_found("model", CONFIG_FILE, source, error) from error
         raise _unusable(source, error) from error
     except OSError as error:
-        if not folder.is_dir():
-            _refuse_adapter(source)
         raise not_found("model", CONFIG_FILE, source, error) from error
     _check_sizes(source, config)
     _check_token_ids(source, config)
@@ -87,12 +84,12 @@ def _unusable(source: str, error: Exception) -> ModelError:
 
 
 def _refuse_adapter(source: str) -> None:
-    """Refuse an adapter of PEFT on the Hub, and one beside a whole model, which transformers ignores without peft.
+    """Refuse an adapter of PEFT beside a whole model, which transformers adds with peft and ignores without it.
 
-    One that lies alone in a folder is merged before (see `adapters.py`).
+    One that is alone in a folder or a repository is merged before (see `adapters.py`).
     """
     try:
-        found = find_adapter_config_file(source)
+        found = find_adapter_config_file(source) if Path(source).is_dir() else _adapter_on_hub(source)
     except OSError:  # no such repository, or no network: reported for config.json
         return
     if found is None:
@@ -103,9 +100,15 @@ def _refuse_adapter(source: str) -> None:
         f"{source} contains an adapter of PEFT, which has to be merged into its base model first",
         value=f"{ADAPTER_CONFIG_NAME} ({kind}, base model {base})",
         expected="a cross-encoder with all its weights",
-        remedy="name a folder that contains the adapter alone, such as a download with hf download NAME --local-dir "
-        "FOLDER; if the weights beside it are merged already, remove the files adapter_*",
+        remedy="name a folder or repository that contains the adapter alone; if the weights beside it are merged "
+        "already, remove the files adapter_*, after hf download NAME --local-dir FOLDER for a model on the Hub",
     )
+
+
+@cache  # one request in a process
+def _adapter_on_hub(name: str) -> str | None:
+    found: str | None = find_adapter_config_file(name)
+    return found
 
 
 def _check_sizes(source: str, config: PretrainedConfig) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 
-from hfcompress.models.adapters import base_of, is_adapter
+from hfcompress.models.adapters import adapter_folder, base_of
 from hfcompress.models.layout import CARD_FILE
 from hfcompress.models.load import resolve
 
@@ -20,8 +20,8 @@ def license_of(name: str) -> str:
     Args:
         name: A folder, a Hub id, or `package:NAME/FOLDER`.
     """
-    if is_adapter(Path(name)):
-        return _license_in(name, Path(name)) or license_of(base_of(Path(name)))
+    if (adapter := adapter_folder(name)) is not None:
+        return _license_in(name, adapter) or license_of(base_of(adapter))
     return _license_in(name, Path(resolve(name)))
 
 

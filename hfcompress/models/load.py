@@ -14,8 +14,14 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import ModelError
-from hfcompress.models.adapters import is_adapter, merged
-from hfcompress.models.architectures import architecture_of, require_one_score, score_weights
+from hfcompress.models.adapters import adapter_folder, merged
+from hfcompress.models.architectures import (
+    architecture_of,
+    is_linear,
+    label_number,
+    require_one_score,
+    score_weights,
+)
 from hfcompress.models.config import read_config
 from hfcompress.models.graph_files import graph_files
 from hfcompress.models.head_files import CONVERSION, load_head, module_files
@@ -57,15 +63,17 @@ def resolve(name: str) -> str:
     """Turn a model name into a folder or Hub id that transformers opens.
 
     Args:
-        name: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package. The folder
-            of a LoRA adapter becomes that of its base model with the adapter merged into it (see `adapters.merged`).
+        name: A local folder, a Hub id, or `package:NAME/FOLDER` for a model in an installed Python package. A LoRA
+            adapter, in a folder or on the Hub, becomes the folder of its base model with the adapter merged into it
+            (see `adapters.merged`).
 
     Raises:
         ModelError: The package or its folder does not exist, or an adapter cannot be merged.
-        MissingExtraError: The folder contains an adapter, and peft is not installed.
+        MissingExtraError: It is an adapter, and peft is not installed.
     """
     if not name.startswith(PACKAGE_SCHEME):
-        return str(merged(Path(name))) if is_adapter(Path(name)) else name
+        adapter = adapter_folder(name)
+        return str(merged(adapter)) if adapter else name
     package, _, folder = name.removeprefix(PACKAGE_SCHEME).partition("/")
     try:
         spec = importlib.util.find_spec(package)
@@ -216,6 +224,7 @@ def load_model(
         file: File in the folder with packed weights, e.g. `packed/model_int4.safetensors`. By default the checkpoint's
             own weights are loaded, or its only packed file if it has none.
         score: The score of a classifier with several labels; the model has this one output. None for a cross-encoder.
+            Log-odds against several labels are computed by a module of its own, with which a model cannot be saved.
         device: Device of the weights, as PyTorch names it.
 
     Raises:
@@ -224,9 +233,12 @@ def load_model(
         PlanError: The checkpoint is pruned, and its pruning record is damaged or has another format.
     """
     config = load_config(name)
-    weights = score_weights(config, score) if score else None
-    if weights is None:
+    if score is None:
         require_one_score(config)
+        readout = None
+    else:
+        linear = is_linear(config, score)
+        readout = score_weights(config, score) if linear else label_number(config, score, score.label)
     packed = _packed_file(name, file)
     source: dict[str, Any] = {"pretrained_model_name_or_path": resolve(name), "use_safetensors": True}
     if packed:
@@ -239,7 +251,7 @@ def load_model(
     check_loading(name, config, loading)
     align_weights(model)
     freeze_unused_(model)
-    model = select_score(model, weights) if weights else model
+    model = model if readout is None else select_score(model, readout)
     nn.Module.to(model, device)
     return model.eval()
 

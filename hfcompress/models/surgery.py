@@ -92,7 +92,7 @@ def apply_plan(model: ModelT, plan: PruningPlan, weights: Mapping[str, torch.Ten
 
 
 def _apply(model: ModelT, plan: PruningPlan, weights: Mapping[str, torch.Tensor], pruned: set[int]) -> ModelT:
-    """`apply_plan`, where some layers of the plan, given by their indices in it, are pruned already."""
+    """`apply_plan`, where the layers with these indices in the plan are pruned already."""
     architecture = architecture_of(model.config)
     local = plan.local(current_plan(model))
     if names := untie_(encoder_layers(model), model.config):
@@ -117,9 +117,7 @@ def pruned_copy(
     """Return a pruned copy and leave `model` unchanged.
 
     Tensors that pruning does not change share memory with `model`, so the copy costs little more than its remaining
-    encoder. Call `copy.deepcopy` before you train either of the two.
-
-    Arguments, except `layers`, and errors are those of `apply_plan`.
+    encoder. Call `copy.deepcopy` before you train either of the two. Errors are those of `apply_plan`.
 
     Args:
         model: The model.
@@ -280,7 +278,11 @@ def _replace(state: dict[str, torch.Tensor], weights: Mapping[str, torch.Tensor]
 
 
 def _take(tensor: torch.Tensor, indices: list[int], dim: int) -> torch.Tensor:
-    return tensor.detach().index_select(dim, torch.tensor(indices, dtype=torch.long, device=tensor.device)).contiguous()
+    """Rows or columns of a tensor; all of them, in their order, are no copy."""
+    taken = tensor.detach()
+    if indices != list(range(tensor.shape[dim])):
+        taken = taken.index_select(dim, torch.tensor(indices, dtype=torch.long, device=tensor.device))
+    return taken.contiguous()
 
 
 def _drop_layers(model: PreTrainedModel, architecture: Architecture, kept: list[int]) -> None:

@@ -135,6 +135,8 @@ def find_plans(
     with timed("importance", logger):
         gradients = margin_gradients(model, calibration.fitting, seed, progress) if step.importance == "obs" else None
         importance = measure_importance(step.importance, model, calibration, gradients, progress)
+        token_weights = gradients.tokens if gradients else None
+        del gradients  # the directions of all sublayers, which only importance needs
     for note in importance.notes:
         logger.info(f"prune: {note}")
     plan_loss = CalibrationLoss(model, calibration.held_out, importance.weights)
@@ -178,9 +180,9 @@ def find_plans(
             seconds=result.cost if is_time else None,
             dense_seconds=dense_cost if is_time else None,
         )
-        if step.sequential and gradients:
+        if step.sequential and token_weights:
             updated = sequential_update(
-                model, pruned.plan, pruned.weights, calibration.fitting, gradients.tokens, progress=progress
+                model, pruned.plan, pruned.weights, calibration.fitting, token_weights, progress=progress
             )
             loss = plan_loss(pruned.plan, updated)
             if loss < pruned.loss:  # the queries are held out: not each update generalizes

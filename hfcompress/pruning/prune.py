@@ -19,19 +19,22 @@ from hfcompress.errors import DataError, OutputError
 from hfcompress.models.architectures import require_one_score
 from hfcompress.models.layout import STRUCTURE_FILE
 from hfcompress.models.load import load_config, load_model, resolve
+from hfcompress.models.size import ModelSize
 from hfcompress.models.surgery import pruned_copy
 from hfcompress.models.wrappers import unwrapped
 from hfcompress.pruning.costs.latency import Deployment, time_models
 from hfcompress.pruning.find_plans import LATENCY_PAIRS, FoundPlan, deployment_of, describe, find_plans, latency_pairs
+from hfcompress.pruning.memory import pruning_memory
 from hfcompress.pruning.write import title_of, write_pruned
-from hfcompress.quantization.artifacts import calibration_batches
+from hfcompress.quantization.artifacts import calibration_batches, export_memory
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import activation_of, ranking_tokenizer
 from hfcompress.recipe import DataStep, PruneStep, Target
-from hfcompress.utils.device import torch_device
+from hfcompress.utils.device import CPU, require_one_process, torch_device
 from hfcompress.utils.files import replaced_folder, write_bytes, write_text
 from hfcompress.utils.log import timed
 from hfcompress.utils.machine import limited_torch_threads
+from hfcompress.utils.memory import require_memory
 from hfcompress.utils.settings import Closed
 
 logger = logging.getLogger(__name__)
@@ -98,12 +101,19 @@ def prune_checkpoint(
 
     Returns and raises what `prune_model` does.
     """
+    require_one_process()
     targets, chosen = _checked_targets(step, targets), torch_device(device)
     config = load_config(name)
     require_one_score(config)
     activation_of(config)
     _check_folder(out, name)
     tokenizer = ranking_tokenizer(name, config, max_length)
+    if targets or step.has_shares:
+        size = ModelSize.of(config)
+        estimate = pruning_memory(size, step.importance, tokenizer.model_max_length, step.calibration_queries)
+        require_memory(estimate, chosen)
+        if measured:  # the unpruned model is exported too
+            require_memory(export_memory(size), torch_device(CPU))
     model = load_model(name, dtype="float32", device=chosen)
     for line in _plan(name, sets, out, step, targets, measured):
         logger.info(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.models.layout import ONNX_FP32, ONNX_INT8, ONNX_INT8_STATIC, OPENVINO_FP32, OPENVINO_INT8
 from hfcompress.models.prompts import encode_pairs
+from hfcompress.models.size import ModelSize
 from hfcompress.models.wrappers import unwrapped
 from hfcompress.quantization import onnxruntime as onnx_backend
 from hfcompress.quantization import openvino as openvino_backend
@@ -27,6 +28,7 @@ from hfcompress.rankers.base import BatchedRanker, Pair
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.utils.memory import MemoryEstimate
 from hfcompress.utils.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,9 @@ logger = logging.getLogger(__name__)
 EXPORT_TOLERANCE = 1e-4
 CALIBRATION_BATCH = 8
 CHECKED_PAIRS = 16
+# Copies of the weights at the peak, the model included: the graph, its file, what the runtime opens to check it, and
+# what the quantizer reads; and bytes of exporters and runtimes. Measured with `scripts/large_models.py`.
+COPIES, LIBRARIES = 5, 800_000_000
 # Exports are checked on these if no texts are given. Their lengths differ, so that padding is checked too.
 STAND_IN_PAIRS = (
     ("sort a list in place", "list.sort sorts the list in place, using only comparisons between items."),
@@ -99,7 +104,7 @@ def write_graphs(
             written[graph_file(config)] = config
             bar.update()
 
-        if for_onnx:
+        def write_onnx() -> None:
             graph = onnx_backend.export_onnx(model, tokenizer, first_token)
             path = onnx_backend.save_onnx(graph, folder / ONNX_FP32)
             check_export(OnnxRuntimeRanker(path, tokenizer), reference, pairs)
@@ -114,7 +119,8 @@ def write_graphs(
                     quantized = onnx_backend.quantize(graph, config, calibration)
                 onnx_backend.save_onnx(quantized, folder / graph_file(config))
                 record(config)
-        if for_openvino:
+
+        def write_openvino() -> None:
             graph = openvino_backend.export_openvino(model, tokenizer, first_token)
             path = openvino_backend.save_openvino(graph, folder / OPENVINO_FP32)
             check_export(OpenVinoRanker(path, tokenizer), reference, pairs)
@@ -123,11 +129,38 @@ def write_graphs(
                 quantized = openvino_backend.quantize(graph, config, calibration)
                 openvino_backend.save_openvino(quantized, folder / graph_file(config))
                 record(config)
+
+        # Functions, since the graphs of one runtime must not stay in memory while those of the other are made.
+        if for_onnx:
+            write_onnx()
+        if for_openvino:
+            write_openvino()
         for config in configs:
             if isinstance(config, WeightQuantizationConfig):
                 save_packed(model, config, folder)
                 record(config)
     return written
+
+
+def export_memory(size: ModelSize, certain: ModelSize | None = None) -> MemoryEstimate:
+    """Estimate the memory of `write_graphs`, which makes the graphs one after the other.
+
+    Args:
+        size: The model to export.
+        certain: The least size that it can have, if it is to be pruned; by default `size`.
+    """
+    return MemoryEstimate(
+        "Export with quantization",
+        least=2 * (certain or size).weights,
+        peak=COPIES * size.weights + LIBRARIES,
+        counted="the weights in the model and in its graph",
+        remedy="prune the vocabulary or more of the encoder, or export on a machine with more memory",
+    )
+
+
+def have_graphs(configs: Iterable[QuantizationConfig]) -> bool:
+    """Whether an artifact is a graph, for which the model is exported; packed weights are not."""
+    return any(config.runtime != "torch" for config in configs)
 
 
 def check_configs(

@@ -13,14 +13,17 @@ from hfcompress.errors import OutputError
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.graph_files import record_external_data
 from hfcompress.models.load import load_model
+from hfcompress.models.size import ModelSize
 from hfcompress.models.surgery import current_plan
 from hfcompress.optimum_config import RankerCompressionConfig
-from hfcompress.quantization.artifacts import check_configs, write_graphs
+from hfcompress.quantization.artifacts import check_configs, export_memory, have_graphs, write_graphs
 from hfcompress.quantization.config import QuantizationConfig, config_for
 from hfcompress.rankers.base import Pair
 from hfcompress.rankers.load import activation_name, ranking_tokenizer
+from hfcompress.utils.device import CPU, torch_device
 from hfcompress.utils.files import replaced_folder
 from hfcompress.utils.machine import limited_torch_threads, versions
+from hfcompress.utils.memory import require_memory
 
 
 class RankerQuantizer(OptimumQuantizer):
@@ -78,6 +81,7 @@ class RankerQuantizer(OptimumQuantizer):
 
         Raises:
             DataError: There are no pairs for static int8, or a pair is not two texts.
+            DeviceError: The export cannot fit into memory.
             MissingExtraError: OpenVINO is not installed, and a config requires it.
             ModelError: The scores of an export differ from those of PyTorch.
             OutputError: The folder is not empty.
@@ -86,6 +90,8 @@ class RankerQuantizer(OptimumQuantizer):
         configs = [config] if isinstance(config, QuantizationConfig) else list(config or [config_for()])
         pairs = list(calibration_pairs or [])
         check_configs(configs, pairs)
+        if have_graphs(configs):
+            require_memory(export_memory(ModelSize.of(self.model.config)), torch_device(CPU))
         folder = Path(save_dir).absolute()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise OutputError(

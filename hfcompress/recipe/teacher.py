@@ -95,16 +95,33 @@ class ScoreLabel(Strict):
         label: Name or number of the label whose logit is the score.
         against: Name or number of another label: the score is then the log-odds of the two, which is the difference of
             their logits.
+        log_odds: The score is the log-odds of the label against all other labels, `log p - log(1 - p)`, which ranks as
+            the label's probability does. With 3 or more labels, only an additional teacher can have it.
     """
 
     label: Label
     against: Label | None = None
+    log_odds: bool = False
 
     @model_validator(mode="after")
-    def _two_labels(self) -> ScoreLabel:
+    def _one_comparison(self) -> ScoreLabel:
         if self.label == self.against:
             raise ValueError("label and against must be two labels")
+        if self.log_odds and self.against is not None:
+            raise ValueError("log_odds is against all other labels: leave out log_odds or against")
         return self
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `log_odds` where it is not set: fingerprints of earlier runs stay the same."""
+        return {key: value for key, value in dump(self).items() if key != "log_odds" or value}
+
+    @property
+    def in_words(self) -> str:
+        """The score, such as `logit of entailment`."""
+        if self.log_odds:
+            return f"log-odds of {self.label}"
+        return f"logit of {self.label}" if self.against is None else f"log-odds of {self.label} against {self.against}"
 
 
 def without_unset_score(self: Strict, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hfcompress.data.score_text import HIGHEST, score_text_of
 from hfcompress.errors import DataError, ModelError, RecipeError
 from hfcompress.evaluation.metric_definitions import metric_definition
 from hfcompress.evaluation.metrics import judged_queries
-from hfcompress.models.architectures import require_one_score, score_weights
+from hfcompress.models.architectures import label_number, require_one_score, score_weights
 from hfcompress.models.load import load_config, load_tokenizer, resolve
 from hfcompress.models.positions import check_max_length
 from hfcompress.models.surgery import plan_of_config
@@ -29,6 +29,7 @@ from hfcompress.recipe import OpenVinoInt8, Recipe
 from hfcompress.recipe.teacher import ScoreLabel
 from hfcompress.steps.evaluate import candidates_of
 from hfcompress.steps.inputs import ray_settings_of
+from hfcompress.steps.memory import check_memory
 from hfcompress.training.features import check_relation_layer
 from hfcompress.training.fit import check_frozen
 from hfcompress.utils.device import torch_device
@@ -45,8 +46,10 @@ def check(recipe: Recipe) -> None:
     """
     torch_device(recipe.device)
     config = load_config(recipe.teacher.model)
-    if recipe.teacher.train is None:
-        _check_score(config, recipe.teacher.score)
+    if recipe.teacher.train is None and recipe.teacher.score:
+        score_weights(config, recipe.teacher.score)
+    elif recipe.teacher.train is None:
+        _check_cross_encoder(config)
     for name in recipe.evaluate.metrics:
         metric_definition(name)
     check_max_length(recipe.teacher.max_length, config, "teacher.max_length")
@@ -86,6 +89,7 @@ def check(recipe: Recipe) -> None:
             remedy="add one of them, or leave out evaluate.zero_shot",
         )
     check_zero_shot_names(recipe)
+    check_memory(recipe, config)
 
 
 def check_zero_shot_names(recipe: Recipe) -> None:
@@ -152,19 +156,21 @@ def _check_score_text(recipe: Recipe, config: PretrainedConfig, tokenizer: PreTr
         )
 
 
-def _check_score(config: PretrainedConfig, score: ScoreLabel | None) -> None:
-    """Check that a model outputs one score, or that a classifier has the label that is its score."""
-    if score is not None:
-        score_weights(config, score)
-        return
+def _check_cross_encoder(config: PretrainedConfig) -> None:
+    """Check that a model outputs one score."""
     require_one_score(config)
     activation_of(config)
 
 
 def _check_teacher(name: str, file: str | None, max_length: int, score: ScoreLabel | None) -> None:
-    """Check that an additional teacher exists, outputs one score, and has enough positions."""
+    """Check that an additional teacher exists, has one score or the label that is its score, and enough positions."""
     config = load_config(name)
-    _check_score(config, score)
+    if score is None:
+        _check_cross_encoder(config)
+    else:
+        for label in (score.label, score.against):
+            if label is not None:
+                label_number(config, score, label)
     ranking_tokenizer(name, config, max_length)
     if file is None:
         return

@@ -81,8 +81,8 @@ def _classifier_with_one_score(context: RunContext, step: TeacherStep, score: Sc
             model, tokenizer = load_model(step.model, dtype="float32", score=score), context.tokenizer()
         save_checkpoint(folder, model, tokenizer, IDENTITY, step.max_length)
 
-    what = f"logit of {score.label}" if score.against is None else f"log-odds of {score.label} against {score.against}"
-    return context.workspace.step("teacher", inputs, work, f"make the {what} the score of {step.model}").model
+    what = f"make the {score.in_words} the score of {step.model}"
+    return context.workspace.step("teacher", inputs, work, what).model
 
 
 def grade_by_teacher(context: RunContext, teacher: StepModel) -> RunContext:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import time
@@ -18,6 +17,7 @@ from hfcompress.errors import OutputError
 from hfcompress.models.layout import WORK_FOLDER
 from hfcompress.recipe.base import with_legacy_names
 from hfcompress.report.report import Step
+from hfcompress.utils.device import require_one_process
 from hfcompress.utils.files import replaced_folder, write_text
 from hfcompress.utils.machine import versions
 from hfcompress.utils.text import duration
@@ -25,7 +25,6 @@ from hfcompress.utils.text import duration
 logger = logging.getLogger(__name__)
 
 STATE_FORMAT = 1
-PROCESSES_VARIABLE = "WORLD_SIZE"  # set by accelerate launch and torchrun
 _PARTIAL = re.compile(r"-[0-9a-f]{12}")  # suffix of a folder for partial work, after the name of its step
 StepFunction = Callable[[Path, Path], None]
 
@@ -196,13 +195,7 @@ class Workspace:
         self._write_state()
 
     def _check(self, resume: bool) -> None:
-        if (processes := int(os.environ.get(PROCESSES_VARIABLE) or 1)) > 1:
-            raise OutputError(
-                "Several processes cannot make a run together",
-                value=f"{processes} processes ({PROCESSES_VARIABLE})",
-                expected="one process, which uses one device",
-                remedy="start it without accelerate launch or torchrun; scripts/distill.py trains in several processes",
-            )
+        require_one_process()
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(
                 "The output folder is a file",

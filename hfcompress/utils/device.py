@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import psutil
 import torch
 from torch import Tensor
 
-from hfcompress.errors import DeviceError, HfCompressError
-from hfcompress.utils.machine import cpu_name, trains_in_bf16
+from hfcompress.errors import DeviceError, HfCompressError, OutputError
+from hfcompress.utils.machine import available_memory, cpu_name, memory_limit, trains_in_bf16
 from hfcompress.utils.settings import DEVICE_PATTERN
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 CPU, CUDA = "cpu", "cuda"
 CHOSEN_VARIABLE, CPU_VARIABLE = "ACCELERATE_TORCH_DEVICE", "ACCELERATE_USE_CPU"  # which accelerate reads and sets
+PROCESSES_VARIABLE = "WORLD_SIZE"  # set by accelerate launch and torchrun
 NAMES = "auto, cpu, cuda, cuda:N or mps"
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 """Names of the precisions that a PyTorch model runs in, in reports, by the names of PyTorch."""
@@ -34,6 +36,22 @@ def process_state() -> PartialState:
     from accelerate import PartialState
 
     return PartialState(cpu=_cpu_only() or not torch.accelerator.is_available())
+
+
+def require_one_process() -> None:
+    """Check that this process was not launched together with others, which would write the same files.
+
+    Raises:
+        OutputError: It was.
+    """
+    if (processes := int(os.environ.get(PROCESSES_VARIABLE) or 1)) > 1:
+        raise OutputError(
+            "Several processes cannot make a run together",
+            value=f"{processes} processes ({PROCESSES_VARIABLE})",
+            expected="one process, which uses one device",
+            remedy="start it without accelerate launch or torchrun; teachers score and trainers train in several "
+            "processes, as in scripts/distill.py",
+        )
 
 
 def torch_device(name: str = "auto") -> torch.device:
@@ -119,6 +137,25 @@ def accelerators() -> list[Accelerator]:
     if torch.backends.mps.is_available():
         found.append(Accelerator("mps", cpu_name(), None, "fp32"))
     return found
+
+
+class Memory(NamedTuple):
+    """Memory of a device in bytes.
+
+    Attributes:
+        free: What is available to this process.
+        total: The most that it could be, with the swap space of the machine.
+    """
+
+    free: int
+    total: int
+
+
+def memory_of(device: str | torch.device) -> Memory:
+    """Memory of a device: that of a GPU, else that of the machine within the limit of its container."""
+    if torch.device(device).type == "cuda":
+        return Memory(*torch.cuda.mem_get_info(device))
+    return Memory(available_memory(), memory_limit().amount + psutil.swap_memory().total)
 
 
 def device_title(device: str | torch.device) -> str:

@@ -123,10 +123,15 @@ def memory_gb() -> float:
     return round(memory_limit().amount / 1e9, 1)
 
 
-def available_memory_gb() -> float:
-    """Memory that is available to this process in GB, within the limit of its container."""
+def available_memory() -> int:
+    """Bytes of memory that are available to this process, within the limit of its container."""
     machine, container = psutil.virtual_memory().available, cgroups.memory_available()
-    return round((machine if container is None else min(machine, container)) / 1e9, 1)
+    return int(machine if container is None else min(machine, container))
+
+
+def available_memory_gb() -> float:
+    """Memory that is available to this process in GB: see `available_memory`."""
+    return round(available_memory() / 1e9, 1)
 
 
 def versions() -> dict[str, str]:

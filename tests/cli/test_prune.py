@@ -18,6 +18,8 @@ from command_line import (
     thesis,
 )
 
+from hfcompress.utils.device import Memory
+
 
 @pytest.fixture
 def prune(
@@ -53,6 +55,24 @@ def prune(
 def test_prune_with_sound_options(prune: Callable[..., tuple[int, str]], options: list[str]) -> None:
     with pytest.raises(LongWork):
         prune(*options)
+
+
+def test_prune_of_what_does_not_fit_into_memory(
+    prune: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hfcompress.utils.memory.memory_of", lambda device: Memory(1000, 1000))
+    code, printed = prune("--target-macs", "0.5")
+    assert code == 2 and "Pruning needs more memory than this" in printed and "calibration_queries" in printed
+    with pytest.raises(LongWork):
+        prune("--vocabulary", "corpus")
+
+
+def test_prune_in_processes_that_were_launched_together(
+    prune: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, printed = prune("--target-macs", "0.5")
+    assert code == 2 and "2 processes" in printed and "without accelerate launch" in printed
 
 
 def test_prune_takes_the_deprecated_name_of_an_option_with_a_warning(

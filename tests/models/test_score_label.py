@@ -13,7 +13,7 @@ from torch import nn
 from transformers import BertTokenizerFast
 
 from hfcompress.errors import ModelError
-from hfcompress.models.architectures import require_one_score, score_weights
+from hfcompress.models.architectures import label_number, require_one_score, score_weights
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_config, load_model
 from hfcompress.models.score_head import select_score
@@ -24,6 +24,7 @@ from hfcompress.recipe.teacher import ScoreLabel
 NLI = {0: "contradiction", 1: "entailment", 2: "neutral"}
 ENTAILED = ScoreLabel(label="entailment")
 ODDS = ScoreLabel(label="entailment", against="contradiction")
+ALL = ScoreLabel(label="entailment", log_odds=True)
 
 
 def classifier(family: str = "bert") -> nn.Module:
@@ -41,6 +42,41 @@ def test_the_score_is_the_logit_or_the_log_odds(family: str) -> None:
             found = select_score(model, score_weights(model.config, score))
             torch.testing.assert_close(found(**inputs).logits, wanted, atol=1e-5, rtol=0)
             assert found.config.num_labels == 1 == found.num_labels and len(found.config.id2label) == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_odds_against_all_other_labels(family: str, tmp_path: Path, tokenizer: BertTokenizerFast) -> None:
+    inputs = random_inputs(4, 9)
+    with torch.inference_mode():
+        chance = classifier(family)(**inputs).logits.softmax(-1)[:, 1:2]
+        found = select_score(classifier(family), label_number(classifier().config, ALL, ALL.label))
+        torch.testing.assert_close(found(**inputs).logits, chance.logit(), atol=1e-5, rtol=1e-5)
+    assert found.config.num_labels == 1
+    with pytest.raises(ModelError, match="cannot be saved"):
+        save_checkpoint(tmp_path / "one", found, tokenizer, IDENTITY, 32)
+
+
+def test_log_odds_of_a_classifier_on_disk(tmp_path: Path, tokenizer: BertTokenizerFast) -> None:
+    save_checkpoint(tmp_path / "nli", classifier(), tokenizer, IDENTITY, 32)
+    save_checkpoint(tmp_path / "two", make_pico(num_labels=2), tokenizer, IDENTITY, 32)
+    source = write_modular(tmp_path / "modular", tokenizer, "bert", head("mean", bias=True, norm=True, labels=3))
+    inputs = random_inputs(3, 8)
+    with torch.inference_mode():
+        found = load_model(str(tmp_path / "nli"), score=ALL)(**inputs).logits
+        torch.testing.assert_close(found, classifier()(**inputs).logits.softmax(-1)[:, 1:2].logit(), atol=1e-5, rtol=0)
+        logits = [load_model(str(source), score=ScoreLabel(label=number))(**inputs).logits for number in range(3)]
+        found = load_model(str(source), score=ScoreLabel(label=2, log_odds=True))(**inputs).logits
+        torch.testing.assert_close(found, torch.cat(logits, 1).softmax(-1)[:, 2:].logit(), atol=1e-5, rtol=0)
+        logits = make_pico(num_labels=2)(**inputs).logits
+        two = load_model(str(tmp_path / "two"), score=ScoreLabel(label=0, log_odds=True))
+        torch.testing.assert_close(two(**inputs).logits, logits[:, :1] - logits[:, 1:], atol=1e-6, rtol=0)
+    save_checkpoint(tmp_path / "one", two, tokenizer, IDENTITY, 32)  # of two labels, a weighted sum of logits
+
+
+def test_log_odds_against_several_labels_are_no_weights() -> None:
+    assert score_weights(make_pico(num_labels=2).config, ScoreLabel(label=1, log_odds=True)) == [-1.0, 1.0]
+    with pytest.raises(ModelError, match=r"no weighted sum.*neutral.*against.*recover\.teachers"):
+        score_weights(classifier().config, ALL)
 
 
 def test_a_classifier_on_disk_becomes_a_cross_encoder(tmp_path: Path, tokenizer: BertTokenizerFast) -> None:

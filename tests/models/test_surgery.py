@@ -220,6 +220,18 @@ def test_a_copy_is_pruned_and_shares_what_is_unchanged(family: str) -> None:
     assert model.dtype == torch.float32 and all(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_copy_shares_the_layers_that_keep_everything(family: str) -> None:
+    model = make_pico(family)
+    before = logits(model)
+    whole = pruned_copy(model, current_plan(model))
+    weights, copied = (dict(each.named_parameters()) for each in (model, whole))
+    assert all(weights[name].data_ptr() == copied[name].data_ptr() for name in weights)
+    assert torch.equal(logits(whole), before)
+    apply_plan(whole, uneven_plan())
+    assert torch.equal(logits(model), before)
+
+
 @pytest.mark.parametrize(("family", "changes"), FAMILIES_AND_VARIANTS)
 def test_a_copy_may_use_layers_of_an_earlier_one(family: str, changes: dict[str, object]) -> None:
     model = make_pico(family, **changes)

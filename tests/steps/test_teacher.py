@@ -15,11 +15,12 @@ from hfcompress import pipeline
 from hfcompress.errors import DataError, ModelError
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_model, load_tokenizer
+from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import Recipe, ScoreSource
 from hfcompress.recipe.teacher import ScoreLabel, TeacherStep
 from hfcompress.steps.checks import check
-from hfcompress.steps.inputs import load_run_data
+from hfcompress.steps.inputs import _scorer, load_run_data
 
 
 def test_without_any_judgement_the_teachers_order_is_what_counts(run_inputs: Path, tmp_path: Path) -> None:
@@ -83,13 +84,34 @@ def test_a_missing_or_wrong_label_is_refused_before_the_work(run_inputs: Path, c
         check(Recipe.model_validate(settings))
 
 
+def test_log_odds_against_several_labels_are_those_of_an_additional_teacher(run_inputs: Path, classifier: Path) -> None:
+    settings, score = recipe_for(run_inputs), {"label": "yes", "log_odds": True}
+    settings["recover"]["teachers"] = [{"model": str(classifier), "score": score}]
+    check(Recipe.model_validate(settings))
+    scorer = _scorer(str(classifier), ScoreSource(model="m", score=score), 32, RankerOptions())
+    pairs = [("ba de", "fi sun"), ("ba", "go lu ma")]
+    logits = [
+        TorchRanker(load_model(str(classifier), score=ScoreLabel(label=name)), load_tokenizer(str(classifier), 32))
+        for name in range(3)
+    ]
+    no, yes, perhaps = (ranker.score(pairs) for ranker in logits)
+    np.testing.assert_allclose(scorer.score(pairs), yes - np.logaddexp(no, perhaps), atol=1e-5)
+    settings["teacher"] = {"model": str(classifier), "max_length": 32, "score": score}
+    with pytest.raises(ModelError, match="no weighted sum"):
+        check(Recipe.model_validate(settings))
+
+
 def test_dumps_without_a_score_are_those_of_earlier_versions() -> None:
     assert "score" not in TeacherStep(model="m").model_dump() and "score" not in ScoreSource().model_dump()
     step = TeacherStep(model="m", score={"label": 1})
     assert TeacherStep.model_validate(step.model_dump(mode="json")) == step
+    assert step.model_dump()["score"] == {"label": 1, "against": None}
+    odds = ScoreLabel(label=1, log_odds=True)
+    assert ScoreLabel.model_validate(odds.model_dump(mode="json")) == odds and odds.in_words == "log-odds of 1"
     for wrong in (
         {"model": "m", "score": {"label": 1}, "train": {}},
         {"model": "m", "score": {"label": 1, "against": 1}},
+        {"model": "m", "score": {"label": 1, "against": 0, "log_odds": True}},
     ):
-        with pytest.raises(ValueError, match=r"score|two labels"):
+        with pytest.raises(ValueError, match=r"score|two labels|all other labels"):
             TeacherStep.model_validate(wrong)

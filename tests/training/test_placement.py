@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_pico, uneven_plan
+from conftest import EVERY_FAMILY, make_pico, uneven_plan
 from pretend_device import NAME, pretend_device
 from transformers import BertTokenizerFast
 
@@ -63,6 +63,32 @@ def test_distillation_on_a_device(word_data: RankingData, tokenizer: BertTokeniz
         after = model.classifier.weight.detach().cpu()
     assert not torch.equal(before, after) and torch.isfinite(after).all()
     assert any("eval_ndcg@10" in entry for entry in trainer.state.log_history)
+
+
+@pytest.mark.parametrize("family", EVERY_FAMILY)
+def test_a_step_of_every_family_on_a_device(
+    family: str, word_data: RankingData, tokenizer: BertTokenizerFast, tmp_path: Path
+) -> None:
+    lists = training_lists(word_data, documents=4, random_negatives=1, seed=0, queries=2)
+    lists = with_scores(lists, TorchRanker(make_pico(family, seed=3), tokenizer), progress=False)
+    with pretend_device() as device:
+        model = apply_plan(make_pico(family), uneven_plan()).to(device)
+        before = [parameter.detach().cpu().clone() for parameter in model.parameters()]
+        arguments = RankingTrainingArguments(
+            output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=2, learning_rate=1e-2, bf16=False,
+            use_cpu=False, single_device=str(device), save_strategy="no", report_to=[], disable_tqdm=True,
+        )  # fmt: skip
+        RankingDistillationTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=lists,
+            data_collator=RankingCollator(tokenizer, 32),
+            feature_loss=FeatureLoss(hidden=1, relation=1),
+            teacher=make_pico(family, seed=3),
+        ).train()
+        after = [parameter.detach().cpu() for parameter in model.parameters()]
+    changed = [not torch.equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert sum(changed) > len(changed) / 2 and all(torch.isfinite(each).all() for each in after)
 
 
 def test_a_single_device_is_accelerates_choice_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,9 +181,9 @@ def test_a_provider_that_is_there_but_does_not_work_is_refused(
 # The whole package
 
 FORBIDDEN = {
-    r"\.cuda\(\)": "moves to whatever GPU is the current one",
+    r"\.cuda\(": "moves to whatever GPU is the current one",
     r"torch\.(cuda|mps)\.(?!is_bf16)": "asks one kind of device",
-    r"device\s*=\s*[\"']cuda|[\"']cuda(:\d+)?[\"']\)": "names a GPU",
+    r"(?<!== )[\"'](cuda|mps)(:\d+)?[\"']": "names a GPU",
     r"\.item\(\)": "reads one value at a time",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -31,7 +31,7 @@ DAMPING = 0.3
 STRONGEST_DAMPING = 1e3
 ALL_DIRECTIONS = 0.1  # share of the error that weights all directions of the output alike
 BLOCKS = 96  # steps in which the neurons of an FFN are removed
-CACHED_SOLUTIONS = 256
+CACHED_BYTES = 512 * 2**20  # updated weights kept for a search, which asks for the same ones many times
 NO_REMOVAL = Removal(torch.zeros(0, dtype=torch.long), torch.zeros(1, dtype=torch.float64))
 
 
@@ -40,13 +40,13 @@ class Problem:
     """The least-squares problem of one W_O or W_2.
 
     Attributes:
-        weight: W with the bias as its last column, float64, shape `(outputs, columns)`.
+        weight: W with the bias as its last column, in the precision of the model, shape `(outputs, columns)`.
         hessian: H, float32 to save memory, shape `(columns, columns)`.
         size: Columns of a group: those of a head, or 1.
         bias: Whether there is a bias.
         scale: Factor from a loss `tr(M D H D^T M^T)` to an error.
         metric: M, float64, shape `(outputs, outputs)`; the unit matrix by default. It affects the order of removal, but
-            not the weight update, which is the same for every M.
+            not the weight update, which is the same for every M: it is dropped once the order is known.
     """
 
     weight: Tensor
@@ -64,7 +64,7 @@ class Problem:
     def removal(self) -> Removal:
         """Order in which the groups are removed, and the errors."""
         block = 1 if self.size > 1 else max(1, round(self.groups / BLOCKS))
-        weight = self.weight if self.metric is None else self.metric @ self.weight
+        weight = self.weight.double() if self.metric is None else self.metric @ self.weight.double()
         removal = removal_order(weight, self.hessian.double(), self.size, self.groups, block)
         return Removal(removal.order, self.scale * removal.errors)
 
@@ -74,7 +74,7 @@ class Problem:
         if self.bias:
             columns.append(self.weight.shape[1] - 1)
         kept = torch.tensor(columns, dtype=torch.long, device=self.weight.device)
-        return parameters_of(solve(self.weight, self.hessian.double(), kept), self.bias)
+        return parameters_of(solve(self.weight.double(), self.hessian.double(), kept), self.bias)
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,17 @@ class Reconstruction:
         return result
 
     def _solution(self, layer: int, path: str, problem: Problem, groups: list[int]) -> dict[str, Tensor]:
-        """Updated weights of one matrix, cached since a search asks for the same ones many times."""
+        """Updated weights of one matrix; the oldest cached ones make room for new ones."""
         key = (layer, path, tuple(groups))
         if key not in self._cache:
-            if len(self._cache) >= CACHED_SOLUTIONS:
-                self._cache.clear()
             self._cache[key] = problem.updated(groups)
+            sizes = {each: _nbytes(solution) for each, solution in self._cache.items()}
+            excess = sum(sizes.values()) - CACHED_BYTES
+            for oldest in list(self._cache)[:-1]:
+                if excess <= 0:
+                    break
+                del self._cache[oldest]
+                excess -= sizes[oldest]
         return self._cache[key]
 
 
@@ -147,20 +152,23 @@ def obs(
     lists = sum(len(batch["list_mask"]) for batch in batches) if gradients else None
     problems: list[tuple[Problem | None, ...]] = []
     notes: list[str] = []
-    for number, (layer, parts) in enumerate(zip(encoder_layers(model), moments, strict=True)):
-        row: list[Problem | None] = []
+    for number, layer in enumerate(encoder_layers(model)):
+        parts, moments[number] = moments[number], (None, None)  # their memory is free as soon as they are used
+        built: list[Problem | None] = []
         for path, part, size in zip(paths, parts, (head_size(model.config), 1), strict=True):
             metric = _metric(gradients.directions[number, path]) if gradients else None
             name, module = f"{path} of layer {number}", layer.get_submodule(path)
             problem, note = _problem(name, module, part, size, damping, lists, metric)
-            row.append(problem)
+            built.append(problem)
             notes += [note] if note else []
-        problems.append(tuple(row))
+        problems.append(tuple(built))
+    removals = []
+    for number, row in enumerate(
+        progress_bar(problems, desc="obs importance", unit="layer", disable=not progress, leave=False)
+    ):
+        removals.append([problem.removal() if problem else NO_REMOVAL for problem in row])
+        problems[number] = tuple(replace(problem, metric=None) if problem else None for problem in row)
     reconstruction = Reconstruction(architecture.layers, paths, current_plan(model), problems)
-    removals = [
-        [problem.removal() if problem else NO_REMOVAL for problem in row]
-        for row in progress_bar(problems, desc="obs importance", unit="layer", disable=not progress, leave=False)
-    ]
     heads, ffn = ([row[kind] for row in removals] for kind in (0, 1))
     return Importance(
         "obs",
@@ -250,9 +258,10 @@ def _problem(
             )
     note = f"H of {name} was singular: damping raised from {damping:g} to {strength:g}" if strength > damping else None
     weight = matrix_of(module)
+    own = weight.to(getattr(module, "weight").dtype)  # noqa: B009
     # H has the factor 2/N; the change of the margins is a mean over lists.
     scale = moments.weight / (2 * lists) if lists else 1 / (float((weight @ matrix * weight).sum()) or 1.0)
-    return Problem(weight, hessian.float(), size, moments.constant, scale, metric), note
+    return Problem(own, hessian.float(), size, moments.constant, scale, metric), note
 
 
 def _metric(directions: Tensor) -> Tensor:
@@ -260,6 +269,10 @@ def _metric(directions: Tensor) -> Tensor:
     mixed = (1 - ALL_DIRECTIONS) * directions
     mixed.diagonal().add_(ALL_DIRECTIONS)
     return torch.linalg.cholesky(mixed, upper=True)
+
+
+def _nbytes(solution: dict[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in solution.values())
 
 
 def _scores(removal: Removal) -> Tensor:

@@ -238,9 +238,9 @@ def test_updated_weights_are_cached(
     again = importance.weights(PruningPlan(LAYERS, HEADS, FFN, plan.layers[1:]))
     assert len(again) == 4
     assert all(tensor is first[name.replace(".layer.0.", ".layer.1.")] for name, tensor in again.items())
-    monkeypatch.setattr(obs_module, "CACHED_SOLUTIONS", 2)
+    monkeypatch.setattr(obs_module, "CACHED_BYTES", 1)
     importance.weights(plan_without(2, [0], [3]))
-    fresh = importance.weights(plan)  # the cache was full and has been emptied
+    fresh = importance.weights(plan)  # the cache has no room for more than the newest
     assert all(tensor is not first[name] and torch.equal(tensor, first[name]) for name, tensor in fresh.items())
 
 
