@@ -28,7 +28,7 @@ def pruning_memory(size: ModelSize, importance: str, max_length: int, queries: i
     - search: the second moments, cached weights and hidden states up to their limits, and the layers of a plan;
     - sequential update: the second moments, and hidden states of all fitting batches.
 
-    Pairs are taken to have `max_length` tokens. Measured with `scripts/large_models.py`.
+    Pairs are taken to have `max_length` tokens. `scripts/large_models.py` shows the actual peak.
 
     Args:
         size: The dense model.

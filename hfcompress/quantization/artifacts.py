@@ -37,7 +37,7 @@ EXPORT_TOLERANCE = 1e-4
 CALIBRATION_BATCH = 8
 CHECKED_PAIRS = 16
 # Copies of the weights at the peak, the model included: the graph, its file, what the runtime opens to check it, and
-# what the quantizer reads; and bytes of exporters and runtimes. Measured with `scripts/large_models.py`.
+# what the quantizer reads; and bytes of exporters and runtimes. `scripts/large_models.py` shows the actual peaks.
 COPIES, LIBRARIES = 5, 800_000_000
 # Exports are checked on these if no texts are given. Their lengths differ, so that padding is checked too.
 STAND_IN_PAIRS = (
