@@ -39,6 +39,8 @@ def as_text(value: Any) -> str | None:
     Whole numbers have no decimal point, whatever their type: a column of integers with a missing value is often stored
     as floats. Booleans are `True` and `False`, and dates are in ISO 8601, without the time at midnight.
     """
+    if type(value) is str:  # nearly all are, and a stream of pairs has many
+        return value
     value = plain(value)
     if is_missing(value):
         return ""
@@ -97,7 +99,7 @@ def as_grade(value: Any) -> int | None:
 
 def is_broken(text: str) -> bool:
     """Whether a text has a surrogate, half of a character, which neither UTF-8 nor tokenizers can represent."""
-    return _SURROGATE.search(text) is not None
+    return not text.isascii() and _SURROGATE.search(text) is not None
 
 
 def mended(text: str) -> str:
