@@ -48,6 +48,9 @@ def compress(
         list[str] | None,
         typer.Option(help="Data set to evaluate the result on, never trained on or chosen by. Repeatable."),
     ] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Bring the scores to the model's scale, so that thresholds on them hold.")
+    ] = True,
     time_budget: Annotated[str, typer.Option(help="Time for the whole command, e.g. 60m or 1h30m.")] = "60m",
     max_length: options.MaxLength = None,
     long_documents: long.Mode = "truncate",
@@ -106,6 +109,7 @@ def compress(
             zero_shot=zero_shot or [],
             device=device,
             long_documents=reading,
+            calibrate=calibrate,
         )
     write_json(json_file, outcome.to_json())
     console.print(_trials(outcome))
