@@ -6,8 +6,9 @@
 
 prints, for each setting, the difference of nDCG@10 to the teacher on dev and, less noisy, the divergence of the
 rankings: the mean over dev queries of the Kullback-Leibler divergence between the softmax distributions of teacher and
-student over the candidates. `--only` chooses settings by name, and `--seeds 3` gives the mean of three trainings, which
-differ in the drawn lists, too; nothing is chosen on test.
+student over the candidates. The last column but one is the share of the dev pairs that change sides at the teacher's
+best threshold, once scale and shift are fitted as a run fits them. `--only` chooses settings by name, and `--seeds 3`
+gives the mean of three trainings, which differ in the drawn lists, too; nothing is chosen on test.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.data.teachers import Teacher, with_teacher_scores
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.metrics import PRIMARY_METRIC, scores_of_split, values_of_scores
+from hfcompress.evaluation.fidelity import best_threshold
+from hfcompress.evaluation.metrics import PRIMARY_METRIC, run_from_scores, scores_of_split, values_of_scores
+from hfcompress.evaluation.score_map import fit_score_map
 from hfcompress.evaluation.scores import Fp32Scorer, split_scores
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.rankers.bm25 import Bm25Ranker
@@ -44,6 +47,7 @@ from hfcompress.utils.quiet import quiet, silence_libraries
 
 DOCUMENTS = 8
 LISTWISE = DistillationLoss(margin_mse=0.2, listwise_kl=1.0)
+KL = DistillationLoss(margin_mse=0.0, listwise_kl=1.0)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,13 @@ SETTINGS = {
     "batches of 4 lists": Setting(queries_per_batch=4),
     "4 documents of twice as many queries": Setting(documents=4, queries_per_batch=16),
     "listwise loss": Setting(loss=LISTWISE),
+    "mse at 0.05": Setting(loss=DistillationLoss(mse=0.05)),
+    "mse at 0.1": Setting(loss=DistillationLoss(mse=0.1)),
+    "mse at 0.3": Setting(loss=DistillationLoss(mse=0.3)),
+    "KL alone": Setting(loss=KL),
+    "KL, mse at 0.05": Setting(loss=KL.model_copy(update={"mse": 0.05})),
+    "KL, mse at 0.1": Setting(loss=KL.model_copy(update={"mse": 0.1})),
+    "KL, mse at 0.3": Setting(loss=KL.model_copy(update={"mse": 0.3})),
     "averaged weights": Setting(average=0.98),
     "averaged weights, 4e-4": Setting(learning_rate=4e-4, average=0.98),
     "hidden states": Setting(features=FeatureLoss(hidden=1.0, relation=0.0, decay=1.0)),
@@ -132,6 +143,18 @@ def divergence(teacher: dict[str, list[float]], student: dict[str, list[float]])
     return float(np.mean(found))
 
 
+def changed_sides(teacher: dict[str, list[float]], student: dict[str, list[float]], data: RankingData) -> float:
+    """Share of the dev pairs that change sides at the teacher's best threshold, after the fit of scale and shift."""
+    dev = data.split("dev")
+    level = best_threshold(dev.qrels, run_from_scores(dev.candidates, teacher), data.relevant_from)
+    fitted = fit_score_map([student[query] for query in teacher], list(teacher.values()), "dev")
+    if level is None or fitted is None:
+        return float("nan")
+    before = np.concatenate(list(teacher.values()))
+    after = fitted.scale * np.concatenate([student[query] for query in teacher]) + fitted.shift
+    return float(np.mean((before >= level) != (after >= level)))
+
+
 def main() -> None:
     """Train with each setting, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -151,16 +174,15 @@ def main() -> None:
     candidate = Candidate.teacher(options.teacher, "teacher")
     known = split_scores(candidate, data, "dev", max_length=options.max_length)
     quality = {query: row[PRIMARY_METRIC] for query, row in values_of_scores(known, data, "dev").items()}
-    print(f"{'setting':38} {'difference':>10} {'(s.e.)':>8} {'divergence':>10} {'pairs/s':>8}", flush=True)
+    print(f"{'setting':38} {'difference':>10} {'(s.e.)':>8} {'divergence':>10} {'sides':>7} {'pairs/s':>8}", flush=True)
 
-    def measured(ranker: TorchRanker) -> tuple[np.ndarray, float]:
+    def measured(ranker: TorchRanker) -> tuple[np.ndarray, float, float]:
         scores = scores_of_split(ranker, data, "dev")
         rows = values_of_scores(scores, data, "dev")
-        return np.array([row[PRIMARY_METRIC] - quality[query] for query, row in rows.items()]), divergence(
-            known, scores
-        )
+        differences = np.array([row[PRIMARY_METRIC] - quality[query] for query, row in rows.items()])
+        return differences, divergence(known, scores), changed_sides(known, scores, data)
 
-    def trained(setting: Setting, seed: int) -> tuple[np.ndarray, float, float]:
+    def trained(setting: Setting, seed: int) -> tuple[np.ndarray, float, float, float]:
         count = ceil(setting.share * options.pairs / setting.documents)
         lists = training_lists(data, setting.documents, 2, seed + 1, queries=count)
         teachers = [Teacher(scorer)]
@@ -173,18 +195,18 @@ def main() -> None:
         rate = count * setting.documents / (time.perf_counter() - start)
         return *measured(ranker), rate
 
-    def show(name: str, differences: np.ndarray, found: float, rate: float | None) -> None:
+    def show(name: str, differences: np.ndarray, found: float, sides: float, rate: float | None) -> None:
         error = differences.std() / len(differences) ** 0.5
         end = f"{rate:8.1f}" if rate else ""
-        print(f"{name:38} {differences.mean():+10.4f} {error:8.4f} {found:10.4f} {end}", flush=True)
+        print(f"{name:38} {differences.mean():+10.4f} {error:8.4f} {found:10.4f} {sides:7.2%} {end}", flush=True)
 
     tokenizer = load_tokenizer(options.student, options.max_length)
     show("before training", *measured(TorchRanker(load_model(options.student, "float32").eval(), tokenizer)), None)
     for name in options.only or SETTINGS:
         results = [trained(SETTINGS[name], seed) for seed in range(options.seeds)]
         columns = zip(*results, strict=True)
-        differences, divergences, rates = (np.mean(column, axis=0) for column in columns)
-        show(name, differences, float(divergences), float(rates))
+        differences, divergences, sides, rates = (np.mean(column, axis=0) for column in columns)
+        show(name, differences, float(divergences), float(sides), float(rates))
         if options.seeds > 1:
             print(f"{'':38} by seed: {', '.join(f'{each[0].mean():+.4f}' for each in results)}", flush=True)
 
