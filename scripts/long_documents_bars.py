@@ -39,6 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--max-chunks", type=int, default=16)
     parser.add_argument("--overlap", type=int, default=16)
+    parser.add_argument("--title-tokens", type=int, default=32)
     parser.add_argument("--combine", default="max")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
@@ -56,7 +57,11 @@ def main() -> None:
     silence_libraries()
     options = arguments()
     chunks = LongDocuments(
-        mode="chunk", max_chunks=options.max_chunks, overlap=options.overlap, combine=options.combine
+        mode="chunk",
+        max_chunks=options.max_chunks,
+        overlap=options.overlap,
+        title_tokens=options.title_tokens,
+        combine=options.combine,
     )
     teacher = Candidate.teacher(options.teacher, options.teacher)
     student = resolve_model(options.student, "student", device="cpu") if options.student else None

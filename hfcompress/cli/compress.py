@@ -57,6 +57,7 @@ def compress(
     max_tokens_per_doc: long.MaxTokensPerDoc = None,
     max_chunks: long.MaxChunks = None,
     overlap: long.Overlap = None,
+    title_tokens: long.TitleTokens = None,
     combine: long.Combine = None,
     candidates: options.Candidates = 20,
     threads: options.Threads = 0,
@@ -82,7 +83,7 @@ def compress(
 
     console = start(json_file)
     check_one_margin(max_loss, keep)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     goal = Goal(
         target_speedup=target_speedup,
         target_latency_ms=target_latency_ms,
