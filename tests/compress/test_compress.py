@@ -205,7 +205,7 @@ def test_all_trials_share_the_settings_of_the_call(
 ) -> None:
     def prepare(recipe: Recipe, *given: object) -> None:
         assert (recipe.calibrate, recipe.evaluate.margin) == (calibrate, 0.25)
-        raise PlanError("as far as this")
+        raise PlanError("as far as this", expected="nothing", remedy="none")
 
     monkeypatch.setattr("hfcompress.compress.compress.prepare", prepare)
     with pytest.raises(PlanError, match="as far as this"):

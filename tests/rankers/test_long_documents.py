@@ -70,7 +70,7 @@ def test_every_chunk_begins_with_the_title(title: str, most: int, repeated: str,
     expected, whole = tokenizer.tokenize(repeated), tokenizer.tokenize(document)
     assert len(chunks) > 3 and all(chunk[: len(expected)] == expected for chunk in chunks)
     first, *texts, last = chunks[0], *(chunk[len(expected) :] for chunk in chunks[1:])
-    read = first + sum(texts, [])
+    read = [*first, *(token for text in texts for token in text)]
     assert read == whole[: len(read)] and last == whole[-len(last) :] and len(read) + len(last) >= len(whole)
     assert max(map(len, encoded["input_ids"])) <= 32
 
