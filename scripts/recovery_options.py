@@ -6,9 +6,10 @@
 
 prints, for each setting, the difference of nDCG@10 to the teacher on dev and, less noisy, the divergence of the
 rankings: the mean over dev queries of the Kullback-Leibler divergence between the softmax distributions of teacher and
-student over the candidates. `--only` chooses settings by name, and `--seeds 3` gives the mean of three trainings, which
-differ in the drawn lists, too; nothing is chosen on test. `--more FOLDER` draws lists from a further set as well, and
-`--zero-shot FOLDER` adds a line for the dev queries of a set that no list is drawn from.
+student over the candidates. The last column but one is the share of the dev pairs that change sides at the teacher's
+best threshold, once scale and shift are fitted as a run fits them. `--only` chooses settings by name, and `--seeds 3`
+gives the mean of three trainings, which differ in the drawn lists, too; nothing is chosen on test. `--more FOLDER` draws
+lists from a further set as well, and `--zero-shot FOLDER` adds a line for the dev queries of a set without lists.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -33,7 +34,9 @@ from hfcompress.data.load import load_data
 from hfcompress.data.ranking import RankingData
 from hfcompress.data.teachers import Teacher, with_teacher_scores
 from hfcompress.evaluation.candidate import Candidate
-from hfcompress.evaluation.metrics import PRIMARY_METRIC, scores_of_split, values_of_scores
+from hfcompress.evaluation.fidelity import best_threshold
+from hfcompress.evaluation.metrics import PRIMARY_METRIC, run_from_scores, scores_of_split, values_of_scores
+from hfcompress.evaluation.score_map import fit_score_map
 from hfcompress.evaluation.scores import Fp32Scorer, split_scores
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.rankers.bm25 import Bm25Ranker
@@ -45,6 +48,7 @@ from hfcompress.utils.quiet import quiet, silence_libraries
 
 DOCUMENTS = 8
 LISTWISE = DistillationLoss(margin_mse=0.2, listwise_kl=1.0)
+KL = DistillationLoss(margin_mse=0.0, listwise_kl=1.0)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,13 @@ SETTINGS = {
     "batches of 4 lists": Setting(queries_per_batch=4),
     "4 documents of twice as many queries": Setting(documents=4, queries_per_batch=16),
     "listwise loss": Setting(loss=LISTWISE),
+    "mse at 0.05": Setting(loss=DistillationLoss(mse=0.05)),
+    "mse at 0.1": Setting(loss=DistillationLoss(mse=0.1)),
+    "mse at 0.3": Setting(loss=DistillationLoss(mse=0.3)),
+    "KL alone": Setting(loss=KL),
+    "KL, mse at 0.05": Setting(loss=KL.model_copy(update={"mse": 0.05})),
+    "KL, mse at 0.1": Setting(loss=KL.model_copy(update={"mse": 0.1})),
+    "KL, mse at 0.3": Setting(loss=KL.model_copy(update={"mse": 0.3})),
     "averaged weights": Setting(average=0.98),
     "averaged weights, 4e-4": Setting(learning_rate=4e-4, average=0.98),
     "hidden states": Setting(features=FeatureLoss(hidden=1.0, relation=0.0, decay=1.0)),
@@ -142,6 +153,32 @@ def divergence(teacher: dict[str, list[float]], student: dict[str, list[float]])
     return float(np.mean(found))
 
 
+def changed_sides(teacher: dict[str, list[float]], student: dict[str, list[float]], data: RankingData) -> float:
+    """Share of the dev pairs that change sides at the teacher's best threshold, after the fit of scale and shift."""
+    dev = data.split("dev")
+    level = best_threshold(dev.qrels, run_from_scores(dev.candidates, teacher), data.relevant_from)
+    fitted = fit_score_map([student[query] for query in teacher], list(teacher.values()), "dev")
+    if level is None or fitted is None:
+        return float("nan")
+    before = np.concatenate(list(teacher.values()))
+    after = fitted.scale * np.concatenate([student[query] for query in teacher]) + fitted.shift
+    return float(np.mean((before >= level) != (after >= level)))
+
+
+class Figures(NamedTuple):
+    """A student compared with its teacher.
+
+    Attributes:
+        differences: nDCG@10 less the teacher's, one value a query.
+        divergence: Divergence of the rankings.
+        sides: Share of the pairs that change sides at the teacher's best threshold.
+    """
+
+    differences: np.ndarray
+    divergence: float
+    sides: float
+
+
 class Comparison:
     """Measures students on the dev queries of a data set, against the teacher."""
 
@@ -151,12 +188,14 @@ class Comparison:
         rows = values_of_scores(self.known, data, "dev")
         self.quality = {query: row[PRIMARY_METRIC] for query, row in rows.items()}
 
-    def measured(self, student: TorchRanker) -> tuple[np.ndarray, float]:
-        """Return nDCG@10 less the teacher's, one value a query, and the divergence of the rankings."""
+    def measured(self, student: TorchRanker) -> Figures:
+        """Compare a student with the teacher."""
         scores = scores_of_split(student, self.data, "dev")
         rows = values_of_scores(scores, self.data, "dev")
         differences = [row[PRIMARY_METRIC] - self.quality[query] for query, row in rows.items()]
-        return np.array(differences), divergence(self.known, scores)
+        return Figures(
+            np.array(differences), divergence(self.known, scores), changed_sides(self.known, scores, self.data)
+        )
 
 
 def main() -> None:
@@ -186,9 +225,9 @@ def main() -> None:
         for name, data in [("", loaded(options.data, options.dev))]
         + [(Path(each).name, loaded([each], options.dev)) for each in options.zero_shot]
     ]
-    print(f"{'setting':38} {'difference':>10} {'(s.e.)':>8} {'divergence':>10} {'pairs/s':>8}", flush=True)
+    print(f"{'setting':38} {'difference':>10} {'(s.e.)':>8} {'divergence':>10} {'sides':>7} {'pairs/s':>8}", flush=True)
 
-    def trained(setting: Setting, seed: int) -> tuple[list[tuple[np.ndarray, float]], float]:
+    def trained(setting: Setting, seed: int) -> tuple[list[Figures], float]:
         count = ceil(setting.share * options.pairs / setting.documents)
         lists = drawn_lists(train_data, setting.documents, count, seed + 1)
         teachers = [Teacher(scorer)]
@@ -202,19 +241,19 @@ def main() -> None:
         rate = count * setting.documents / (time.perf_counter() - start)
         return [test.measured(student) for test in tests], rate
 
-    def show(name: str, differences: np.ndarray, found: float, rate: float | None = None) -> None:
+    def show(name: str, differences: np.ndarray, found: float, sides: float, rate: float | None = None) -> None:
         error = differences.std() / len(differences) ** 0.5
         end = f"{rate:8.1f}" if rate else ""
-        print(f"{name:38} {differences.mean():+10.4f} {error:8.4f} {found:10.4f} {end}", flush=True)
+        print(f"{name:38} {differences.mean():+10.4f} {error:8.4f} {found:10.4f} {sides:7.2%} {end}", flush=True)
 
-    def show_all(name: str, results: list[list[tuple[np.ndarray, float]]], rate: float | None = None) -> None:
+    def show_all(name: str, results: list[list[Figures]], rate: float | None = None) -> None:
         """Print the mean of several trainings, a line for each test."""
-        for test, column in zip(tests, zip(*results, strict=True), strict=True):
-            differences, divergences = zip(*column, strict=True)
+        for test, found in zip(tests, zip(*results, strict=True), strict=True):
+            differences, divergences, sides = (np.mean(column, axis=0) for column in zip(*found, strict=True))
             label = f"  on {test.name}" if test.name else name
-            show(label, np.mean(differences, axis=0), float(np.mean(divergences)), None if test.name else rate)
-            if len(column) > 1:
-                print(f"{'':38} by seed: {', '.join(f'{each.mean():+.4f}' for each in differences)}", flush=True)
+            show(label, differences, float(divergences), float(sides), None if test.name else rate)
+            if len(found) > 1:
+                print(f"{'':38} by seed: {', '.join(f'{each.differences.mean():+.4f}' for each in found)}", flush=True)
 
     tokenizer = load_tokenizer(options.student, options.max_length)
     untrained = TorchRanker(load_model(options.student, "float32").eval(), tokenizer)

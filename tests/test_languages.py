@@ -117,7 +117,7 @@ def test_a_run_in_another_language(tmp_path: Path, language: str) -> None:
 def test_chunks_end_with_sentences() -> None:
     data = made_data("zh")
     tokenizer = multilingual_tokenizer([document.content for document in data.corpus.values()])
-    encoder = LongDocumentEncoder(tokenizer, LongDocuments(mode="chunk", overlap=0))
+    encoder = LongDocumentEncoder(tokenizer, LongDocuments(mode="chunk", overlap=0, title_tokens=0))
     encoded = encoder.encode([(data.queries["q0"], data.corpus["d0"].content)], LENGTH)
     texts = [tokenizer.decode(row, skip_special_tokens=True) for row in encoded["input_ids"]]
     assert len(texts) > 2 and all(text.rstrip().endswith("。") for text in texts)

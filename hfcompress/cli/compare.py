@@ -25,6 +25,7 @@ def compare(
     max_tokens_per_doc: long.MaxTokensPerDoc = None,
     max_chunks: long.MaxChunks = None,
     overlap: long.Overlap = None,
+    title_tokens: long.TitleTokens = None,
     combine: long.Combine = None,
     max_queries: options.MaxQueries = None,
     candidates: options.Candidates = 20,
@@ -45,7 +46,7 @@ def compare(
 
     console = start(json_file)
     check_options(split, margin)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     result = evaluate_systems(
         [resolve_system(name, name) for name in (first, second)],
         data,

@@ -48,12 +48,16 @@ def compress(
         list[str] | None,
         typer.Option(help="Data set to evaluate the result on, never trained on or chosen by. Repeatable."),
     ] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Bring the scores to the model's scale, so that thresholds on them hold.")
+    ] = True,
     time_budget: Annotated[str, typer.Option(help="Time for the whole command, e.g. 60m or 1h30m.")] = "60m",
     max_length: options.MaxLength = None,
     long_documents: long.Mode = "truncate",
     max_tokens_per_doc: long.MaxTokensPerDoc = None,
     max_chunks: long.MaxChunks = None,
     overlap: long.Overlap = None,
+    title_tokens: long.TitleTokens = None,
     combine: long.Combine = None,
     candidates: options.Candidates = 20,
     threads: options.Threads = 0,
@@ -79,7 +83,7 @@ def compress(
 
     console = start(json_file)
     check_one_margin(max_loss, keep)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     goal = Goal(
         target_speedup=target_speedup,
         target_latency_ms=target_latency_ms,
@@ -106,6 +110,7 @@ def compress(
             zero_shot=zero_shot or [],
             device=device,
             long_documents=reading,
+            calibrate=calibrate,
         )
     write_json(json_file, outcome.to_json())
     console.print(_trials(outcome))

@@ -27,6 +27,7 @@ def evaluate(
     max_tokens_per_doc: long.MaxTokensPerDoc = None,
     max_chunks: long.MaxChunks = None,
     overlap: long.Overlap = None,
+    title_tokens: long.TitleTokens = None,
     combine: long.Combine = None,
     max_queries: options.MaxQueries = None,
     candidates: options.Candidates = 20,
@@ -53,7 +54,7 @@ def evaluate(
     console = start(json_file)
     check_options(split, margin)
     check_runtime(runtime)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     result = evaluate_models(
         model,
         baseline,

@@ -27,6 +27,13 @@ MaxChunks = Annotated[
 Overlap = Annotated[
     int | None, typer.Option(min=0, help="With chunk: tokens that a chunk repeats of the one before; 16 by default.")
 ]
+TitleTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="With chunk: tokens of the document's first line or sentence that every chunk begins with; 32 by default.",
+    ),
+]
 Combine = Annotated[
     str | None,
     typer.Option(help="With chunk: score of the document: max, mean or first of those of its chunks; max by default."),
@@ -34,7 +41,12 @@ Combine = Annotated[
 
 
 def long_documents_of(
-    mode: str, max_tokens_per_doc: int | None, max_chunks: int | None, overlap: int | None, combine: str | None
+    mode: str,
+    max_tokens_per_doc: int | None,
+    max_chunks: int | None,
+    overlap: int | None,
+    title_tokens: int | None,
+    combine: str | None,
 ) -> LongDocuments:
     """The setting that the options ask for.
 
@@ -43,7 +55,7 @@ def long_documents_of(
     """
     from hfcompress.recipe import LongDocuments
 
-    chunking = {"max_chunks": max_chunks, "overlap": overlap, "combine": combine}
+    chunking = {"max_chunks": max_chunks, "overlap": overlap, "title_tokens": title_tokens, "combine": combine}
     given = {name: value for name, value in chunking.items() if value is not None}
     for option, value, known in (
         ("--long-documents", mode, ("truncate", "chunk")),

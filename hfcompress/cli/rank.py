@@ -25,6 +25,7 @@ def rank(
     max_tokens_per_doc: long.MaxTokensPerDoc = None,
     max_chunks: long.MaxChunks = None,
     overlap: long.Overlap = None,
+    title_tokens: long.TitleTokens = None,
     combine: long.Combine = None,
     runtime: options.FastestRuntime = None,
     device: options.Device = "auto",
@@ -45,7 +46,7 @@ def rank(
 
     start()
     check_runtime(runtime)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     if not query.strip():
         raise DataError("The query is empty", value=query, expected="some text", remedy="correct --query")
     if is_broken(query):

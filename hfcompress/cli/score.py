@@ -71,6 +71,7 @@ def score(
     max_tokens_per_doc: long.MaxTokensPerDoc = None,
     max_chunks: long.MaxChunks = None,
     overlap: long.Overlap = None,
+    title_tokens: long.TitleTokens = None,
     combine: long.Combine = None,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens that the runtime gets at a time.")] = 2048,
     cache_mb: Annotated[
@@ -104,7 +105,7 @@ def score(
 
     start()
     check_runtime(runtime)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     settings = ScoreSettings(
         format=format,
         names=ColumnNames(query_column, document_column, title_column, score_column),

@@ -36,6 +36,7 @@ def serve(
     max_tokens_per_doc: long.MaxTokensPerDoc = None,
     max_chunks: long.MaxChunks = None,
     overlap: long.Overlap = None,
+    title_tokens: long.TitleTokens = None,
     combine: long.Combine = None,
     teacher: Annotated[
         bool, typer.Option(help="Also serve the teacher that a run keeps in its folder, for the first page.")
@@ -62,7 +63,7 @@ def serve(
     Example: hfcompress serve out/quickstart --port 8080
     """
     check_runtime(None if runtime == "auto" else runtime)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, combine)
+    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     if missing := [package for package in PACKAGES if find_spec(package) is None]:
         raise MissingExtraError(missing[0].replace("_", "-"), "serve", "hfcompress serve")
     from hfcompress.serve.models import Models, ModelSource, sources_of

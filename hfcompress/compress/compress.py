@@ -129,6 +129,7 @@ def compress(
     zero_shot: Sequence[str] = (),
     device: str = "auto",
     long_documents: LongDocuments | None = None,
+    calibrate: bool = True,
 ) -> Outcome:
     """Compress a cross-encoder as far as the goal asks, or as far as its ranking quality allows, within a time budget.
 
@@ -148,6 +149,7 @@ def compress(
             too.
         device: Device of everything that runs PyTorch, as in a recipe.
         long_documents: How documents are read that do not fit into one input, as in a recipe; truncated by default.
+        calibrate: Bring the scores of the result to the model's scale, as in a recipe.
 
     Raises:
         HfCompressError: A fault that the user can mend.
@@ -161,6 +163,7 @@ def compress(
         data=DataStep(sets=list(sets), candidates=candidates, score_text=score_text_of(config)),
         teacher=TeacherStep(model=model, max_length=length),
         quantize=QuantizeStep(artifacts=goal.artifacts(), calibration_pairs=CALIBRATION_PAIRS),
+        calibrate=calibrate,
         evaluate=EvaluateStep(margin=goal.max_loss, threads=threads, long_documents=long_documents or TRUNCATED),
         publish=PublishStep(license=license),
     )

@@ -38,7 +38,7 @@ from hfcompress.quantization.config import (
 )
 from hfcompress.rankers.base import Pair, RankerOptions
 from hfcompress.rankers.load import Runtime
-from hfcompress.recipe import TRUNCATED, ArtifactStep, HalfPrecision, PackedWeights, PruneStep, Target
+from hfcompress.recipe import ArtifactStep, HalfPrecision, PackedWeights, PruneStep, Target
 from hfcompress.utils.device import CPU
 from hfcompress.utils.log import timed
 
@@ -198,16 +198,15 @@ def deployment_of(
     documents: int,
     first_token: bool = True,
 ) -> Deployment:
-    """The runtime, precision and request size in which time is measured, with documents that are truncated.
+    """The runtime, precision and request size in which time is measured.
 
     Args:
         step: Names the runtime, or `auto` for that of the artifacts.
         artifacts: Artifacts to be made of the model; the first graph for the runtime is used, or model in 16 bits.
-        options: Threads, batch size, and the device of a model in PyTorch.
+        options: Threads, batch size, how long documents are read, and the device of a model in PyTorch.
         documents: Candidates per query.
         first_token: Whether exports compute the last layer for the first token only.
     """
-    options = replace(options, long_documents=TRUNCATED)  # costs are those of single inputs
     forms = [artifact for artifact in artifacts if not isinstance(artifact, PackedWeights)]  # packed ones run in fp32
     first = next((artifact for artifact in forms if step.runtime in ("auto", artifact.runtime)), None)
     per_request = documents if step.speed == "latency" or step.target_latency_ms is not None else None

@@ -15,15 +15,14 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hfcompress.errors import ModelError
-from hfcompress.models.prompts import encode_pairs
+from hfcompress.models.prompts import encode_pairs, prompts_of
 from hfcompress.models.tokenizer import require_padding
 from hfcompress.rankers.batches import batches_of, padded_length
 from hfcompress.rankers.chunks import combined
 from hfcompress.rankers.encoding import PairEncoder
 from hfcompress.rankers.fork import adapt_after_fork, unusable_after_fork
-from hfcompress.rankers.long_documents import CHUNKS, LongDocumentEncoder
+from hfcompress.rankers.long_documents import CHUNKS, LongDocumentEncoder, warn_of_cut_query
 from hfcompress.recipe import TRUNCATED, LongDocuments
-from hfcompress.utils.log import warn_once
 from hfcompress.utils.machine import thread_count
 
 logger = logging.getLogger(__name__)
@@ -281,34 +280,37 @@ class BatchedRanker(ABC):
                 truncation=True,
                 return_attention_mask=False,
             )
-        if not self._warned and not self.long_documents.chunks:  # whose encoder warns itself
-            self._warn_of_long_queries(pairs, [len(ids) for ids in encoded["input_ids"]])
+        if not self._warned and self.long_documents.is_default:  # otherwise the encoder warns itself
+            self._warn_of_cut_queries(pairs, [len(ids) for ids in encoded["input_ids"]])
         return encoded
 
-    def _warn_of_long_queries(self, pairs: Sequence[Pair], lengths: Sequence[int]) -> None:
-        """Log a warning, once, about queries that fill the whole input, so that truncation shortens them too."""
+    def _warn_of_cut_queries(self, pairs: Sequence[Pair], lengths: Sequence[int]) -> None:
+        """Log a warning, once, about queries that truncation shortens too: those of more than half of the input."""
         limit = self.tokenizer.model_max_length
-        full = [query for (query, _), length in zip(pairs, lengths, strict=True) if length >= limit]
+        full = [pair for pair, length in zip(pairs, lengths, strict=True) if length >= limit]
+        if not full:
+            return
+        (mask,) = self._encoder([""], [""], truncation=True, return_special_tokens_mask=True)["special_tokens_mask"]
+        room = limit - sum(mask)
         # A token has at least one byte, so most queries need not be tokenized.
-        long = [query for query in dict.fromkeys(full) if len(query.encode()) >= limit]
-        tokens = max(map(self._token_count, long), default=0)
-        if tokens < limit:
+        prompt = prompts_of(self.tokenizer).text
+        once = dict.fromkeys(query for query, _ in full)
+        queries = (query for query in once if len((prompt + query).encode()) > room // 2)
+        tokens = {query: count for query in queries if (count := self._token_count(prompt + query)) > room // 2}
+        cut = [query for query, text in full if query in tokens and tokens[query] + self._token_count(text) > room]
+        if not cut:
             return
         with self._lock:
             first, self._warned = not self._warned, True
         if first:
-            warn_once(
-                logger,
-                f"A query of {tokens} tokens fills the whole input of {limit} tokens and is truncated itself; "
-                f"{len(full) / len(pairs):.0%} of the pairs are truncated",
-            )
+            warn_of_cut_query(logger, max(tokens[query] for query in cut), limit)
 
     def _token_count(self, text: str) -> int:
-        """Tokens of a text with its special tokens, counted without turning truncation off for other threads."""
+        """Tokens of a text without special tokens, counted without turning truncation off for other threads."""
         parts = self._encoder(
             [text], truncation=True, return_overflowing_tokens=True, return_special_tokens_mask=True, verbose=False
         )["special_tokens_mask"]
-        return sum(mask.count(0) for mask in parts) + parts[0].count(1)
+        return sum(mask.count(0) for mask in parts)
 
     def _batch_indices(self, encoded: Encoded) -> list[np.ndarray]:
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])

@@ -52,6 +52,12 @@ def shortened_query(ids: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate((ids[: size - tail], ids[len(ids) - tail :]))
 
 
+def title_size(levels: np.ndarray, most: int) -> int:
+    """Tokens of the title of a document: of its first line or sentence, at most `most`."""
+    ends = np.flatnonzero(levels[1:most] >= SENTENCE)
+    return 1 + int(ends[0]) if len(ends) else min(most, len(levels))
+
+
 def chunk_spans(levels: np.ndarray, size: int, overlap: int) -> list[tuple[int, int]]:
     """Cut a document into chunks.
 

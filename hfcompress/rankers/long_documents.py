@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hfcompress.rankers.chunks import QUERY_SHARE, borders, chunk_spans, query_room, shortened_query
+from hfcompress.rankers.chunks import QUERY_SHARE, borders, chunk_spans, query_room, shortened_query, title_size
 from hfcompress.rankers.encoding import PairEncoder, Side
 from hfcompress.recipe import LongDocuments
 from hfcompress.utils.log import warn_once
@@ -66,6 +67,12 @@ class LongDocumentEncoder(PairEncoder):
         """
         return self.encode_read([self.read(*texts, max_length) for texts in self._tokenized(pairs)], max_length)
 
+    def read_lengths(self, pairs: Sequence[tuple[str, str]], max_length: int) -> list[int]:
+        """Tokens that are read of each pair, in all of its inputs, with special tokens; arguments of `encode`."""
+        encoded = self.encode(pairs, max_length)
+        lengths = iter(map(len, encoded["input_ids"]))
+        return [sum(islice(lengths, inputs)) for inputs in encoded.get(CHUNKS, [1] * len(pairs))]
+
     def encode_read(self, pairs: Sequence[ReadPair], max_length: int, side: Side | None = None) -> dict[str, list[Any]]:
         """Encode what is read of each pair, with the result of `encode`.
 
@@ -102,6 +109,9 @@ class LongDocumentEncoder(PairEncoder):
         room = max_length - self.special_tokens
         if not self.chunks:
             complete = document.shape[-1] == tokens and len(query) + tokens <= room
+            if len(query) > room // 2 and len(query) + document.shape[-1] > room and not self._warned:
+                self._warned = True
+                warn_of_cut_query(logger, len(query), max_length)
             return ReadPair([(query, document)], complete)
         ids, levels = document
         if len(query) + len(ids) <= room:
@@ -114,11 +124,13 @@ class LongDocumentEncoder(PairEncoder):
                 f"A query of {len(query)} tokens is longer than {QUERY_SHARE:.0%} of the input of {max_length} tokens: "
                 "its middle is left out where a document is read in chunks",
             )
-        first = settings.combine == "first"
-        spans = chunk_spans(levels, room - len(short), 0 if first else settings.overlap)
+        first, size = settings.combine == "first", room - len(short)
+        title = title_size(levels, min(settings.title_tokens, size // 2))
+        text = ids[title:]
+        spans = chunk_spans(levels[title:], size - title, 0 if first else settings.overlap)
         kept = spans[:1] if first else _kept(spans, _least(settings.max_chunks, max_chunks))
         complete = len(short) == len(query) and len(ids) == tokens and len(kept) == len(spans)
-        return ReadPair([(short, ids[begin:end]) for begin, end in kept], complete)
+        return ReadPair([(short, np.concatenate((ids[:title], text[begin:end]))) for begin, end in kept], complete)
 
     def _tokenize_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         if not self.chunks:
@@ -144,3 +156,13 @@ def _kept(spans: list[tuple[int, int]], most: int | None) -> list[tuple[int, int
 def _least(*limits: int | None) -> int | None:
     """The smallest of the limits that are set."""
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def warn_of_cut_query(logger: logging.Logger, tokens: int, max_length: int) -> None:
+    """Log a warning, once, about a query that truncation shortens, as it does with the longer text of a pair."""
+    warn_once(
+        logger,
+        f"A query of {tokens} tokens is longer than half of the input of {max_length} tokens, and is truncated itself "
+        "beside a document that does not fit; with chunks (long_documents: chunk) it would keep its tokens up to "
+        f"{QUERY_SHARE:.0%}",
+    )

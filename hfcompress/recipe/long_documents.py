@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from hfcompress.recipe.base import Positive, Strict, invalid
 
-CHUNK_SETTINGS = ("max_chunks", "overlap", "combine")
+CHUNK_SETTINGS = ("max_chunks", "overlap", "title_tokens", "combine")
 
 
 class LongDocuments(Strict):
@@ -25,6 +25,8 @@ class LongDocuments(Strict):
         max_tokens_per_doc: Tokens of a document that are read at most; the whole document by default.
         max_chunks: Inputs of a document at most. Of more chunks the first, the last and evenly spaced ones are read.
         overlap: Tokens that a chunk repeats of the one before, at most half of a chunk.
+        title_tokens: Tokens of the document's title, its first line or sentence, that every chunk begins with; of a
+            longer one the first, and at most half of a chunk. 0 leaves the title in the first chunk only.
         combine: Score of the document: the `max` or `mean` of the logits of its chunks, or the `first` of them, which
             alone is then computed.
     """
@@ -33,6 +35,7 @@ class LongDocuments(Strict):
     max_tokens_per_doc: Positive | None = None
     max_chunks: Positive = 16
     overlap: Annotated[int, Field(ge=0)] = 16
+    title_tokens: Annotated[int, Field(ge=0)] = 32
     combine: Literal["max", "mean", "first"] = "max"
 
     @model_validator(mode="before")
@@ -62,9 +65,10 @@ class LongDocuments(Strict):
         limit = "" if self.max_tokens_per_doc is None else f" of their first {self.max_tokens_per_doc:,} tokens"
         if not self.chunks:
             return f"truncated{limit}"
+        title = f", each behind up to {self.title_tokens} tokens of the title" if self.title_tokens else ""
         return (
-            f"read in at most {self.max_chunks} chunks{limit} with an overlap of {self.overlap} tokens, combined by "
-            f"{self.combine}"
+            f"read in at most {self.max_chunks} chunks{limit} with an overlap of {self.overlap} tokens{title}, "
+            f"combined by {self.combine}"
         )
 
 

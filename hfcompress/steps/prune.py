@@ -74,7 +74,7 @@ def prune(context: RunContext, dense: StepModel, stage: Stage) -> StepModel:
         if summary.vocabulary:
             logger.info(f"prune: {summary.vocabulary.in_words()}")
 
-    runtime = recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens"})
+    runtime = recipe.evaluate.model_dump(mode="json", include={"threads", "batch_tokens", "long_documents"})
     where: list[Any] = [recipe.quantize.model_dump(mode="json"), runtime] if step.target else []
     where += [device_title(deployment.options.device)] if step.target and deployment.options.device != CPU else []
     inputs = [step.model_dump(mode="json"), where, dense.fingerprint]

@@ -16,8 +16,8 @@ from hfcompress.rankers.load import load_ranker
 
 QUERY = "ba de fi"
 LONG = " ".join(["go lu ka"] * 20)
-CHUNK = ("--long-documents", "chunk", "--max-chunks", "3", "--overlap", "0", "--combine", "mean")
-SETTING = {"mode": "chunk", "max_chunks": 3, "overlap": 0, "combine": "mean"}
+CHUNK = ("--long-documents", "chunk", "--max-chunks", "3", "--overlap", "0", "--title-tokens", "4", "--combine", "mean")
+SETTING = {"mode": "chunk", "max_chunks": 3, "overlap": 0, "title_tokens": 4, "combine": "mean"}
 
 
 def test_rank_and_score_read_chunks(tmp_path: Path, cross_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +56,7 @@ def test_evaluate_reads_chunks(tmp_path: Path, cross_encoder: Path, word_data: R
         (["--long-documents", "window"], ["--long-documents", "'window'", "truncate or chunk"]),
         (["--max-chunks", "3"], ["--max-chunks", "--long-documents chunk"]),
         (["--overlap", "3"], ["--overlap", "no effect"]),
+        (["--title-tokens", "3"], ["--title-tokens", "no effect"]),
         (["--long-documents", "chunk", "--combine", "sum"], ["--combine", "'sum'"]),
     ],
 )

@@ -199,6 +199,19 @@ def test_int8_alone_where_that_is_fast_enough(inputs: Path, tmp_path: Path, monk
     assert "against 0.9876" in warning
 
 
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_all_trials_share_the_settings_of_the_call(
+    calibrate: bool, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(recipe: Recipe, *given: object) -> None:
+        assert (recipe.calibrate, recipe.evaluate.margin) == (calibrate, 0.25)
+        raise PlanError("as far as this", expected="nothing", remedy="none")
+
+    monkeypatch.setattr("hfcompress.compress.compress.prepare", prepare)
+    with pytest.raises(PlanError, match="as far as this"):
+        compress(str(inputs / "teacher"), ["words"], tmp_path / "out", Goal(max_loss=0.25), calibrate=calibrate)
+
+
 def test_nothing_to_do(inputs: Path, tmp_path: Path) -> None:
     """Without int8 and without pruning there is nothing that could be deployed."""
     with pytest.raises(PlanError, match="nothing to do"):

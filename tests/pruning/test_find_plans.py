@@ -27,7 +27,7 @@ from hfcompress.pruning.search.calibration_loss import CalibrationLoss
 from hfcompress.pruning.search.free import search_free
 from hfcompress.quantization.config import OpenVINOQuantizationConfig
 from hfcompress.rankers.base import RankerOptions
-from hfcompress.recipe import DataStep, OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Target
+from hfcompress.recipe import DataStep, LongDocuments, OnnxRuntimeInt8, OpenVinoInt8, PruneStep, Target
 from hfcompress.utils.log import lines_to
 
 QUICK: dict[str, Any] = {"calibration_queries": 12, "search_steps": 3, "ffn_multiple": 8}
@@ -176,10 +176,11 @@ def test_time_is_measured_where_the_model_will_run(
     runtime: str, artifacts: list[Any], expected: tuple[str, str | None]
 ) -> None:
     step = PruneStep.of({"target_speedup": 2, "runtime": runtime})
-    deployment = deployment_of(step, artifacts, RankerOptions(1, 512), 20)
+    options = RankerOptions(1, 512, long_documents=LongDocuments(mode="chunk"))
+    deployment = deployment_of(step, artifacts, options, 20)
     quantization = deployment.quantization
     assert (deployment.runtime, quantization and quantization.precision) == expected
-    assert deployment.options == RankerOptions(1, 512) and deployment.documents_per_request is None
+    assert deployment.options == options and deployment.documents_per_request is None
     if runtime == "openvino" and OPENVINO in artifacts:
         assert isinstance(quantization, OpenVINOQuantizationConfig) and quantization.smooth_quant_alpha == -1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 from pathlib import Path
@@ -22,7 +23,7 @@ from hfcompress.rankers.long_documents import CHUNKS, LongDocumentEncoder
 from hfcompress.recipe import LongDocuments
 from hfcompress.utils.log import warn_once
 
-CHUNK = LongDocuments(mode="chunk", max_chunks=100, overlap=3)
+CHUNK = LongDocuments(mode="chunk", max_chunks=100, overlap=3, title_tokens=0)
 QUERY = " ".join(WORDS[:5])
 LONG = " ".join(WORDS[number % len(WORDS)] + "." * (number % 9 == 8) for number in range(150))
 
@@ -48,6 +49,30 @@ def test_every_chunk_has_the_whole_query_and_all_chunks_the_whole_document(token
     assert texts[0] == document[: len(texts[0])] and texts[-1] == document[-len(texts[-1]) :]
     assert sum(map(len, texts)) >= len(document)
     assert short == ["[CLS]", *query, "[SEP]", "ba", "de", "[SEP]"]
+
+
+@pytest.mark.parametrize(
+    ("title", "most", "repeated"),
+    [
+        ("ba de fi.", 32, "ba de fi ."),  # a sentence
+        ("ba de fi\n", 32, "ba de fi"),  # a line
+        ("ba de fi go", 3, "ba de fi"),  # of a longer one as much as is asked for
+        ("ba de fi.", 0, ""),
+        (" ".join(["ba"] * 30), 32, " ".join(["ba"] * 12)),  # at most half of what the query leaves
+    ],
+)
+def test_every_chunk_begins_with_the_title(title: str, most: int, repeated: str, tokenizer: BertTokenizerFast) -> None:
+    setting = LongDocuments(mode="chunk", max_chunks=100, overlap=0, title_tokens=most)
+    document = f"{title} {LONG}"
+    encoded = LongDocumentEncoder(tokenizer, setting).encode([(QUERY, document)], 32)
+    start = 2 + len(tokenizer.tokenize(QUERY))
+    chunks = [row[start:-1] for row in words_of(tokenizer, encoded["input_ids"])]
+    expected, whole = tokenizer.tokenize(repeated), tokenizer.tokenize(document)
+    assert len(chunks) > 3 and all(chunk[: len(expected)] == expected for chunk in chunks)
+    first, *texts, last = chunks[0], *(chunk[len(expected) :] for chunk in chunks[1:])
+    read = [*first, *(token for text in texts for token in text)]
+    assert read == whole[: len(read)] and last == whole[-len(last) :] and len(read) + len(last) >= len(whole)
+    assert max(map(len, encoded["input_ids"])) <= 32
 
 
 def test_inputs_that_fit_are_those_of_a_pair_encoder(tokenizer: BertTokenizerFast) -> None:
@@ -106,6 +131,7 @@ def test_a_relevant_end_is_read(tmp_path: Path, tokenizer: BertTokenizerFast) ->
 def test_a_query_of_400_tokens_with_a_document_of_5000(
     tmp_path: Path, tokenizer: BertTokenizerFast, caplog: pytest.LogCaptureFixture
 ) -> None:
+    tokenizer = copy.deepcopy(tokenizer)  # whose longest input becomes that of the checkpoint
     save_checkpoint(tmp_path, make_pico(), tokenizer, SIGMOID, 512)
     query = " ".join(["ba", *["de"] * 398, "fi"])
     document = " ".join([MARK, *["ga"] * 4998, "ko"])
@@ -135,6 +161,24 @@ def test_a_query_within_its_share_is_read_whole(tokenizer: BertTokenizerFast, ca
     assert not caplog.records
 
 
+@pytest.mark.parametrize("setting", [LongDocuments(), LongDocuments(max_tokens_per_doc=30)])
+def test_truncation_that_shortens_queries_is_warned_of_once(
+    repository: Path, setting: LongDocuments, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Up to half of an input of 32 tokens, 3 of them special, a query is whole beside any document."""
+    ranker = load_ranker(repository, "torch", long_documents=setting)
+    half, longer = (" ".join(WORDS[:size]) for size in (14, 15))
+    with caplog.at_level(logging.WARNING):
+        ranker.score([(half, LONG), (longer, "ba"), (longer, " ".join(WORDS[:14]))])  # the last fits to the token
+        assert not caplog.records
+        for _ in range(2):
+            ranker.score([(half, LONG), (longer, LONG), (longer, "ba")])
+    (record,) = caplog.records
+    assert "A query of 15 tokens is longer than half of the input of 32 tokens" in record.getMessage()
+    (row,) = ranker.encode([(longer, LONG)])["input_ids"]
+    assert words_of(ranker.tokenizer, [np.array(row)])[0].index("[SEP]") == 1 + 14
+
+
 def test_documents_are_read_up_to_a_number_of_tokens(repository: Path) -> None:
     short = " ".join(LONG.split()[:40])
     for mode in ("truncate", "chunk"):
@@ -152,8 +196,8 @@ def test_the_cache_changes_no_bit_and_copies_read_alike(repository: Path) -> Non
     for _ in range(2):
         assert np.array_equal(plain.score(pairs), cached.score(pairs))
     assert cached.pair_encoder is not None and cached.pair_encoder.cache.counts().hit_rate >= 0.5
-    copy = pickle.loads(pickle.dumps(cached))
-    assert copy.long_documents == CHUNK and np.array_equal(copy.score(pairs), plain.score(pairs))
+    other = pickle.loads(pickle.dumps(cached))
+    assert other.long_documents == CHUNK and np.array_equal(other.score(pairs), plain.score(pairs))
 
 
 def test_known_scores_are_kept_apart(repository: Path) -> None:

@@ -25,7 +25,6 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hfcompress.errors import DataError, RecipeError
-from hfcompress.models.prompts import encode_pairs
 from hfcompress.models.surgery import plan_of_config
 from hfcompress.pruning.costs.probes import VOCABULARY, Grid, LayerSizes, SmallVocabulary, probe_model, solve_costs
 from hfcompress.pruning.costs.table import CostTable
@@ -36,6 +35,7 @@ from hfcompress.quantization.config import QuantizationConfig
 from hfcompress.quantization.first_token import reads_first_token_only
 from hfcompress.rankers.base import BatchedRanker, Pair, RankerOptions
 from hfcompress.rankers.load import Runtime, placed
+from hfcompress.rankers.long_documents import LongDocumentEncoder
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
@@ -67,7 +67,7 @@ class Deployment:
     Attributes:
         runtime: The runtime.
         quantization: Settings of the int8 graph for this runtime; None for fp32.
-        options: Threads and token budget of a batch.
+        options: Threads, token budget of a batch, and how documents are read that do not fit into one input.
         documents_per_request: Candidates per query if one query is scored at a time; None for many queries together.
         first_token: Whether exports compute the last layer for the first token only; PyTorch computes all tokens.
         dtype: Precision of a model in PyTorch, which runs on the device of `options`.
@@ -136,8 +136,8 @@ def measure_costs(
         progress: Show a progress bar.
 
     Returns:
-        Costs in seconds per document; tokenization is part of the fixed cost. If the last layer has costs of its own,
-        its bias, residual and norm are part of the fixed cost too, since every model has them.
+        Costs in seconds per document, with all of its chunks; tokenization is part of the fixed cost. If the last layer
+        has costs of its own, its bias, residual and norm are part of the fixed cost too, since every model has them.
 
     Raises:
         DataError: There are no pairs.
@@ -150,10 +150,8 @@ def measure_costs(
         openvino_backend.require_openvino()
     full = plan_of_config(config)
     grid = Grid.of(full.heads_of, full.ffn_of, ffn_multiple, deployment.last_differs(config))
-    encoded = encode_pairs(
-        tokenizer, [query for query, _ in pairs], [document for _, document in pairs], truncation=True
-    )
-    lengths = np.array([len(row) for row in encoded["input_ids"]])
+    encoder = LongDocumentEncoder(tokenizer, deployment.options.long_documents)
+    lengths = np.array(encoder.read_lengths(pairs, tokenizer.model_max_length))
     key = json.dumps(_conditions(config, tokenizer, pairs, lengths, deployment, grid), indent=2)
     path = (cache_folder or default_cache_folder()) / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     table = _read(path)
@@ -310,6 +308,7 @@ def _conditions(
     """Everything that the costs depend on, as plain data: the key of the cache."""
     mix = Counter((LENGTH_STEP * np.round(lengths / LENGTH_STEP)).astype(int).tolist())
     int8, options = deployment.quantization, deployment.options
+    reading = options.long_documents
     return {
         "machine": [cpu_name(), cpu_flags(), thread_count()],
         "versions": versions(),
@@ -322,6 +321,7 @@ def _conditions(
         "batch_tokens": options.batch_tokens,
         "documents_per_request": deployment.documents_per_request,
         "tokenizer": [type(tokenizer.backend_tokenizer.model).__name__, len(tokenizer), tokenizer.model_max_length],
+        **({} if reading.is_default else {"long_documents": reading.model_dump(mode="json")}),
         "percent_by_tokens": {length: round(100 * mix[length] / len(pairs)) for length in sorted(mix)},
         "characters": float(f"{np.mean([len(query) + len(document) for query, document in pairs]):.1e}"),
     }

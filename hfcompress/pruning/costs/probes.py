@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -130,6 +130,9 @@ class SmallVocabulary:
         self.model_input_names = tokenizer.model_input_names
         self.model_max_length = tokenizer.model_max_length
         self.pad_token_id = tokenizer.pad_token_id % VOCABULARY
+        self.truncation_side = tokenizer.truncation_side
+        self.split_special_tokens = tokenizer.split_special_tokens
+        self.backend_tokenizer = _SmallBackend(tokenizer.backend_tokenizer)
         set_prompts(self, prompts_of(tokenizer))
 
     def __call__(self, *texts: list[str], **settings: Any) -> dict[str, Any]:
@@ -137,3 +140,51 @@ class SmallVocabulary:
         encoded = dict(self.tokenizer(*texts, **settings))
         encoded["input_ids"] = [[token % VOCABULARY for token in row] for row in encoded["input_ids"]]
         return encoded
+
+
+class _SmallEncoding(NamedTuple):
+    """What a `PairEncoder` reads of an encoding, with token ids in the small vocabulary."""
+
+    ids: list[int]
+    type_ids: list[int]
+    sequence_ids: list[int | None]
+    offsets: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, encoding: Any) -> _SmallEncoding:
+        """The encoding with ids in the small vocabulary."""
+        ids = [token % VOCABULARY for token in encoding.ids]
+        return cls(ids, encoding.type_ids, encoding.sequence_ids, encoding.offsets)
+
+
+class _SmallBackend:
+    """What a `PairEncoder` uses of a backend tokenizer, with token ids in the small vocabulary."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    @property
+    def encode_special_tokens(self) -> bool:
+        return self._backend.encode_special_tokens
+
+    @encode_special_tokens.setter
+    def encode_special_tokens(self, value: bool) -> None:
+        self._backend.encode_special_tokens = value
+
+    def no_truncation(self) -> None:
+        self._backend.no_truncation()
+
+    def no_padding(self) -> None:
+        self._backend.no_padding()
+
+    def get_vocab(self) -> dict[str, int]:
+        return self._backend.get_vocab()
+
+    def encode(self, *texts: str, **settings: Any) -> _SmallEncoding:
+        return _SmallEncoding.of(self._backend.encode(*texts, **settings))
+
+    def encode_batch(self, texts: list[str], **settings: Any) -> list[_SmallEncoding]:
+        return list(map(_SmallEncoding.of, self._backend.encode_batch(texts, **settings)))
+
+    def encode_batch_fast(self, texts: list[str], **settings: Any) -> list[_SmallEncoding]:
+        return list(map(_SmallEncoding.of, self._backend.encode_batch_fast(texts, **settings)))

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,8 @@ from hfcompress.quantization.config import (
     StaticQuantizationConfig,
 )
 from hfcompress.rankers.base import RankerOptions
+from hfcompress.rankers.long_documents import CHUNKS, LongDocumentEncoder
+from hfcompress.recipe import LongDocuments
 from hfcompress.utils.cache import CACHE_VARIABLE
 
 PAIRS = [(" ".join(WORDS[n : n + 3]), " ".join(WORDS[2 * n : 2 * n + 1 + n % 9])) for n in range(25)]
@@ -38,6 +41,7 @@ SIZES: list[LayerSizes] = [
     [(5, 32), (0, 0), (7, 200)],
     [(1, 0)],
 ]
+CHUNK = LongDocuments(mode="chunk", max_chunks=100)
 ONE_THREAD = RankerOptions(threads=1, batch_tokens=256)
 needs_openvino = pytest.mark.skipif(not openvino_backend.is_available(), reason="the openvino extra is not installed")
 
@@ -158,6 +162,59 @@ def test_tokens_of_a_large_vocabulary_are_folded(tokenizer: BertTokenizerFast, m
     assert small["token_type_ids"] == real["token_type_ids"]
     assert small["input_ids"] == [[token % 10 for token in row] for row in real["input_ids"]]
     assert max(map(max, real["input_ids"])) >= 10
+
+
+def test_chunks_have_tokens_of_the_small_vocabulary(
+    tokenizer: BertTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hfcompress.pruning.costs.probes.VOCABULARY", 10)
+    pairs = [(PAIRS[0][0], " ".join(WORDS * 3)), PAIRS[1]]
+    real, small = (
+        LongDocumentEncoder(each, CHUNK).encode(pairs, 32) for each in (tokenizer, SmallVocabulary(tokenizer))
+    )
+    assert small[CHUNKS] == real[CHUNKS] and small[CHUNKS][0] > 1
+    for row, expected in zip(small["input_ids"], real["input_ids"], strict=True):
+        assert row.tolist() == (expected % 10).tolist()
+    assert max(map(max, real["input_ids"])) >= 10
+
+
+def test_a_document_costs_the_time_of_all_its_chunks(
+    measured: list[int], tokenizer: BertTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "model_max_length", 16)
+    sampled: list[list] = []
+    monkeypatch.setattr(latency, "sample_requests", lambda pairs, lengths, deployment: sampled.append(lengths))
+    pairs = [("ba", " ".join(WORDS * 4)), ("ba", "de")]
+    for setting in (LongDocuments(), CHUNK):
+        deployment = Deployment(options=RankerOptions(1, long_documents=setting))
+        for _ in range(2):
+            measure_costs(pico_config("bert"), tokenizer, pairs, deployment)
+    assert len(measured) == 2  # each setting has a table of its own
+    assert sampled[0].tolist() == [16, 5]
+    assert sampled[1][0] > 4 * len(WORDS) and sampled[1][1] == 5
+
+
+@pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_probes_read_chunks(
+    runtime: str, tokenizer: BertTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "model_max_length", 32)
+    monkeypatch.setattr(latency, "SAMPLE_TOKENS", 50)
+    monkeypatch.setattr(latency, "FULL_BATCHES", 0)
+    monkeypatch.setattr(latency, "ROUNDS", 1)
+    read: list[list[int]] = []
+    encode = LongDocumentEncoder.encode
+
+    def encode_and_count(self: LongDocumentEncoder, *given: Any) -> dict[str, Any]:
+        encoded = encode(self, *given)
+        read.append(encoded[CHUNKS])
+        return encoded
+
+    monkeypatch.setattr(LongDocumentEncoder, "encode", encode_and_count)
+    deployment = Deployment(runtime, None, RankerOptions(1, 256, long_documents=CHUNK), 1)
+    pairs = [("ba", " ".join(WORDS * 4))]
+    table = measure_costs(pico_config("bert"), tokenizer, pairs, deployment, tmp_path, ffn_multiple=64, progress=False)
+    assert 0 < table.fixed < table.of_plan(current_plan(make_pico())) and max(map(max, read)) > 1
 
 
 def test_a_sample_is_whole_requests_from_everywhere() -> None:
