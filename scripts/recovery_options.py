@@ -8,8 +8,8 @@ prints, for each setting, the difference of nDCG@10 to the teacher on dev and, l
 rankings: the mean over dev queries of the Kullback-Leibler divergence between the softmax distributions of teacher and
 student over the candidates. The last column but one is the share of the dev pairs that change sides at the teacher's
 best threshold, once scale and shift are fitted as a run fits them. `--only` chooses settings by name, and `--seeds 3`
-gives the mean of three trainings, which differ in the drawn lists, too; nothing is chosen on test. `--more FOLDER` draws
-lists from a further set as well, and `--zero-shot FOLDER` adds a line for the dev queries of a set without lists.
+gives the mean of three trainings, which differ in the drawn lists, too; nothing is chosen on test. `--more FOLDER`
+draws lists from a further set as well, and `--zero-shot FOLDER` adds a line for the dev queries of a set without lists.
 """
 
 from __future__ import annotations
