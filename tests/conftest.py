@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ import yaml
 from filelock import FileLock
 from pretend_device import start_autograd
 from run_samples import FinishedRun, recipe_for
+from torch.onnx._internal.exporter import _registration as registration
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertTokenizerFast, PreTrainedModel
 
 from hfcompress.data.document import Document
@@ -59,6 +61,13 @@ VARIANTS = [
         id="modernbert-with-biases-and-mean-pooling",
     ),
 ]
+
+
+def families(*quick: str) -> list[Any]:
+    """Parameters for every family; those that are not named are left to `make test-slow`."""
+    return [pytest.param(each, marks=() if each in quick else pytest.mark.soak, id=each) for each in FAMILIES]
+
+
 FAMILIES_AND_VARIANTS = [*(pytest.param(family, {}, id=family) for family in FAMILIES), *VARIANTS]
 
 
@@ -87,8 +96,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart() -> None:
-    """Before any test runs a backward pass."""
+    """Before any test runs a backward pass, or exports a graph."""
     start_autograd()
+    read_operators_once()
+
+
+def read_operators_once() -> None:
+    """Let exports to ONNX share the list of operators, for which torch parses 500 functions in each of them."""
+    apis = registration.onnxscript_apis
+    apis.get_torchlib_ops = cache(apis.get_torchlib_ops)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
