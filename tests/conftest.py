@@ -112,19 +112,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in SLOW_FILES)
 
 
-def pytest_collection_finish() -> None:
-    """Let the garbage collector pass over what lives to the end: the modules and the thousands of tests collected.
-
-    Exports make so many objects that a full collection comes every few seconds, and would take half a second each time.
-    """
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(autouse=True)
 def _no_known_scores() -> None:
     """No test knows the scores of another."""
     shutil.rmtree(scores_folder(), ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_collections() -> None:
+    """Let the garbage collector pass over what is there before a file: modules, thousands of tests, caches.
+
+    A full collection of them takes a second, and a Trainer asks for several.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

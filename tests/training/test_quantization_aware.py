@@ -170,7 +170,7 @@ def test_the_gradient_of_packed_weights_is_that_of_the_weights() -> None:
         assert torch.equal(gradient, factors)
 
 
-@pytest.mark.parametrize("first", ["rounding", "pruning"])
+@pytest.mark.parametrize("first", ["rounding", pytest.param("pruning", marks=pytest.mark.soak)])
 def test_with_gradual_pruning(pairs: Dataset, tokenizer: BertTokenizerFast, first: str, tmp_path: Path) -> None:
     model = make_pico(problem_type="regression")
     callbacks = [QuantizationAwareCallback(0.6), GradualPruningCallback(stock_plan())]
