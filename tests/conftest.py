@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -10,14 +11,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from pretend_device import start_autograd
 from run_samples import FinishedRun, recipe_for
+from torch.onnx._internal.exporter import _registration as registration
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertTokenizerFast, PreTrainedModel
 
 from hfcompress.data.document import Document
@@ -62,13 +66,20 @@ VARIANTS = [
         id="modernbert-with-biases-and-mean-pooling",
     ),
 ]
+
+
+def families(*quick: str) -> list[Any]:
+    """Parameters for every family; those that are not named are left to `make test-slow`."""
+    return [pytest.param(each, marks=() if each in quick else pytest.mark.soak, id=each) for each in FAMILIES]
+
+
 FAMILIES_AND_VARIANTS = [*(pytest.param(family, {}, id=family) for family in FAMILIES), *VARIANTS]
 
 
-# Whole runs come first: what two test processes share out would otherwise end with one of them alone.
+# Files that take longest come first: what two test processes share out would otherwise end with one of them alone.
 SLOW_FILES = (
     "test_pipeline.py", "test_resume.py", "test_finished_run.py", "test_compress.py", "test_export.py",
-    "test_publish.py", "test_prune.py",
+    "test_publish.py", "test_prune.py", "test_score_text_run.py", "test_known_faults.py", "test_processes.py",
 )  # fmt: skip
 
 
@@ -90,23 +101,36 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart() -> None:
-    """Before any test runs a backward pass."""
+    """Before any test runs a backward pass, or exports a graph."""
     start_autograd()
+    read_operators_once()
+
+
+def read_operators_once() -> None:
+    """Let exports to ONNX share the list of operators, for which torch parses 500 functions in each of them."""
+    apis = registration.onnxscript_apis
+    apis.get_torchlib_ops = cache(apis.get_torchlib_ops)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put slow files first; keep a file in one process, and together those that look at one finished run."""
+    """Put slow files first; `--dist loadfile` keeps a file, and what its tests share, in one process."""
     items.sort(key=lambda item: item.path.name not in SLOW_FILES)
-    sharing = {item.path for item in items if "finished_run" in getattr(item, "fixturenames", ())}
-    for item in items:
-        group = "finished_run" if item.path in sharing else str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
 def _no_known_scores() -> None:
     """No test knows the scores of another."""
     shutil.rmtree(scores_folder(), ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_collections() -> None:
+    """Let the garbage collector pass over what is there before a file: modules, thousands of tests, caches.
+
+    A full collection of them takes a second, and a Trainer asks for several.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +221,20 @@ def random_inputs(batch: int, length: int, seed: int = 0) -> dict[str, torch.Ten
     return {"input_ids": torch.where(mask.bool(), ids, torch.ones_like(ids)), "attention_mask": mask}
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one test process makes, and all read; copy it before a change."""
+    base = factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, complete = root / name, root / f"{name}.complete"
+    with FileLock(root / f"{name}.lock"):
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            complete.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> BertTokenizerFast:
     path = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
@@ -255,31 +293,42 @@ def cross_encoder(tmp_path: Path, tokenizer: BertTokenizerFast) -> Path:
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory, tokenizer: BertTokenizerFast) -> Path:
     """A pruned checkpoint with graphs for every runtime, as a run leaves it; copy it before a change."""
-    folder = tmp_path_factory.mktemp("repository")
-    model = apply_plan(make_pico(), uneven_plan())
-    save_checkpoint(folder, model, tokenizer, IDENTITY, 32)
-    configs = [DynamicQuantizationConfig()] + [OpenVINOQuantizationConfig()] * is_available()
-    pairs = [("ba de fi", " ".join(WORDS[place : place + 1 + place % 7])) for place in range(12)]
-    write_graphs(folder, model, tokenizer, configs, pairs=pairs, progress=False)
-    return folder
+
+    def make(folder: Path) -> None:
+        model = apply_plan(make_pico(), uneven_plan())
+        save_checkpoint(folder, model, tokenizer, IDENTITY, 32)
+        configs = [DynamicQuantizationConfig()] + [OpenVINOQuantizationConfig()] * is_available()
+        pairs = [("ba de fi", " ".join(WORDS[place : place + 1 + place % 7])) for place in range(12)]
+        write_graphs(folder, model, tokenizer, configs, pairs=pairs, progress=False)
+
+    return made_once(tmp_path_factory, "repository", make)
 
 
 @pytest.fixture(scope="session")
 def run_inputs(tmp_path_factory: pytest.TempPathFactory, word_data: RankingData, tokenizer: BertTokenizerFast) -> Path:
     """Data and encoder of `run_samples.recipe_for`."""
-    folder = tmp_path_factory.mktemp("inputs")
-    write_beir(folder / "words", word_data)
-    save_checkpoint(folder / "encoder", make_pico(), tokenizer, SIGMOID, 32)
-    return folder
+
+    def make(folder: Path) -> None:
+        write_beir(folder / "words", word_data)
+        save_checkpoint(folder / "encoder", make_pico(), tokenizer, SIGMOID, 32)
+
+    return made_once(tmp_path_factory, "inputs", make)
 
 
 @pytest.fixture(scope="session")
 def finished_run(run_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """A run as a user starts it; copy its folder before a change."""
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_for(run_inputs)))
-    command = [sys.executable, "-m", "hfcompress", "run", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
-    settings = {name: value for name, value in os.environ.items() if name not in ("HFCOMPRESS_DEBUG", "PYTHONWARNINGS")}
-    done = subprocess.run(command, env=settings, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return FinishedRun(folder / "out", done.stdout.splitlines(), done.stderr.splitlines())
+
+    def make(folder: Path) -> None:
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_for(run_inputs)))
+        command = [sys.executable, "-m", "hfcompress", "run", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
+        unset = ("HFCOMPRESS_DEBUG", "PYTHONWARNINGS")
+        settings = {name: value for name, value in os.environ.items() if name not in unset}
+        done = subprocess.run(command, env=settings, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (folder / "printed.txt").write_text(done.stdout, encoding="utf-8")
+        (folder / "errors.txt").write_text(done.stderr, encoding="utf-8")
+
+    folder = made_once(tmp_path_factory, "run", make)
+    printed, errors = ((folder / f"{name}.txt").read_text(encoding="utf-8") for name in ("printed", "errors"))
+    return FinishedRun(folder / "out", printed.splitlines(), errors.splitlines())

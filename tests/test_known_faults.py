@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import FAMILIES, FFN, HEADS, IDENTITY, LAYERS, SIGMOID, WORDS, make_pico
+from conftest import FFN, HEADS, IDENTITY, LAYERS, SIGMOID, WORDS, families, make_pico
 from safetensors.torch import load_file, save_file
 from torch.ao.quantization import quantize_dynamic
 from transformers import BertTokenizerFast
@@ -51,13 +51,7 @@ def fp32(folder: Path, runtime: str) -> BatchedRanker:
 # Inputs
 
 
-@pytest.mark.parametrize(
-    "family",
-    [
-        pytest.param(family, marks=() if family in ("bert", "roberta", "mpnet") else pytest.mark.soak)
-        for family in FAMILIES
-    ],
-)
+@pytest.mark.parametrize("family", families("bert", "roberta", "mpnet"))
 def test_token_type_ids_go_only_to_models_with_segments(
     family: str, tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
@@ -192,7 +186,7 @@ def test_weights_of_wrapped_models_are_named(prefix: str, cross_encoder: Path) -
 def test_compiled_models_are_saved_and_exported_under_their_own_names(
     tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
-    compiled = torch.compile(make_pico(), backend="eager")
+    compiled = torch.compile(make_pico(num_hidden_layers=1), backend="eager")
     save_checkpoint(tmp_path, compiled, tokenizer, IDENTITY, 32)  # type: ignore[arg-type]
     write_graphs(
         tmp_path,
@@ -246,7 +240,7 @@ def test_a_quantized_module_is_not_exported(export: Callable[..., object], token
 @pytest.mark.parametrize("activation", [IDENTITY, SIGMOID])
 def test_the_activation_is_kept_and_applied_once(activation: str, tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    model = make_pico()
+    model = make_pico(num_hidden_layers=1)
     save_checkpoint(tmp_path, model, tokenizer, activation, 32)
     write_graphs(tmp_path, model, tokenizer, [DynamicQuantizationConfig()], pairs=PAIRS, progress=False)
     logits = fp32(tmp_path, "torch").score(PAIRS)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import make_pico
+from conftest import SIGMOID, make_pico
 from report_samples import example_report
 from run_samples import FinishedRun, recipe_for
 from safetensors import safe_open
@@ -184,7 +184,7 @@ def test_a_collapse_ends_the_run_and_names_the_parts(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    model = make_pico()
+    model = make_pico(num_hidden_layers=2)
     for layer in model.bert.encoder.layer:  # inputs of 10,000 that no weight reads: int8 has no steps left for others
         for before, after in (
             (layer.attention.self.value, layer.attention.output.dense), (layer.intermediate.dense, layer.output.dense)
@@ -276,10 +276,13 @@ def test_what_is_published_goes_with_the_report_of_the_day(tmp_path: Path) -> No
     assert [path.name for path in (out / "figures").iterdir()] == ["pareto.png"]
 
 
-def test_without_pruning_the_teacher_itself_is_quantized(run_inputs: Path, tmp_path: Path) -> None:
+def test_without_pruning_the_teacher_itself_is_quantized(
+    run_inputs: Path, tokenizer: BertTokenizerFast, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "one-layer", make_pico(num_hidden_layers=1), tokenizer, SIGMOID, 32)
     settings = recipe_for(run_inputs)
     del settings["recover"], settings["prune"]
-    settings["teacher"].pop("train")
+    settings["teacher"] = {"model": str(tmp_path / "one-layer"), "max_length": 32}
     settings["quantize"]["artifacts"] = settings["quantize"]["artifacts"][:1]
     report = pipeline.run(Recipe.model_validate(settings), tmp_path / "out", progress=False)
     assert [artifact.name for artifact in report.artifacts] == ["student-onnxruntime-int8-dynamic"]

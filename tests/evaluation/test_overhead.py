@@ -22,6 +22,7 @@ def quick(self: TorchRanker, batches: Iterator[dict[str, np.ndarray]]) -> Iterat
         yield ((ids * np.arange(1, 1 + ids.shape[1])).sum(1) % 997).astype(np.float32)
 
 
+@pytest.mark.soak
 def test_the_rest_of_evaluate_is_small_beside_tokenizing(
     tmp_path: Path, tokenizer: BertTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:

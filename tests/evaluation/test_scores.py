@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FAMILIES, IDENTITY, WORDS, make_pico, stock_plan
+from conftest import IDENTITY, WORDS, families, make_pico, stock_plan
 from transformers import BertTokenizerFast
 
 from hfcompress.data.lists import score_lists, training_lists
@@ -70,8 +70,7 @@ def graphs_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", families("bert", "modernbert"))
 def test_every_family_agrees_with_pytorch(
     family: str, tokenizer: BertTokenizerFast, tmp_path: Path, graphs_pay: None, lines: Callable[[], str]
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import FAMILIES, FFN, HEADS, LAYERS, front_plan, make_pico, random_inputs, uneven_plan
+from conftest import FAMILIES, FFN, HEADS, LAYERS, families, front_plan, make_pico, random_inputs, uneven_plan
 from torch.nn.parallel import DistributedDataParallel
 from transformers import (
     AutoModelForSequenceClassification,
@@ -64,7 +64,7 @@ def trainer(model: PreTrainedModel, folder: Path, callbacks: list[TrainerCallbac
     return Trainer(model, arguments, train_dataset=rows, callbacks=callbacks)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", families("bert", "deberta-v2", "modernbert"))
 def test_trainer_resumes_from_a_pruned_checkpoint(family: str, tmp_path: Path) -> None:
     whole = apply_plan(make_pico(family), uneven_plan())
     trainer(whole, tmp_path / "whole").train()

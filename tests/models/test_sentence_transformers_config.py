@@ -327,7 +327,7 @@ def test_tokenizers_of_others_have_no_prompt(tokenizer: BertTokenizerFast, tmp_p
     assert prompts_of(loaded).text == ""
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_trains_exports_and_measures_with_the_prompt(
     prompted: Path, word_data: RankingData, tmp_path: Path
 ) -> None:

@@ -63,7 +63,11 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_graphs(monkeypatch, 1)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["first token only", "all tokens"])
+@pytest.fixture(
+    scope="module",
+    params=[True, pytest.param(False, marks=pytest.mark.soak)],
+    ids=["first token only", "all tokens"],
+)
 def exported(request: pytest.FixtureRequest, tokenizer: BertTokenizerFast) -> Exported:
     """A pruned model and its graph."""
     model = apply_plan(make_pico(num_hidden_layers=LAYERS), PLAN)

@@ -66,7 +66,7 @@ def fragile(tokenizer: BertTokenizerFast) -> tuple[PreTrainedModel, onnx_ir.Mode
     return model, backend.export_onnx(model, tokenizer)
 
 
-@pytest.mark.parametrize("family", ["bert", "modernbert", "deberta-v2"])
+@pytest.mark.parametrize("family", ["bert", "modernbert", pytest.param("deberta-v2", marks=pytest.mark.soak)])
 def test_every_linear_layer_is_found_in_the_graph(family: str, tokenizer: BertTokenizerFast) -> None:
     plain = BertTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
     plain.model_input_names = ["input_ids", "attention_mask"]

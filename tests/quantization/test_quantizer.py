@@ -25,6 +25,13 @@ PAIRS = [(" ".join(WORDS[number : number + 3]), " ".join(WORDS[number : 2 * numb
 
 
 @pytest.fixture
+def cross_encoder(tmp_path: Path, tokenizer: BertTokenizerFast) -> Path:
+    """A pico BERT cross-encoder of one layer, since the time of an export grows with their number."""
+    save_checkpoint(tmp_path / "cross-encoder", make_pico(num_hidden_layers=1), tokenizer, SIGMOID, 32)
+    return tmp_path / "cross-encoder"
+
+
+@pytest.fixture
 def pruned(tmp_path: Path, tokenizer: BertTokenizerFast) -> Path:
     folder = tmp_path / "pruned"
     save_checkpoint(folder, apply_plan(make_pico(), uneven_plan()), tokenizer, SIGMOID, 32)
@@ -64,7 +71,7 @@ def test_a_wrong_export_is_found_without_texts_too(
     cross_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quantizer = hfcompress.RankerQuantizer.from_pretrained(cross_encoder)
-    other = make_pico(seed=1)
+    other = make_pico(seed=1, num_hidden_layers=1)
     export = hfcompress.quantization.artifacts.onnx_backend.export_onnx
     monkeypatch.setattr(
         "hfcompress.quantization.artifacts.onnx_backend.export_onnx",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import FAMILIES, FFN, HEADS, LAYERS, WORDS, make_pico
+from conftest import FFN, HEADS, LAYERS, WORDS, families, make_pico
 from transformers import BertTokenizerFast
 
 from hfcompress.models.layout import ONNX_FP32, ONNX_INT8, OPENVINO_FP32, OPENVINO_INT8
@@ -31,7 +31,6 @@ from hfcompress.rankers.pytorch import TorchRanker
 SCALE, SHIFT = 1.37, -2.25
 PAIRS = [(" ".join(WORDS[n : n + 3]), " ".join(WORDS[2 * n : 2 * n + 1 + n % 9])) for n in range(24)]
 ONE_LAYER = PruningPlan(LAYERS, HEADS, FFN, (LayerPlan(3, (0, 2, 3), tuple(range(5))),))
-QUICK = ("bert", "modernbert")  # families in `make test`
 needs_openvino = pytest.mark.skipif(not openvino_backend.is_available(), reason="the openvino extra is not installed")
 
 
@@ -42,9 +41,7 @@ def tokenizer_for(family: str, tokenizer: BertTokenizerFast) -> BertTokenizerFas
     return copy
 
 
-@pytest.mark.parametrize(
-    "family", [each if each in QUICK else pytest.param(each, marks=pytest.mark.soak) for each in FAMILIES]
-)
+@pytest.mark.parametrize("family", families("bert", "modernbert"))
 @pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
 def test_fp32_graphs_agree_with_pytorch(
     runtime: str, family: str, tokenizer: BertTokenizerFast, tmp_path: Path

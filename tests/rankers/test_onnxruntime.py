@@ -11,8 +11,6 @@ import onnxruntime
 import pytest
 from conftest import WORDS
 
-from hfcompress.models.load import load_model, load_tokenizer
-from hfcompress.quantization.onnxruntime import export_onnx, save_onnx
 from hfcompress.rankers.base import RankerOptions
 from hfcompress.rankers.load import load_ranker
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
@@ -40,13 +38,11 @@ class CountingSession:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_each_thread_computes_its_own_batches(threads: int, cross_encoder: Path) -> None:
-    model, tokenizer = load_model(str(cross_encoder)), load_tokenizer(str(cross_encoder))
-    save_onnx(export_onnx(model, tokenizer), cross_encoder / "onnx" / "model.onnx")
-    ranker = load_ranker(cross_encoder, file="onnx/model.onnx", options=RankerOptions(threads, 96))
+def test_each_thread_computes_its_own_batches(threads: int, repository: Path) -> None:
+    ranker = load_ranker(repository, file="onnx/model.onnx", options=RankerOptions(threads, 96))
     assert isinstance(ranker, OnnxRuntimeRanker)
     ranker.session = session = CountingSession(ranker.session)
     pairs = [(query, document) for query, _ in PAIRS for _, document in PAIRS[:4]]
-    np.testing.assert_allclose(ranker.score(pairs), load_ranker(cross_encoder, "torch").score(pairs), atol=1e-4)
+    np.testing.assert_allclose(ranker.score(pairs), load_ranker(repository, "torch").score(pairs), atol=1e-4)
     assert session.most == threads
     assert ranker.score([]).shape == (0,) and ranker.score(pairs[:1]).shape == (1,)

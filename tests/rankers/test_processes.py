@@ -28,6 +28,8 @@ from hfcompress.rankers.pytorch import TorchRanker
 PAIRS = [(" ".join(WORDS[n : n + 3]), " ".join(WORDS[2 * n : 2 * n + 1 + n % 9])) for n in range(25)]
 WORKS_AFTER_FORK = {"TorchRanker", "OnnxRuntimeRanker", "Bm25Ranker"}
 HAS_FORK = hasattr(os, "fork")
+# Starting processes takes seconds, and what is pickled and what forks find is tried on every runtime without them.
+ONE_RUNTIME = [each if each == "onnxruntime" else pytest.param(each, marks=pytest.mark.soak) for each in RUNTIMES]
 
 # Uses all rankers, forks for each, and prints what the child found: with the inherited ranker, then with a new one.
 FORKING = """
@@ -132,7 +134,7 @@ def _score_in_worker(ranker: BatchedRanker, results: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", ONE_RUNTIME)
 def test_a_spawned_process(runtime: Any, repository: Path) -> None:
     if runtime == "openvino":
         pytest.importorskip("openvino")
@@ -174,7 +176,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_FORK, reason="workers of map are forked")
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", ONE_RUNTIME)
 def test_workers_of_a_map(runtime: str, repository: Path, tmp_path: Path) -> None:
     if runtime == "openvino" and not is_available():
         pytest.skip("OpenVINO is not installed")

@@ -22,7 +22,7 @@ from hfcompress.rankers.encoding import PairEncoder
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.utils.log import warn_once
 
-CALLERS, ROUNDS = 8, 3
+CALLERS, ROUNDS = 8, 2
 LONG = " ".join(WORDS[:40])
 
 

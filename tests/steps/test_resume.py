@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import SIGMOID, make_pico
 from run_samples import QUICK, FinishedRun, recipe_for
+from transformers import BertTokenizerFast
 
 from hfcompress import pipeline
 from hfcompress.cli import main
+from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.models.macs import encoder_macs
 from hfcompress.models.surgery import current_plan
@@ -24,11 +27,19 @@ from hfcompress.steps.workspace import StepFolder, StepModel
 from hfcompress.utils.log import lines_to
 
 
-def test_resuming_keeps_finished_steps_and_redoes_what_changed(run_inputs: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def settings(run_inputs: Path, tmp_path: Path, tokenizer: BertTokenizerFast) -> dict:
+    """A recipe for a teacher of two layers, which are exported sooner than four, and one int8 graph."""
+    save_checkpoint(tmp_path / "encoder", make_pico(num_hidden_layers=2), tokenizer, SIGMOID, 32)
     settings = recipe_for(run_inputs)
+    settings["teacher"]["model"] = str(tmp_path / "encoder")
+    settings["quantize"]["artifacts"] = settings["quantize"]["artifacts"][:1]
+    return settings
+
+
+def test_resuming_keeps_finished_steps_and_redoes_what_changed(settings: dict, tmp_path: Path) -> None:
     del settings["recover"]
     settings["prune"] = {"heads": 0.5, "ffn": 0.5, "ffn_multiple": 8, "calibration_queries": 8}
-    settings["quantize"]["artifacts"] = settings["quantize"]["artifacts"][:1]
     out = tmp_path / "out"
     first = pipeline.run(Recipe.model_validate(settings), out, progress=False)
     said: list[str] = []
@@ -58,7 +69,7 @@ def test_resuming_keeps_finished_steps_and_redoes_what_changed(run_inputs: Path,
         "sequence": False,
         "evaluate": False,
     }
-    assert sum(len(layer.heads) for layer in changed.pruning.layers) == 4
+    assert sum(len(layer.heads) for layer in changed.pruning.layers) == 2
 
 
 def test_a_searched_plan_and_a_smaller_vocabulary_go_through_all_steps(
@@ -163,11 +174,9 @@ def test_a_plan_for_a_target_of_time_depends_on_how_time_is_measured(run_inputs:
 
 
 def test_an_interrupted_run_is_completed_by_resume(
-    run_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = recipe_for(run_inputs)
     settings["teacher"].pop("train")
-    settings["quantize"]["artifacts"] = settings["quantize"]["artifacts"][:1]
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(settings))
     command = ["hfcompress", "run", str(path), "--out", str(tmp_path / "out"), "--resume", "--quiet"]

@@ -53,7 +53,7 @@ def classifier(tmp_path: Path, tokenizer: BertTokenizerFast) -> Path:
     return tmp_path / "nli"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_one_score_of_a_classifier_is_compressed(run_inputs: Path, classifier: Path, tmp_path: Path) -> None:
     settings = recipe_for(run_inputs)
     settings["teacher"] = {"model": str(classifier), "max_length": 32, "score": {"label": "yes", "against": "no"}}

@@ -41,7 +41,7 @@ def linears(model: PreTrainedModel) -> list[nn.Linear]:
 
 @pytest.fixture(scope="module")
 def exported(tokenizer: BertTokenizerFast) -> onnx_ir.Model:
-    return export_onnx(make_pico(), tokenizer)
+    return export_onnx(make_pico(num_hidden_layers=2), tokenizer)
 
 
 @pytest.mark.parametrize("reduce_range", [False, True])
@@ -49,7 +49,7 @@ def exported(tokenizer: BertTokenizerFast) -> onnx_ir.Model:
 def test_weights_are_rounded_as_onnx_runtime_rounds_them(
     exported: onnx_ir.Model, per_channel: bool, reduce_range: bool
 ) -> None:
-    model = make_pico()
+    model = make_pico(num_hidden_layers=2)
     graph = quantize(exported, DynamicQuantizationConfig(per_channel, reduce_range))
     constants = {name: value.const_value for name, value in graph.graph.initializers.items()}
     found = []
@@ -170,7 +170,7 @@ def test_the_gradient_of_packed_weights_is_that_of_the_weights() -> None:
         assert torch.equal(gradient, factors)
 
 
-@pytest.mark.parametrize("first", ["rounding", "pruning"])
+@pytest.mark.parametrize("first", ["rounding", pytest.param("pruning", marks=pytest.mark.soak)])
 def test_with_gradual_pruning(pairs: Dataset, tokenizer: BertTokenizerFast, first: str, tmp_path: Path) -> None:
     model = make_pico(problem_type="regression")
     callbacks = [QuantizationAwareCallback(0.6), GradualPruningCallback(stock_plan())]

