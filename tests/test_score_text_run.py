@@ -45,7 +45,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, word_data: RankingData) -> 
     write_beir(folder / "words", word_data)
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", MARK, *WORDS, *DIGITS]))
     digits = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=32)
-    save_checkpoint(folder / "encoder", make_pico(num_hidden_layers=2), digits, IDENTITY, 32)
+    save_checkpoint(folder / "encoder", make_pico(), digits, IDENTITY, 32)
     return folder
 
 
@@ -112,9 +112,7 @@ def finished(inputs: Path, tmp_path_factory: pytest.TempPathFactory, read: Read)
 def plain(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of the same family that reads documents alone."""
     folder = tmp_path_factory.mktemp("plain") / "model"
-    save_checkpoint(
-        folder, make_pico(seed=3, num_hidden_layers=2), load_tokenizer(str(inputs / "encoder")), IDENTITY, 32
-    )
+    save_checkpoint(folder, make_pico(seed=3), load_tokenizer(str(inputs / "encoder")), IDENTITY, 32)
     return folder
 
 

@@ -16,11 +16,12 @@ from hfcompress.errors import DataError, ModelError
 from hfcompress.models.checkpoint import save_checkpoint
 from hfcompress.models.load import load_model, load_tokenizer
 from hfcompress.rankers.base import RankerOptions
+from hfcompress.rankers.load import load_ranker
 from hfcompress.rankers.pytorch import TorchRanker
 from hfcompress.recipe import Recipe, ScoreSource
 from hfcompress.recipe.teacher import ScoreLabel, TeacherStep
 from hfcompress.steps.checks import check
-from hfcompress.steps.inputs import _scorer, load_run_data
+from hfcompress.steps.inputs import load_run_data
 
 
 def test_without_any_judgement_the_teachers_order_is_what_counts(run_inputs: Path, tmp_path: Path) -> None:
@@ -88,7 +89,8 @@ def test_log_odds_against_several_labels_are_those_of_an_additional_teacher(run_
     settings, score = recipe_for(run_inputs), {"label": "yes", "log_odds": True}
     settings["recover"]["teachers"] = [{"model": str(classifier), "score": score}]
     check(Recipe.model_validate(settings))
-    scorer = _scorer(str(classifier), ScoreSource(model="m", score=score), 32, RankerOptions())
+    teacher = ScoreSource(model=str(classifier), score=score).score
+    scorer = load_ranker(str(classifier), "torch", None, 32, RankerOptions(), score=teacher)
     pairs = [("ba de", "fi sun"), ("ba", "go lu ma")]
     logits = [
         TorchRanker(load_model(str(classifier), score=ScoreLabel(label=name)), load_tokenizer(str(classifier), 32))

@@ -194,7 +194,7 @@ def test_a_document_costs_the_time_of_all_its_chunks(
     assert sampled[1][0] > 4 * len(WORDS) and sampled[1][1] == 5
 
 
-@pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=[needs_openvino, pytest.mark.soak])])
 def test_probes_read_chunks(
     runtime: str, tokenizer: BertTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
