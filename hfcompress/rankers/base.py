@@ -235,6 +235,11 @@ class BatchedRanker(ABC):
             batches: `input_ids`, `attention_mask` and `token_type_ids`, int64 of shape `(pairs, tokens)`.
         """
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the model runs on the CPU, and so on the cores that tokenize."""
+        return True
+
     def synchronize(self) -> None:  # noqa: B027
         """Wait for the device of the ranker, before a clock is read; the CPU never lags behind."""
 

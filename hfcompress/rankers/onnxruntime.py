@@ -83,6 +83,11 @@ class OnnxRuntimeRanker(WorkersRanker):
                 options.providers[0],
             )
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the graph runs on the CPU."""
+        return self.provider == CPU
+
     def after_fork(self) -> None:
         """Sessions on the CPU have no threads of their own, so they still work; other providers do not."""
         super().after_fork()

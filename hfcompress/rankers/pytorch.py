@@ -17,7 +17,7 @@ from hfcompress.models.hooks import evaluation_mode
 from hfcompress.models.wrappers import unwrapped
 from hfcompress.rankers.base import BatchedRanker, RankerOptions, raw_logits
 from hfcompress.rankers.fork import record_use, used_before_fork
-from hfcompress.utils.device import moved, synchronize
+from hfcompress.utils.device import CPU, moved, synchronize
 from hfcompress.utils.log import warn_once
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,11 @@ class TorchRanker(BatchedRanker):
         super().after_fork()
         if self.model.device.type != "cpu":
             self._refusal = f"PyTorch cannot use {self.model.device} after a fork"
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the model is on the CPU."""
+        return self.model.device.type == CPU
 
     def synchronize(self) -> None:
         """Wait for the device of the model."""

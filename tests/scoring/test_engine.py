@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 
 from hfcompress.errors import DataError
-from hfcompress.rankers.base import BatchedRanker, Pair
+from hfcompress.rankers.base import BatchedRanker, Encoded, Pair
 from hfcompress.scoring import chunks as chunks_module
 from hfcompress.scoring.chunks import Chunk, Row, chunks_of
 from hfcompress.scoring.engine import score_chunks
@@ -37,6 +37,25 @@ def test_few_chunks_are_in_memory(ranker: BatchedRanker, pairs: list[Pair]) -> N
             assert np.array_equal(scores, ranker.score(chunk.pairs)) and not faults
     scored.close()
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_the_reader_tokenizes_for_an_accelerator_only(
+    ranker: BatchedRanker, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, on_cpu: bool
+) -> None:
+    encoding, encode = set[int](), ranker.encode
+
+    def watched(texts: Sequence[Pair]) -> Encoded:
+        encoding.add(threading.get_ident())
+        return encode(texts)
+
+    assert ranker.on_cpu
+    monkeypatch.setattr(type(ranker), "on_cpu", on_cpu)
+    monkeypatch.setattr(ranker, "encode", watched)
+    (scored,) = score_chunks(ranker, iter([Chunk(pairs[:5], None, [1, 2, 3, 4, 5])]), fault)
+    assert (encoding == {threading.get_ident()}) == on_cpu and len(encoding) == 1
+    monkeypatch.undo()
+    assert np.array_equal(scored[1], ranker.score(pairs[:5]))
 
 
 def test_errors_come_behind_the_chunks_before_them(ranker: BatchedRanker, pairs: list[Pair]) -> None:
