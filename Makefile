@@ -2,7 +2,7 @@
 # Every target does its own set-up in .venv; the stamp files there make a second call install nothing.
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 # Where `make quickstart` writes. Not taken from the environment, where OUT may mean something else.
 OUT = out/quickstart
 # The same pin as in constraints.txt. Installed before everything else, so that nothing pulls in another build of torch.

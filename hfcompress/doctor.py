@@ -17,6 +17,7 @@ from pydantic import Field
 from hfcompress.rankers.onnxruntime import CUDA_PROVIDER
 from hfcompress.utils import device, machine
 from hfcompress.utils.cache import cache_bytes, cache_folder
+from hfcompress.utils.openvino_core import openvino_core
 from hfcompress.utils.quiet import quiet
 from hfcompress.utils.settings import Closed
 
@@ -279,9 +280,7 @@ def _onnxruntime() -> None:
 
 
 def _openvino() -> None:
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     compiled = core.compile_model(core.read_model(_one_node()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     _expect(compiled({"x": np.array([3.0], dtype=np.float32)})[0], 3.0)
 

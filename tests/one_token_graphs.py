@@ -9,14 +9,14 @@ import numpy as np
 import onnx_ir
 import torch
 
+from hfcompress.utils.openvino_core import openvino_core
+
 if TYPE_CHECKING:
     import openvino
 
 
 def run_openvino(graph: openvino.Model) -> Callable[[dict[str, torch.Tensor]], Mapping[object, np.ndarray]]:
-    import openvino
-
-    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda inputs: compiled({node.any_name: inputs[node.any_name].numpy() for node in compiled.inputs})
 
 

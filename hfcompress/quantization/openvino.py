@@ -15,6 +15,7 @@ from hfcompress.errors import MissingExtraError
 from hfcompress.models.wrappers import unwrapped
 from hfcompress.quantization.config import OpenVINOQuantizationConfig, require_calibration
 from hfcompress.quantization.export import dynamic_shapes, example_inputs, ready_for_export
+from hfcompress.utils.openvino_core import openvino_core
 from hfcompress.utils.quiet import quiet
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def quantize(
         DataError: There are no calibration batches.
     """
     require_calibration(config, calibration)
+    openvino_core()  # below those that NNCF makes and deletes
     import nncf
     from transformers.exporters import ExportFormat, NNCFOpenVINOQuantizer, NNCFQuantizationConfig
 

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from hfcompress.models.packing import rescale_packed
 from hfcompress.quantization.openvino import require_openvino, save_openvino
 from hfcompress.utils.files import write_bytes
+from hfcompress.utils.openvino_core import openvino_core
 
 
 def rescale_file(path: Path, scale: float, shift: float, layer: str) -> None:
@@ -58,10 +59,9 @@ def _rescale_onnx(path: Path, scale: float, shift: float) -> None:
 
 def _rescale_openvino(path: Path, scale: float, shift: float) -> None:
     require_openvino()
-    import openvino
     from openvino import opset8 as operators
 
-    model = openvino.Core().read_model(str(path))
+    model = openvino_core().read_model(str(path))
     result = model.get_results()[0]
     before = result.input(0).get_source_output()
     names = before.get_names()

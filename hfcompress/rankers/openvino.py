@@ -17,6 +17,7 @@ from hfcompress.rankers.base import RankerOptions, raw_logits
 from hfcompress.rankers.fork import record_use, used_before_fork
 from hfcompress.rankers.workers import WorkersRanker
 from hfcompress.utils.json_files import require_content
+from hfcompress.utils.openvino_core import openvino_core
 
 _first = threading.Lock()
 _computed = threading.Event()
@@ -45,7 +46,7 @@ class OpenVinoRanker(WorkersRanker):
         name: str = "openvino",
     ):
         try:
-            import openvino
+            core = openvino_core()
         except ImportError as error:
             raise MissingExtraError("openvino", "openvino", "Ranking with an OpenVINO graph") from error
 
@@ -66,7 +67,7 @@ class OpenVinoRanker(WorkersRanker):
             return
         record_use("openvino")
         try:
-            self.model = openvino.Core().compile_model(str(path), "CPU", settings)
+            self.model = core.compile_model(str(path), "CPU", settings)
         except RuntimeError as error:  # of every fault that OpenVINO finds in a graph
             raise _unusable(path, error) from error
         self.inputs = [node.any_name for node in self.model.inputs]

@@ -26,6 +26,7 @@ from hfcompress.quantization.config import (
     StaticQuantizationConfig,
 )
 from hfcompress.quantization.first_token import reads_first_token_only
+from hfcompress.utils.openvino_core import openvino_core
 
 SHAPES = [(1, 17), (7, 2), (7, 17), (2, 512)]  # one pair, several with padding, the shortest, the longest
 # Layers dropped, one with nothing left, one uneven in heads and FFN: few, since each costs a second of an export.
@@ -92,8 +93,6 @@ def test_onnx_of_a_pruned_model_equals_torch(
 def test_openvino_of_a_pruned_model_equals_torch(
     family: str, changes: dict[str, object], tokenizer: BertTokenizerFast, tmp_path: Path
 ) -> None:
-    import openvino
-
     model = apply_plan(make_pico(family, **changes), TWO_LAYERS)
     names = tokenizer_for(family, tokenizer).model_input_names
     graph = openvino_backend.export_openvino(model, tokenizer_for(family, tokenizer))
@@ -101,7 +100,7 @@ def test_openvino_of_a_pruned_model_equals_torch(
     assert one_token >= LAST_LAYER if reads_first_token_only(model.config) else not one_token
     path = openvino_backend.save_openvino(graph, tmp_path / "openvino_model.xml")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["openvino_model.bin", "openvino_model.xml"]
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch, length in SHAPES:
         inputs = inputs_for(batch, length, names)
         fed = {node.any_name: inputs[node.any_name].numpy() for node in compiled.inputs}
@@ -131,8 +130,6 @@ def test_onnxruntime_int8_keeps_the_order(tokenizer: BertTokenizerFast, tmp_path
 
 @needs_openvino
 def test_openvino_int8_keeps_the_order(tokenizer: BertTokenizerFast, tmp_path: Path) -> None:
-    import openvino
-
     model = apply_plan(make_pico(vocab_size=4000), uneven_plan())
     calibration = [inputs_for(4, length, tokenizer.model_input_names) for length in (5, 17, 30)]
     graph = openvino_backend.export_openvino(model, tokenizer)
@@ -142,7 +139,7 @@ def test_openvino_int8_keeps_the_order(tokenizer: BertTokenizerFast, tmp_path: P
     )
     assert path.with_suffix(".bin").stat().st_size < 0.6 * size
     inputs = inputs_for(40, 20, tokenizer.model_input_names)
-    compiled = openvino.Core().compile_model(str(path), "CPU")
+    compiled = openvino_core().compile_model(str(path), "CPU")
     scores = compiled({node.any_name: inputs[node.any_name].numpy() for node in compiled.inputs})[0][:, 0]
     assert np.corrcoef(scores, expected(model, inputs)[:, 0])[0, 1] > 0.95
 

@@ -27,6 +27,7 @@ from hfcompress.rankers.load import load_ranker
 from hfcompress.rankers.onnxruntime import OnnxRuntimeRanker
 from hfcompress.rankers.openvino import OpenVinoRanker
 from hfcompress.rankers.pytorch import TorchRanker
+from hfcompress.utils.openvino_core import openvino_core
 
 SCALE, SHIFT = 1.37, -2.25
 PAIRS = [(" ".join(WORDS[n : n + 3]), " ".join(WORDS[2 * n : 2 * n + 1 + n % 9])) for n in range(24)]
@@ -88,15 +89,13 @@ def test_the_output_of_a_graph_keeps_its_name(repository: Path, tmp_path: Path) 
 
 @needs_openvino
 def test_the_output_of_an_openvino_graph_keeps_its_name(repository: Path, tmp_path: Path) -> None:
-    import openvino
-
     for path in (OPENVINO_FP32, OPENVINO_INT8):
         for ending in (".xml", ".bin"):
             shutil.copy((repository / path).with_suffix(ending), tmp_path)
         copied = tmp_path / Path(path).name
-        names = openvino.Core().read_model(str(copied)).outputs[0].get_names()
+        names = openvino_core().read_model(str(copied)).outputs[0].get_names()
         rescale_file(copied, SCALE, SHIFT, "classifier")
-        output = openvino.Core().read_model(str(copied)).outputs
+        output = openvino_core().read_model(str(copied)).outputs
         assert len(output) == 1 and output[0].get_names() == names
 
 
