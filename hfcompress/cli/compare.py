@@ -15,18 +15,15 @@ from hfcompress.errors import DataError
 RANKER_HELP = "A folder (its fastest file), a Hub id, a file such as DIR/onnx/model_quantized.onnx, or a run file."
 
 
+@long.with_long_documents
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help=f"The baseline. {RANKER_HELP}")],
     second: Annotated[str, typer.Argument(metavar="B", help="The ranker to compare with A; the same kinds of names.")],
     data: options.Data,
     split: options.Split = "test",
     max_length: options.MaxLength = None,
-    long_documents: long.Mode = "truncate",
-    max_tokens_per_doc: long.MaxTokensPerDoc = None,
-    max_chunks: long.MaxChunks = None,
-    overlap: long.Overlap = None,
-    title_tokens: long.TitleTokens = None,
-    combine: long.Combine = None,
+    *,
+    reading: long.LongDocuments,
     max_queries: options.MaxQueries = None,
     candidates: options.Candidates = 20,
     margin: options.Margin = 0.01,
@@ -46,7 +43,6 @@ def compare(
 
     console = start(json_file)
     check_options(split, margin)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     result = evaluate_systems(
         [resolve_system(name, name) for name in (first, second)],
         data,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NOT_REACHED = 3
 
 
+@long.with_long_documents
 def compress(
     model: options.CrossEncoder,
     data: options.Data,
@@ -53,12 +54,8 @@ def compress(
     ] = True,
     time_budget: Annotated[str, typer.Option(help="Time for the whole command, e.g. 60m or 1h30m.")] = "60m",
     max_length: options.MaxLength = None,
-    long_documents: long.Mode = "truncate",
-    max_tokens_per_doc: long.MaxTokensPerDoc = None,
-    max_chunks: long.MaxChunks = None,
-    overlap: long.Overlap = None,
-    title_tokens: long.TitleTokens = None,
-    combine: long.Combine = None,
+    *,
+    reading: long.LongDocuments,
     candidates: options.Candidates = 20,
     threads: options.Threads = 0,
     licence: Annotated[
@@ -83,7 +80,6 @@ def compress(
 
     console = start(json_file)
     check_one_margin(max_loss, keep)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     goal = Goal(
         target_speedup=target_speedup,
         target_latency_ms=target_latency_ms,

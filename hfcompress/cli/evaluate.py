@@ -14,6 +14,7 @@ from hfcompress.cli.tables import print_evaluation
 from hfcompress.cli.terminal import start, write_json
 
 
+@long.with_long_documents
 def evaluate(
     model: Annotated[
         str, typer.Argument(help="Folder of a run, any cross-encoder (a folder or a Hub id), or a TREC run file.")
@@ -23,12 +24,8 @@ def evaluate(
     baseline: Annotated[str | None, typer.Option(help="Model or run file to compare with, query by query.")] = None,
     runtime: options.FastestRuntime = None,
     max_length: options.MaxLength = None,
-    long_documents: long.Mode = "truncate",
-    max_tokens_per_doc: long.MaxTokensPerDoc = None,
-    max_chunks: long.MaxChunks = None,
-    overlap: long.Overlap = None,
-    title_tokens: long.TitleTokens = None,
-    combine: long.Combine = None,
+    *,
+    reading: long.LongDocuments,
     max_queries: options.MaxQueries = None,
     candidates: options.Candidates = 20,
     margin: options.Margin = 0.01,
@@ -54,7 +51,6 @@ def evaluate(
     console = start(json_file)
     check_options(split, margin)
     check_runtime(runtime)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     result = evaluate_models(
         model,
         baseline,

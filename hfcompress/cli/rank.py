@@ -14,6 +14,7 @@ from hfcompress.cli.terminal import start
 from hfcompress.errors import DataError
 
 
+@long.with_long_documents
 def rank(
     folder: Annotated[
         str, typer.Argument(help="Folder of a run, any cross-encoder, or a file such as DIR/onnx/model_quantized.onnx.")
@@ -21,12 +22,8 @@ def rank(
     query: Annotated[str, typer.Option(help="The query.")],
     docs: Annotated[Path, typer.Option(help="Text file with one document per line.")],
     top_k: Annotated[int | None, typer.Option(min=1, help="Show only the best K documents.")] = None,
-    long_documents: long.Mode = "truncate",
-    max_tokens_per_doc: long.MaxTokensPerDoc = None,
-    max_chunks: long.MaxChunks = None,
-    overlap: long.Overlap = None,
-    title_tokens: long.TitleTokens = None,
-    combine: long.Combine = None,
+    *,
+    reading: long.LongDocuments,
     runtime: options.FastestRuntime = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "float32",
@@ -46,7 +43,6 @@ def rank(
 
     start()
     check_runtime(runtime)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     if not query.strip():
         raise DataError("The query is empty", value=query, expected="some text", remedy="correct --query")
     if is_broken(query):

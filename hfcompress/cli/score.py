@@ -14,6 +14,7 @@ from hfcompress.cli.terminal import err, start, step_lines
 from hfcompress.errors import ClusterError
 
 
+@long.with_long_documents
 def score(
     folder: Annotated[
         str, typer.Argument(help="Folder of a run, any cross-encoder, or a file such as DIR/onnx/model_quantized.onnx.")
@@ -67,12 +68,8 @@ def score(
     provider: options.Providers = None,
     threads: options.Threads = 0,
     max_length: options.MaxLength = None,
-    long_documents: long.Mode = "truncate",
-    max_tokens_per_doc: long.MaxTokensPerDoc = None,
-    max_chunks: long.MaxChunks = None,
-    overlap: long.Overlap = None,
-    title_tokens: long.TitleTokens = None,
-    combine: long.Combine = None,
+    *,
+    reading: long.LongDocuments,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens that the runtime gets at a time.")] = 2048,
     cache_mb: Annotated[
         int, typer.Option(min=0, help="Memory for tokenized documents, in 10^6 bytes; 0 for none.")
@@ -105,7 +102,6 @@ def score(
 
     start()
     check_runtime(runtime)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     settings = ScoreSettings(
         format=format,
         names=ColumnNames(query_column, document_column, title_column, score_column),

@@ -17,6 +17,7 @@ from hfcompress.errors import DataError, MissingExtraError
 PACKAGES = ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client")
 
 
+@long.with_long_documents
 def serve(
     folders: Annotated[
         list[str],
@@ -32,12 +33,8 @@ def serve(
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable with a key that clients must send as a bearer token.")
     ] = None,
-    long_documents: long.Mode = "truncate",
-    max_tokens_per_doc: long.MaxTokensPerDoc = None,
-    max_chunks: long.MaxChunks = None,
-    overlap: long.Overlap = None,
-    title_tokens: long.TitleTokens = None,
-    combine: long.Combine = None,
+    *,
+    reading: long.LongDocuments,
     teacher: Annotated[
         bool, typer.Option(help="Also serve the teacher that a run keeps in its folder, for the first page.")
     ] = True,
@@ -63,7 +60,6 @@ def serve(
     Example: hfcompress serve out/quickstart --port 8080
     """
     check_runtime(None if runtime == "auto" else runtime)
-    reading = long.long_documents_of(long_documents, max_tokens_per_doc, max_chunks, overlap, title_tokens, combine)
     if missing := [package for package in PACKAGES if find_spec(package) is None]:
         raise MissingExtraError(missing[0].replace("_", "-"), "serve", "hfcompress serve")
     from hfcompress.serve.models import Models, ModelSource, sources_of

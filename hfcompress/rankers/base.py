@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import nlargest
 from threading import Lock
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -27,6 +28,9 @@ from hfcompress.utils.machine import thread_count
 
 logger = logging.getLogger(__name__)
 
+CHECKED_QUERIES = (
+    16  # the longest of a call, for the warning of truncated queries: counting the tokens of all takes time
+)
 Pair = tuple[str, str]
 Encoded = Mapping[str, Sequence[Any]]  # inputs of each pair by name: sequences of ints
 
@@ -297,10 +301,10 @@ class BatchedRanker(ABC):
             return
         (mask,) = self._encoder([""], [""], truncation=True, return_special_tokens_mask=True)["special_tokens_mask"]
         room = limit - sum(mask)
-        # A token has at least one byte, so most queries need not be tokenized.
         prompt = prompts_of(self.tokenizer).text
-        once = dict.fromkeys(query for query, _ in full)
-        queries = (query for query in once if len((prompt + query).encode()) > room // 2)
+        longest = nlargest(CHECKED_QUERIES, dict.fromkeys(query for query, _ in full), key=len)
+        # A token has at least one byte, so most queries need not be tokenized.
+        queries = (query for query in longest if len((prompt + query).encode()) > room // 2)
         tokens = {query: count for query in queries if (count := self._token_count(prompt + query)) > room // 2}
         cut = [query for query, text in full if query in tokens and tokens[query] + self._token_count(text) > room]
         if not cut:

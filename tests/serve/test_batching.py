@@ -61,6 +61,13 @@ async def hold(runtime: Runtime, batcher: Batcher) -> list[asyncio.Task[Any]]:
     return tasks
 
 
+async def let_go(runtime: Runtime, *waiting: asyncio.Task[Any]) -> None:
+    """Free the runtime once all requests wait, and wait for these."""
+    await asyncio.sleep(0.01)
+    runtime.going.set()
+    await asyncio.gather(*waiting)
+
+
 def test_waiting_requests_share_rounds_within_the_budget() -> None:
     runtime = Runtime()
 
@@ -90,9 +97,7 @@ def test_short_requests_pass_long_ones() -> None:
         tasks = [asyncio.create_task(request("long", rows(1000, 60)))]
         await asyncio.sleep(0.01)
         tasks += [asyncio.create_task(request("short", rows(100 * number, 3))) for number in range(1, 4)]
-        await asyncio.sleep(0.01)
-        runtime.going.set()
-        await asyncio.gather(*tasks, *held)
+        await let_go(runtime, *tasks, *held)
 
     run(runtime, play)
     assert finished == ["short", "short", "short", "long"]
@@ -105,9 +110,7 @@ def test_requests_of_one_length_are_served_in_turn() -> None:
     async def play(batcher: Batcher) -> None:
         held = await hold(runtime, batcher)
         tasks = [asyncio.create_task(batcher.score(rows(100 * number, 7))) for number in range(1, 6)]
-        await asyncio.sleep(0.01)
-        runtime.going.set()
-        await asyncio.gather(*tasks, *held)
+        await let_go(runtime, *tasks, *held)
 
     run(runtime, play)
     served = [first // 100 for each in runtime.rounds[2:] for first in each]
@@ -127,9 +130,7 @@ def test_a_long_request_is_passed_only_by_those_that_come_within_its_own_time() 
         long = asyncio.create_task(request("long", rows(1000, 60)))  # 600 tokens: 30 ms at the first rate
         await asyncio.sleep(0.2)
         late = asyncio.create_task(request("late", rows(100, 3)))
-        await asyncio.sleep(0.01)
-        runtime.going.set()
-        await asyncio.gather(long, late, *held)
+        await let_go(runtime, long, late, *held)
 
     run(runtime, play)
     assert finished == ["long", "late"]
@@ -154,9 +155,7 @@ def test_lower_numbers_of_priority_come_first() -> None:
     async def play(batcher: Batcher) -> None:
         held = await hold(runtime, batcher)
         tasks = [asyncio.create_task(batcher.score(rows(100 * (3 - each), 10), each)) for each in (2, 0, 1)]
-        await asyncio.sleep(0.01)
-        runtime.going.set()
-        await asyncio.gather(*tasks, *held)
+        await let_go(runtime, *tasks, *held)
 
     run(runtime, play)
     firsts = [each[0] // 100 for each in runtime.rounds[2:]]
@@ -185,9 +184,7 @@ def test_rounds_of_one_pair() -> None:
     async def play(batcher: Batcher) -> None:
         held = await hold(runtime, batcher)
         tasks = [asyncio.create_task(batcher.score(rows(100 * number, 3))) for number in range(1, 4)]
-        await asyncio.sleep(0.01)
-        runtime.going.set()
-        await asyncio.gather(*tasks, *held)
+        await let_go(runtime, *tasks, *held)
 
     run(runtime, play, batch_tokens=1)
     assert [len(each) for each in runtime.rounds] == [1] * 11
