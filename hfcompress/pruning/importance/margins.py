@@ -70,20 +70,28 @@ def margin_gradients(
     moments: dict[tuple[int, str], Tensor] = {}
     with evaluation_mode(model, frozen=True):
         for batch in progress_bar(batches, desc="margin gradients", unit="batch", disable=not progress, leave=False):
-            with _probes(model) as probes:
-                inputs = moved(model_inputs(batch), model.device)
-                scores = model(**inputs).logits[:, 0].float()
-            require_finite(scores)
-            directions = _directions(batch["list_mask"].cpu(), generator).to(scores.device)
-            gradients = torch.autograd.grad(scores @ directions, list(probes.values()))
-            real = inputs["attention_mask"].bool()
-            found = dict(zip(probes, (gradient.float() for gradient in gradients), strict=True))
+            found, real = _gradients(model, batch, generator)
             tokens.append({name: gradient.square().mean(-1) * real for name, gradient in found.items()})
             for name, gradient in found.items():
                 rows = gradient[real]
                 moment = in_float64(rows.T @ rows)
                 moments[name] = moments[name] + moment if name in moments else moment
+            del found, gradient, rows  # as large as the hidden states of all layers: not beside those of the next batch
     return MarginGradients(tokens, {name: _unit_trace(moment) for name, moment in moments.items()})
+
+
+def _gradients(
+    model: PreTrainedModel, batch: dict[str, Tensor], generator: torch.Generator
+) -> tuple[dict[tuple[int, str], Tensor], Tensor]:
+    """Gradients of the outputs of all sublayers, each `(pairs, tokens, h)`, and which tokens are real."""
+    with _probes(model) as probes:
+        inputs = moved(model_inputs(batch), model.device)
+        scores = model(**inputs).logits[:, 0].float()
+    require_finite(scores)
+    directions = _directions(batch["list_mask"].cpu(), generator).to(scores.device)
+    gradients = torch.autograd.grad(scores @ directions, list(probes.values()))
+    found = dict(zip(probes, (gradient.float() for gradient in gradients), strict=True))
+    return found, inputs["attention_mask"].bool()
 
 
 def require_finite(scores: Tensor) -> None:
