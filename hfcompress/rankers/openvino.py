@@ -50,6 +50,7 @@ class OpenVinoRanker(WorkersRanker):
         except ImportError as error:
             raise MissingExtraError("openvino", "openvino", "Ranking with an OpenVINO graph") from error
 
+        self._opened: tuple = ()  # first: a fork may come before the rest
         super().__init__(name, tokenizer, activation, options)
         self.path = path
         self.parallel_batches = self.threads
@@ -60,7 +61,6 @@ class OpenVinoRanker(WorkersRanker):
         }
         for part in (path, path.with_suffix(".bin")):
             require_content(part)
-        self._opened: tuple = ()
         self.start_workers()
         if used_before_fork("openvino"):
             self._refuse()
