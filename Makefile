@@ -2,6 +2,7 @@
 # Every target does its own set-up in .venv; the stamp files there make a second call install nothing.
 
 PYTHON ?= python3
+# A test process that crashes fails the run; pytest-xdist's replacement of it has waited for ever.
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 # Where `make quickstart` writes. Not taken from the environment, where OUT may mean something else.
 OUT = out/quickstart

@@ -28,9 +28,8 @@ from hfcompress.utils.machine import thread_count
 
 logger = logging.getLogger(__name__)
 
-CHECKED_QUERIES = (
-    16  # the longest of a call, for the warning of truncated queries: counting the tokens of all takes time
-)
+# The longest of a call, for the warning of truncated queries: counting the tokens of all takes time.
+CHECKED_QUERIES = 16
 Pair = tuple[str, str]
 Encoded = Mapping[str, Sequence[Any]]  # inputs of each pair by name: sequences of ints
 

@@ -13,6 +13,8 @@ import pytest
 
 from hfcompress.quantization.openvino import is_available
 from hfcompress.rankers import openvino as module
+from hfcompress.rankers.load import load_ranker
+from hfcompress.utils.openvino_core import openvino_core
 
 
 def together(threads: int) -> int:
@@ -50,7 +52,8 @@ def test_a_first_batch_that_fails_leaves_the_next_one_alone(monkeypatch: pytest.
     assert together(2) == 1 and module._computed.is_set()
 
 
-# Quantizes with NNCF and opens graphs several times, and receives a signal when all of that is gone.
+# Quantizes with NNCF and opens graphs several times, and receives a signal when all of that is gone. OpenVINO changes
+# how signals are handled on CPUs with AMX only.
 SIGNALLED = """
 import gc, os, signal, sys
 from pathlib import Path
@@ -81,3 +84,11 @@ def test_signals_are_handled_when_rankers_are_gone(repository: Path, tmp_path: P
     source = SIGNALLED.format(path=[tests], folder=str(repository), out=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and done.stdout.splitlines()[-1:] == ["handled"], done.stderr
+
+
+@pytest.mark.skipif(not is_available(), reason="the openvino extra is not installed")
+def test_rankers_share_the_core_of_the_process(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino_core()
+    monkeypatch.setattr("openvino.Core", None)
+    for _ in range(2):
+        assert load_ranker(repository, "openvino").rank("ba", ["be", "ba"])

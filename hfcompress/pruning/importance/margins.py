@@ -70,28 +70,34 @@ def margin_gradients(
     moments: dict[tuple[int, str], Tensor] = {}
     with evaluation_mode(model, frozen=True):
         for batch in progress_bar(batches, desc="margin gradients", unit="batch", disable=not progress, leave=False):
-            found, real = _gradients(model, batch, generator)
-            tokens.append({name: gradient.square().mean(-1) * real for name, gradient in found.items()})
-            for name, gradient in found.items():
-                rows = gradient[real]
-                moment = in_float64(rows.T @ rows)
+            weights, of_batch = _of_batch(model, batch, generator)
+            tokens.append(weights)
+            for name, moment in of_batch.items():
                 moments[name] = moments[name] + moment if name in moments else moment
-            del found, gradient, rows  # as large as the hidden states of all layers: not beside those of the next batch
     return MarginGradients(tokens, {name: _unit_trace(moment) for name, moment in moments.items()})
 
 
-def _gradients(
+def _of_batch(
     model: PreTrainedModel, batch: dict[str, Tensor], generator: torch.Generator
-) -> tuple[dict[tuple[int, str], Tensor], Tensor]:
-    """Gradients of the outputs of all sublayers, each `(pairs, tokens, h)`, and which tokens are real."""
+) -> tuple[TokenWeights, dict[tuple[int, str], Tensor]]:
+    """Token weights of a batch, and the sums of `g g^T` over its real tokens, `(h, h)` in float64.
+
+    The gradients themselves are as large as the hidden states of all layers, and are gone before the next batch.
+    """
     with _probes(model) as probes:
         inputs = moved(model_inputs(batch), model.device)
         scores = model(**inputs).logits[:, 0].float()
     require_finite(scores)
     directions = _directions(batch["list_mask"].cpu(), generator).to(scores.device)
     gradients = torch.autograd.grad(scores @ directions, list(probes.values()))
+    real = inputs["attention_mask"].bool()
     found = dict(zip(probes, (gradient.float() for gradient in gradients), strict=True))
-    return found, inputs["attention_mask"].bool()
+    weights = {name: gradient.square().mean(-1) * real for name, gradient in found.items()}
+    return weights, {name: _second_moment(gradient[real]) for name, gradient in found.items()}
+
+
+def _second_moment(rows: Tensor) -> Tensor:
+    return in_float64(rows.T @ rows)
 
 
 def require_finite(scores: Tensor) -> None:
